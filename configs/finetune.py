@@ -1,0 +1,42 @@
+"""Fine-tuning of a backbone pre-trained in another run's workdir.
+
+    python -m labelfx.train --config=finetune --config.backbone=/tmp/labelfx/hard_negative --workdir=/tmp/labelfx/finetune --config.backbone=/tmp/labelfx/hard_negative
+
+TODO
+"""
+
+from ml_collections import ConfigDict
+
+
+def get_config() -> ConfigDict:
+    return ConfigDict(
+        dict(
+            name="finetune",
+            seed=0,
+            label_seed=0,
+            data_seed=0,
+            data=dict(name="digits"),
+            labels=dict(name="per_class", k=10),
+            model=dict(name="conv3", width=48, dtype="float32"),
+            method=dict(
+                name="finetune",
+                augment=dict(name="small_grey", min_scale=0.5, max_rotation=15.0, jitter_strength=0.5, cutout=0.0),
+                label_smoothing=0.0,
+            ),
+            optimizer=dict(
+                name="adamw",
+                learning_rate=1e-3,
+                b1=0.9,
+                b2=0.999,
+                weight_decay=1e-4,
+                schedule=dict(name="cosine", warmup_steps=20),
+                clip_norm=None,
+                accumulate=1,
+            ),
+            batch=dict(labelled=64, unlabelled=0),
+            batches=dict(name="uniform"),
+            steps=300,
+            backbone="/tmp/labelfx/hard_negative",
+            evals=dict(head={}, raw_pixels={}, random_encoder={}),
+        )
+    )

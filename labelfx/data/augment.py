@@ -1,0 +1,241 @@
+"""Augmentation on the device, inside the jitted step.
+
+A builder (`identity`, `crop_flip`, `simclr`, `small_grey`) returns `augment(rng, images) -> images`: uint8 or float
+[B, H, W, C] to float of the same shape in [0, 1], float32 unless the images are of another float type. Every image
+draws its own random numbers, and those of row i depend on `(rng, i)` only: not on the batch size, nor on `jit`.
+
+The other functions act on one float image [H, W, C] in [0, 1]. Those named `random_*` take `rng` first. Interpolation
+is bilinear and repeats the border.
+"""
+
+from collections.abc import Callable
+from typing import Annotated
+
+import jax
+import jax.numpy as jnp
+
+from labelfx.types import Fraction, Limit, NonNegative, NonNegativeInt, Probability
+
+Scale = Annotated[float, Limit("a number in (0, 1]", lambda v: 0 < v <= 1)]
+Augmentation = Callable[[jax.Array, jax.Array], jax.Array]
+
+
+def identity() -> Augmentation:
+    """No augmentation: `to_float` alone."""
+    return lambda rng, images: to_float(images)
+
+
+def crop_flip(*, padding: NonNegativeInt, flip: bool) -> Augmentation:
+    """The weak augmentation of CIFAR (He et al. 2016, section 4.2; 4 pixels), padded by reflection as in FixMatch."""
+
+    def augment(rng, image):
+        rng_shift, rng_flip = jax.random.split(rng)
+        image = random_shift(rng_shift, image, padding)
+        return random_flip(rng_flip, image) if flip else image
+
+    return _batched(augment)
+
+
+def simclr(
+    *, min_scale: Scale, flip: bool, jitter_strength: NonNegative, grayscale: Probability, blur: Probability
+) -> Augmentation:
+    """Random resized crop, flip, colour jitter, grayscale and blur (SimCLR, Chen et al. 2020, appendix A); RGB images.
+
+    Published for ImageNet: min_scale 0.08, jitter_strength 1, grayscale 0.2, blur 0.5; for CIFAR-10 jitter_strength
+    0.5 and no blur. Jitter acts with probability 0.8, blur has a standard deviation of 0.1 to 2 pixels.
+    """
+
+    def augment(rng, image):
+        if image.shape[-1] != 3:
+            raise ValueError(f"simclr takes RGB images, got shape {image.shape}; small_grey is for grey ones")
+        rng_crop, rng_flip, rng_jitter, rng_grey, rng_blur = jax.random.split(rng, 5)
+        image = random_resized_crop(rng_crop, image, min_scale)
+        image = random_flip(rng_flip, image) if flip else image
+        image = sometimes(rng_jitter, 0.8, image, lambda rng: random_jitter(rng, image, jitter_strength))
+        image = sometimes(rng_grey, grayscale, image, lambda rng: jnp.broadcast_to(luminance(image), image.shape))
+        return sometimes(rng_blur, blur, image, lambda rng: gaussian_blur(image, _uniform(rng, image, 0.1, 2.0)))
+
+    return _batched(augment)
+
+
+def small_grey(
+    *, min_scale: Scale, max_rotation: NonNegative, jitter_strength: NonNegative, cutout: Fraction
+) -> Augmentation:
+    """For small grey images such as digits, where a flip would change the class.
+
+    Random resized crop, rotation by up to `max_rotation` degrees, brightness and contrast jitter, and one square of
+    side `cutout * H` set to 0.5 (DeVries & Taylor 2017), which the backbones see as zero.
+    """
+
+    def augment(rng, image):
+        rng_crop, rng_rotate, rng_jitter, rng_cutout = jax.random.split(rng, 4)
+        image = random_resized_crop(rng_crop, image, min_scale)
+        image = rotate(image, _uniform(rng_rotate, image, -max_rotation, max_rotation))
+        image = random_jitter(rng_jitter, image, jitter_strength)
+        return random_cutout(rng_cutout, image, round(cutout * image.shape[0]))
+
+    return _batched(augment)
+
+
+def to_float(images: jax.Array) -> jax.Array:
+    """uint8 to float32 in [0, 1]; float images as they are.
+
+    Raises:
+      TypeError: any other dtype.
+    """
+    if images.dtype == jnp.uint8:
+        return images.astype(jnp.float32) / 255
+    if not jnp.issubdtype(images.dtype, jnp.floating):
+        raise TypeError(f"images must be uint8 or float, got {images.dtype}")
+    return images
+
+
+def sometimes(rng, probability, image, change):
+    """`change(rng)` with this probability, otherwise `image`."""
+    rng_choice, rng_change = jax.random.split(rng)
+    return jnp.where(jax.random.bernoulli(rng_choice, probability), change(rng_change), image)
+
+
+def random_resized_crop(rng, image, min_scale):
+    """A box of `min_scale` to 1 of the area and aspect ratio 3/4 to 4/3, resized to the image's shape.
+
+    A side that exceeds the image is cut to it, where torchvision draws again.
+    """
+    rng_area, rng_ratio, rng_top, rng_left = jax.random.split(rng, 4)
+    rows, columns, _ = image.shape
+    side = jnp.sqrt(_uniform(rng_area, image, min_scale, 1.0))
+    root = jnp.sqrt(jnp.exp(_uniform(rng_ratio, image, -1.0, 1.0) * jnp.log(4 / 3).astype(image.dtype)))
+    height, width = rows * jnp.minimum(side / root, 1), columns * jnp.minimum(side * root, 1)
+    top, left = _uniform(rng_top, image) * (rows - height), _uniform(rng_left, image) * (columns - width)
+    return resized_crop(image, top, left, height, width)
+
+
+def resized_crop(image, top, left, height, width):
+    """The box at (top, left), in pixels and fractions of them, resized to the image's shape."""
+    # Two small matrix products: on CPU far faster than gathering four neighbours of every pixel.
+    down, across = _interpolation(image, 0, top, height), _interpolation(image, 1, left, width)
+    return _separable(down, across, image)
+
+
+def random_shift(rng, image, padding):
+    """A shift by up to `padding` pixels each way, filled by reflection."""
+    padded = jnp.pad(image, ((padding, padding), (padding, padding), (0, 0)), mode="reflect")
+    top, left = jax.random.randint(rng, (2,), 0, 2 * padding + 1)
+    return jax.lax.dynamic_slice(padded, (top, left, jnp.zeros_like(top)), image.shape)
+
+
+def random_flip(rng, image):
+    """Left to right, with probability 1/2."""
+    return sometimes(rng, 0.5, image, lambda _: image[:, ::-1])
+
+
+def rotate(image, degrees):
+    """Counter-clockwise about the centre."""
+    rows, columns, _ = image.shape
+    angle = jnp.deg2rad(degrees)
+    y = jnp.arange(rows, dtype=image.dtype)[:, None] - (rows - 1) / 2
+    x = jnp.arange(columns, dtype=image.dtype)[None, :] - (columns - 1) / 2
+    source_y = jnp.cos(angle) * y + jnp.sin(angle) * x + (rows - 1) / 2
+    source_x = jnp.cos(angle) * x - jnp.sin(angle) * y + (columns - 1) / 2
+    return _sample(image, jnp.clip(source_y, 0, rows - 1), jnp.clip(source_x, 0, columns - 1))
+
+
+def random_jitter(rng, image, strength):
+    """SimCLR's colour jitter: factors within 1 +- 0.8 strength, hue turned by up to 0.2 strength of the circle.
+
+    The order is fixed: brightness, contrast, then saturation and hue on RGB images (SimCLR draws the order).
+    """
+    rng_brightness, rng_contrast, rng_saturation, rng_hue = jax.random.split(rng, 4)
+
+    def factor(rng):
+        return _uniform(rng, image, max(0.0, 1 - 0.8 * strength), 1 + 0.8 * strength)
+
+    image = blend(jnp.zeros_like(image), image, factor(rng_brightness))
+    image = blend(luminance(image).mean(), image, factor(rng_contrast))
+    if image.shape[-1] == 1:
+        return image
+    image = blend(luminance(image), image, factor(rng_saturation))
+    return turn_hue(image, _uniform(rng_hue, image, -0.2 * strength, 0.2 * strength))
+
+
+def blend(base, image, factor):
+    """`base + factor * (image - base)`, clipped to [0, 1]."""
+    return jnp.clip(base + factor * (image - base), 0, 1)
+
+
+def luminance(image):
+    """[H, W, 1]: 0.299 R + 0.587 G + 0.114 B (ITU-R BT.601); a grey image as it is."""
+    if image.shape[-1] == 1:
+        return image
+    return jnp.sum(image * jnp.asarray([[[0.299, 0.587, 0.114]]], image.dtype), -1, keepdims=True)
+
+
+def turn_hue(image, turns):
+    """Adds `turns` (1 is the whole circle) to the hue of an RGB image, in HSV."""
+    red, green, blue = image[..., 0], image[..., 1], image[..., 2]
+    value, chroma = image.max(-1), image.max(-1) - image.min(-1)
+    divisor = jnp.where(chroma == 0, 1, chroma)
+    sixths = jnp.where(
+        value == red,
+        (green - blue) / divisor,
+        jnp.where(value == green, 2 + (blue - red) / divisor, 4 + (red - green) / divisor),
+    )
+    phases = [(offset + sixths + 6 * turns) % 6 for offset in (5, 3, 1)]
+    return jnp.stack([value - chroma * jnp.clip(jnp.minimum(k, 4 - k), 0, 1) for k in phases], -1)
+
+
+def gaussian_blur(image, sigma):
+    """Gaussian of standard deviation `sigma` pixels, not truncated; at the border its weights inside are rescaled."""
+
+    def weights(size):
+        offset = jnp.arange(size, dtype=image.dtype)
+        return jax.nn.softmax(-jnp.square((offset[:, None] - offset[None, :]) / sigma) / 2, axis=1)
+
+    return _separable(weights(image.shape[0]), weights(image.shape[1]), image)
+
+
+def random_cutout(rng, image, side):
+    """A square of `side` pixels set to 0.5; its centre is anywhere in the image, so that it may stick out."""
+    rng_y, rng_x = jax.random.split(rng)
+
+    def inside(rng, size):
+        first = jax.random.randint(rng, (), 0, size) - side // 2
+        return (jnp.arange(size) >= first) & (jnp.arange(size) < first + side)
+
+    square = inside(rng_y, image.shape[0])[:, None, None] & inside(rng_x, image.shape[1])[None, :, None]
+    return jnp.where(square, jnp.asarray(0.5, image.dtype), image)
+
+
+def _batched(augment):
+    def apply(rng, images):
+        rngs = jax.vmap(lambda row: jax.random.fold_in(rng, row))(jnp.arange(len(images)))
+        return jax.vmap(augment)(rngs, to_float(images))
+
+    return apply
+
+
+def _uniform(rng, image, low=0.0, high=1.0):
+    return jax.random.uniform(rng, (), image.dtype, low, high)
+
+
+def _separable(down, across, image):
+    # The default precision of accelerators (bfloat16) would quantise the pixels.
+    return jnp.einsum("yi,xj,ijc->yxc", down, across, image, precision="highest")
+
+
+def _interpolation(image, axis, start, length):
+    """[size, size] weights of the source pixels (columns) in each of the box's pixels (rows)."""
+    size = image.shape[axis]
+    pixel = jnp.arange(size, dtype=image.dtype)
+    source = jnp.clip(start + (pixel + 0.5) * (length / size) - 0.5, 0, size - 1)
+    return jnp.maximum(1 - jnp.abs(source[:, None] - pixel[None, :]), 0)
+
+
+def _sample(image, y, x):
+    """Bilinear values of the image at coordinates y, x [H, W] inside it."""
+    top, left = jnp.floor(y).astype(jnp.int32), jnp.floor(x).astype(jnp.int32)
+    bottom, right = jnp.minimum(top + 1, image.shape[0] - 1), jnp.minimum(left + 1, image.shape[1] - 1)
+    down, across = (y - jnp.floor(y))[..., None], (x - jnp.floor(x))[..., None]
+    upper = image[top, left] * (1 - across) + image[top, right] * across
+    lower = image[bottom, left] * (1 - across) + image[bottom, right] * across
+    return upper * (1 - down) + lower * down

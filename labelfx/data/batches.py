@@ -1,0 +1,83 @@
+"""Batches: a pure function of (seed, step, table), the same on any number of processes and devices."""
+
+import functools
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from labelfx.data import Split
+from labelfx.data.miners import Miner
+
+
+class View(NamedTuple):
+    """The training images as a run may see them.
+
+    `split.labels` is -1 in every row but `rows` (int64 [L]); `truth` (int32 [N]) is for audit metrics only.
+    """
+
+    split: Split
+    truth: np.ndarray
+    rows: np.ndarray
+
+
+def label_view(split: Split, rows: np.ndarray) -> View:
+    """Hides every label but those of `rows`."""
+    visible = np.full_like(split.labels, -1)
+    visible[rows] = split.labels[rows]
+    return View(Split(split.images, visible), split.labels, rows)
+
+
+@functools.lru_cache(maxsize=8)
+def _order(seed: int, stream: int, epoch: int, size: int) -> np.ndarray:
+    return np.random.Generator(np.random.Philox([seed, stream, epoch])).permutation(size)
+
+
+def draw(seed: int, stream: int, step: int, size: int, pool: np.ndarray) -> np.ndarray:
+    """Rows of batch `step`: positions step * size and on, in an endless sequence of shuffled passes over `pool`."""
+    begin, end, length = step * size, (step + 1) * size, len(pool)
+    epochs = range(begin // length, (end - 1) // length + 1)
+    parts = [_order(seed, stream, e, length)[max(begin - e * length, 0) : end - e * length] for e in epochs]
+    return pool[np.concatenate(parts)]
+
+
+def batch_at(
+    step: int, *, view: View, sizes: dict[str, int], seed: int, miner: Miner, table: dict[str, np.ndarray]
+) -> dict[str, Any]:
+    """The batch of a global step (see `labelfx.methods.Method`), as NumPy arrays."""
+    pools = {"labelled": view.rows, "unlabelled": np.flatnonzero(table.get("include", np.ones(len(view.truth), bool)))}
+    batch: dict[str, Any] = {"audit": {}}
+    for stream, name in enumerate(("labelled", "unlabelled")):
+        if not sizes[name]:
+            continue
+        rows = draw(seed, stream, step, sizes[name], pools[name])
+        if name == "unlabelled":
+            rows = miner.rows(np.random.Generator(np.random.Philox([seed, 2, step])), rows, table)
+        columns = {key: column[rows] for key, column in table.items()}
+        batch[name] = {"image": view.split.images[rows], "index": rows.astype(np.int32), **columns}
+        batch["audit"][name] = {"label": view.truth[rows]}
+    if "labelled" in batch:
+        batch["labelled"]["label"] = view.split.labels[batch["labelled"]["index"]]
+    return batch
+
+
+def batches(start: int, stop: int, *, workers: int, **how: Any) -> Iterator[tuple[int, dict[str, Any]]]:
+    """(step, batch) for steps start to stop - 1; `how` are the arguments of `batch_at`.
+
+    Images in memory are gathered as arrays. Images that must be read and decoded come through Grain, `workers`
+    processes or, with 0, threads preparing whole batches ahead.
+    """
+    make = functools.partial(batch_at, **how)
+    if isinstance(how["view"].split.images, np.ndarray):
+        yield from ((step, make(step)) for step in range(start, stop))
+        return
+    import grain
+
+    ahead = grain.MapDataset.range(start, stop).map(make)
+    if workers:
+        prepared = ahead.to_iter_dataset(grain.ReadOptions(num_threads=1, prefetch_buffer_size=2)).mp_prefetch(
+            grain.multiprocessing.MultiprocessingOptions(num_workers=workers)
+        )
+    else:
+        prepared = ahead.to_iter_dataset(grain.ReadOptions(num_threads=4, prefetch_buffer_size=8))
+    yield from zip(range(start, stop), prepared, strict=True)

@@ -1,0 +1,87 @@
+"""Label views: which training rows carry their label in a run.
+
+Every view takes the labels int32 [N] (-1 where unknown: such rows are never chosen) and a generator seeded by the
+run's `label_seed`, and returns sorted int64 row indices. Views nest: for one seed a smaller budget is a subset of a
+larger one, because each budget is a prefix of the same permutation. Label budgets are thus compared on paired draws.
+"""
+
+import hashlib
+from typing import Annotated
+
+import numpy as np
+
+from labelfx.types import Limit, PositiveInt
+
+Share = Annotated[float, Limit("a number in (0, 1]", lambda v: 0 < v <= 1)]
+
+
+def all_labels(labels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Every row whose label is known: full supervision.
+
+    Raises:
+      ValueError: no label is known.
+    """
+    rows = np.flatnonzero(labels >= 0)
+    if not rows.size:
+        raise ValueError(f"no training row has a label: all {len(labels)} are -1 (unknown)")
+    return rows
+
+
+def per_class(labels: np.ndarray, rng: np.random.Generator, *, k: PositiveInt) -> np.ndarray:
+    """`k` random rows of each class 0..max(labels): the usual few-label protocol, e.g. CIFAR-10 with k = 4.
+
+    Raises:
+      ValueError: a class has fewer than `k` labelled rows.
+    """
+    classes = _permuted_classes(labels, rng)
+    sizes = [len(rows) for rows in classes]
+    if min(sizes) < k:
+        rarest = int(np.argmin(sizes))
+        raise ValueError(f"k = {k}: class {rarest} has {sizes[rarest]} labelled rows; at most k = {sizes[rarest]}")
+    return np.sort(np.concatenate([rows[:k] for rows in classes]))
+
+
+def fraction(labels: np.ndarray, rng: np.random.Generator, *, fraction: Share, balanced: bool) -> np.ndarray:
+    """A share of the labelled rows, rounded half up and never 0.
+
+    balanced: take the share of every class by itself, so that class proportions are kept and no class that has labels
+      loses all; otherwise of all labelled rows together, as when random images are sent to be labelled.
+
+    Raises:
+      ValueError: no label is known.
+    """
+    groups = _permuted_classes(labels, rng) if balanced else [rng.permutation(all_labels(labels, rng))]
+    kept = [rows[: max(1, int(fraction * len(rows) + 0.5))] for rows in groups]
+    return np.sort(np.concatenate(kept))
+
+
+def indices(labels: np.ndarray, rng: np.random.Generator, *, rows: tuple[int, ...]) -> np.ndarray:
+    """Exactly `rows`: a published split, or what an annotator has labelled.
+
+    Raises:
+      ValueError: `rows` is empty, repeats a row, or names one that does not exist or has no label.
+    """
+    chosen, counts = np.unique(np.asarray(rows, np.int64), return_counts=True)
+    if not chosen.size:
+        raise ValueError("rows is empty; name at least one labelled row")
+    outside = chosen[(chosen < 0) | (chosen >= len(labels))]
+    if outside.size:
+        raise ValueError(f"rows has {outside[0]}; allowed 0..{len(labels) - 1}")
+    if counts.max() > 1:
+        raise ValueError(f"rows has {chosen[counts.argmax()]} {counts.max()} times; name each row once")
+    unknown = chosen[labels[chosen] < 0]
+    if unknown.size:
+        raise ValueError(f"rows has {unknown[0]}, whose label is unknown; {unknown.size} of {chosen.size} rows are")
+    return chosen
+
+
+def labels_hash(rows: np.ndarray, labels: np.ndarray) -> str:
+    """sha256 over the chosen rows (int64) and their labels (int32), both little-endian: the same hash on every machine
+    if and only if a run saw the same labels."""
+    return hashlib.sha256(rows.astype("<i8").tobytes() + labels[rows].astype("<i4").tobytes()).hexdigest()
+
+
+def _permuted_classes(labels: np.ndarray, rng: np.random.Generator) -> list[np.ndarray]:
+    """The labelled rows of each class in random order, one draw a class whatever the budget."""
+    known = labels[all_labels(labels, rng)]
+    return [rng.permutation(np.flatnonzero(labels == c)) for c in range(known.max() + 1)]

@@ -1,0 +1,370 @@
+"""Data sources: every image with the labels that are known, read from public file formats, without a download.
+
+Sets that fit in memory come as arrays; `tfds` and `folder` decode on access. Nothing pickled is ever loaded. A missing
+file raises FileNotFoundError, a damaged or foreign one ValueError: one line with the file, what it holds and what is
+allowed.
+"""
+
+import functools
+import glob
+import gzip
+import hashlib
+import math
+import os
+import zipfile
+import zlib
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from labelfx.data import Dataset, Split
+from labelfx.types import PositiveInt
+
+DIGITS = tuple("0123456789")
+CLOTHES = (*"T-shirt/top Trouser Pullover Dress Coat Sandal Shirt Sneaker Bag".split(), "Ankle boot")
+CIFAR10 = tuple("airplane automobile bird cat deer dog frog horse ship truck".split())
+CIFAR10_BATCHES = (*(f"data_batch_{i}" for i in range(1, 6)), "test_batch")
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
+
+
+def digits() -> Dataset:
+    """scikit-learn's handwritten digits: 1,415 training and 382 test images [8, 8, 1]; the files ship with the package.
+
+    Pixels 0..16 become round(255 x / 16). The rows run writer by writer: each filled in the same form of about 130
+    digits, whose sequence of labels begins 14 times. The test set is the last three forms, from row 1,415 on, so no
+    writer is on both sides as in a random split; every class has 35 to 39 test images.
+
+    Source: Alpaydin and Kaynak 1998, "Optical Recognition of Handwritten Digits" (UCI), test part.
+    """
+    from sklearn.datasets import load_digits  # slow to import, and needed here only
+
+    data = load_digits()
+    images = np.rint(data.images * (255 / 16)).astype(np.uint8)[..., None]
+    train, test = slice(1415), slice(1415, None)
+    return _dataset("digits", images[train], data.target[train], images[test], data.target[test], DIGITS)
+
+
+def mnist(*, data_dir: str) -> Dataset:
+    """MNIST: 60,000 + 10,000 handwritten digits [28, 28, 1] from the four official IDX files, gzipped or not.
+
+    Source: LeCun, Bottou, Bengio, Haffner 1998, "Gradient-based learning applied to document recognition".
+    """
+    return _idx_dataset(Path(data_dir), "https://storage.googleapis.com/cvdf-datasets/mnist/FILE", DIGITS)
+
+
+def fashion_mnist(*, data_dir: str) -> Dataset:
+    """Fashion-MNIST: 60,000 + 10,000 pictures of clothes [28, 28, 1] from the four official IDX files, gzipped or not.
+
+    Source: Xiao, Rasul, Vollgraf 2017, "Fashion-MNIST: a Novel Image Dataset for Benchmarking Machine Learning
+    Algorithms".
+    """
+    return _idx_dataset(Path(data_dir), "https://github.com/zalandoresearch/fashion-mnist", CLOTHES)
+
+
+def cifar10(*, data_dir: str) -> Dataset:
+    """CIFAR-10: 50,000 + 10,000 colour images [32, 32, 3] in the official order.
+
+    data_dir: holds the files of cifar-10-binary.tar.gz (or their folder cifar-10-batches-bin), or one lossless WebP
+      mosaic a batch (RGB, 100 x 100 tiles, row by row) with labels.npz (train_labels, test_labels). The pickled "python
+      version" is refused.
+
+    Source: Krizhevsky 2009, "Learning Multiple Layers of Features from Tiny Images".
+    """
+    root = Path(data_dir)
+    if (root / "data_batch_1.webp").exists():
+        _require(root, [f"{name}.webp" for name in CIFAR10_BATCHES] + ["labels.npz"], "copy the whole set")
+        images = [_cifar10_mosaic(root / f"{name}.webp") for name in CIFAR10_BATCHES]
+        arrays = _npz_arrays(root / "labels.npz", "train_labels", "test_labels")
+        train_labels, test_labels = arrays["train_labels"], arrays["test_labels"]
+    else:
+        binary = root / "cifar-10-batches-bin" if (root / "cifar-10-batches-bin").is_dir() else root
+        how = "unpack cifar-10-binary.tar.gz from https://www.cs.toronto.edu/~kriz/cifar.html there"
+        for pickled in ("cifar-10-batches-py", "data_batch_1", "cifar-10-python.tar.gz"):
+            if (root / pickled).exists() and not (binary / "data_batch_1.bin").exists():
+                raise ValueError(f"{root / pickled}: pickled, and a pickle can run code when it is loaded; {how}")
+        _require(binary, [f"{name}.bin" for name in CIFAR10_BATCHES], how)
+        images, labels = zip(*(_cifar10_binary(binary / f"{name}.bin") for name in CIFAR10_BATCHES), strict=True)
+        train_labels, test_labels = np.concatenate(labels[:5]), labels[5]
+    return _dataset(data_dir, np.concatenate(images[:5]), train_labels, images[5], test_labels, CIFAR10)
+
+
+def npz(path: str) -> Dataset:
+    """Your own arrays: an .npz with train_images, train_labels, test_images, test_labels and, if you like, class_names.
+
+    Images are uint8 [N, H, W] or [N, H, W, C]; labels integers [N] in 0..classes - 1, or -1 for unknown in the training
+    set; class_names strings [classes], else the classes are numbered up to the largest label.
+    """
+    arrays = _npz_arrays(Path(path), "train_images", "train_labels", "test_images", "test_labels")
+    for name in ("train_images", "test_images"):
+        images = arrays[name]
+        if images.dtype != np.uint8 or images.ndim not in (3, 4):
+            raise ValueError(f"{path}: {name} is {images.dtype} {images.shape}; only uint8 [N, H, W] or [N, H, W, C]")
+        if images.ndim == 3:
+            arrays[name] = images[..., None]
+    if "class_names" not in arrays:
+        largest = max(int(arrays[name].max(initial=0)) for name in ("train_labels", "test_labels"))
+        arrays["class_names"] = np.arange(largest + 1)
+    class_names = tuple(str(name) for name in arrays.pop("class_names"))
+    return _dataset(path, **arrays, class_names=class_names)
+
+
+def tfds(dataset: str, *, data_dir: str, train_split: str, test_split: str) -> Dataset:
+    """A TensorFlow Datasets set already prepared as ArrayRecord, read without TensorFlow and decoded on access.
+
+    dataset: its folder in `data_dir`: NAME where one version is prepared, else NAME/VERSION or NAME/CONFIG/VERSION.
+    train_split, test_split: as TFDS writes them, e.g. "train[:90%]".
+
+    The set must have supervised keys (image, label): uint8 images of one shape and a ClassLabel. Labels are read at the
+    start, which passes once over the stored records without decoding images. Parquet is refused: TFDS 4.9.10 loses
+    rows in that format.
+    """
+    import tensorflow_datasets  # slow to import, and needed here only
+
+    root = Path(data_dir, dataset)
+    # Looked up here, because TFDS answers for an unprepared set with minutes of download attempts.
+    prepared = sorted(file.parent for file in root.rglob("dataset_info.json"))
+    if not prepared:
+        how = f'tfds.builder("{dataset}", data_dir=..., file_format="array_record").download_and_prepare()'
+        raise FileNotFoundError(f"{root.absolute()}: no prepared data set there; prepare it with {how}")
+    if len(prepared) > 1:
+        names = ", ".join(found.relative_to(data_dir).as_posix() for found in prepared)
+        raise ValueError(f"{root}: more than one prepared data set; allowed: {names}")
+    where = str(prepared[0])
+    builder = tensorflow_datasets.builder_from_directory(where)
+    file_format, keys, features = builder.info.file_format.value, builder.info.supervised_keys, builder.info.features
+    if file_format != "array_record":
+        raise ValueError(f'{where}: stored as {file_format}; must be prepared with file_format="array_record"')
+    if keys is None or len(keys) != 2:
+        raise ValueError(f"{where}: supervised keys are {keys}; must be a pair (image, label)")
+    image, label = keys
+    if not isinstance(features[label], tensorflow_datasets.features.ClassLabel):
+        raise ValueError(f"{where}: feature {label!r} is {features[label]}; must be a ClassLabel")
+    shape = features[image].shape
+    if len(shape) != 3 or None in shape or features[image].np_dtype != np.uint8:
+        raise ValueError(f"{where}: feature {image!r} is {features[image]}; must be uint8 [H, W, C] of one known shape")
+    columns: list[Any] = []
+    for split in (train_split, test_split):
+        source = builder.as_data_source(split)
+        undecoded = builder.as_data_source(split, decoders={image: tensorflow_datasets.decode.SkipDecoding()})
+        columns.append(_LazyImages((len(source), *shape), functools.partial(_read_tfds, source, image)))
+        columns.append(np.array([example[label] for example in undecoded]))
+    return _dataset(where, *columns, class_names=features[label].names)
+
+
+def folder(path: str, *, image_size: PositiveInt, channels: Literal[1, 3]) -> Dataset:
+    """Your own images, all or a few of them labelled by the folder they lie in; decoded on access.
+
+    Either `path/train/CLASS/...` with `path/test/CLASS/...`, or `path/CLASS/...`. In the latter an image is a test
+    image if the first 8 bytes of the sha256 of its name (`CLASS/...`, with `/`), read as a big-endian number, are below
+    2^64 / 5: about 20 % of each class, and adding images never moves another. `path/unlabelled/...` holds training
+    images without a label. Hidden files are ignored; rows follow the sorted names, the unlabelled ones last.
+
+    image_size: images are turned as their EXIF orientation says, resized (bicubic, antialiased) until the short side
+      fits, and cropped to the central square.
+    channels: 1 (grey) or 3 (RGB); transparency is dropped.
+
+    Raises:
+      ValueError: at once for a file without an image's suffix, an image outside a class folder, fewer than 2 classes, a
+        class without a training or a test image; on access for a file that is not an 8-bit image.
+    """
+    root = Path(path)
+    if not root.is_dir():
+        raise FileNotFoundError(f"{root.absolute()}: no such folder; it should hold a folder of images for each class")
+    own_split = (root / "train").is_dir() or (root / "test").is_dir()
+    names: dict[str, list[str]] = {"train": [], "test": []}
+    classes: dict[str, list[str]] = {"train": [], "test": []}
+    unlabelled = []
+    for name in _image_names(root):
+        split, *below = (name if own_split else f"{_hashed_split(name)}/{name}").split("/")
+        if name.startswith("unlabelled/"):
+            unlabelled.append(name)
+        elif split in names and len(below) > 1:  # a class folder, perhaps others, the file
+            names[split].append(name)
+            classes[split].append(below[0])
+        else:
+            allowed = "train/CLASS/, test/CLASS/" if own_split else "CLASS/"
+            raise ValueError(f"{root / name}: must lie in {allowed} or unlabelled/ of {root}")
+    class_names = sorted({*classes["train"], *classes["test"]})
+    if len(class_names) < 2:
+        raise ValueError(f"{root}: images of {len(class_names)} classes {class_names}; at least 2 are needed")
+    for class_name in class_names:
+        if class_name in ("unlabelled", "unlabeled"):
+            raise ValueError(f"{root}: has a class {class_name!r}; images without a label go to {root / 'unlabelled'}")
+        for split in ("train", "test"):
+            if class_name not in classes[split]:
+                why = "" if own_split else " by the 20 % rule; choose yourself with train/CLASS/ and test/CLASS/"
+                raise ValueError(f"{root}: class {class_name!r} has no {split} image{why}")
+    number = {class_name: i for i, class_name in enumerate(class_names)}
+    columns: list[Any] = []
+    for rows, labels in (
+        (names["train"] + unlabelled, [number[c] for c in classes["train"]] + [-1] * len(unlabelled)),
+        (names["test"], [number[c] for c in classes["test"]]),
+    ):
+        read = functools.partial(_read_files, root, rows, image_size, channels)
+        columns += [_LazyImages((len(rows), image_size, image_size, channels), read), np.array(labels)]
+    return _dataset(path, *splits, class_names)
+
+
+def _dataset(
+    where: str,
+    train_images: Any,
+    train_labels: np.ndarray,
+    test_images: Any,
+    test_labels: np.ndarray,
+    class_names: Sequence[str],
+) -> Dataset:
+    """The checked data set; labels become int32."""
+    if train_images.shape[1:] != test_images.shape[1:]:
+        raise ValueError(f"{where}: training images are {train_images.shape[1:]}, test images {test_images.shape[1:]}")
+    for split, images, labels in (("training", train_images, train_labels), ("test", test_images, test_labels)):
+        if not 0 < len(images) == len(labels):
+            raise ValueError(f"{where}: {len(images)} {split} images, {len(labels)} labels; must be equal and not 0")
+        lowest = -1 if split == "training" else 0
+        if labels.min() < lowest or labels.max() >= len(class_names):
+            found, allowed = f"{labels.min()}..{labels.max()}", f"{lowest}..{len(class_names) - 1}"
+            raise ValueError(f"{where}: {split} labels lie in {found}; allowed {allowed}")
+    return Dataset(
+        Split(train_images, train_labels.astype(np.int32)),
+        Split(test_images, test_labels.astype(np.int32)),
+        tuple(class_names),
+    )
+
+
+def _require(folder: Path, names: Iterable[str], how: str) -> None:
+    missing = [name for name in names if not (folder / name).is_file()]
+    if missing:
+        raise FileNotFoundError(f"{folder.absolute()}: no {', '.join(missing)}; {how}")
+
+
+def _idx_dataset(root: Path, url: str, class_names: tuple[str, ...]) -> Dataset:
+    paths = [root / f"{s}-{k}-ubyte" for s in ("train", "t10k") for k in ("images-idx3", "labels-idx1")]
+    paths = [path if path.exists() else path.with_name(f"{path.name}.gz") for path in paths]
+    _require(root, [path.name for path in paths], f"put them there, gzipped or not, from {url}")
+    train_images, test_images = (_idx(path, 28, 28)[..., None] for path in paths[::2])
+    train_labels, test_labels = (_idx(path) for path in paths[1::2])
+    return _dataset(str(root), train_images, train_labels, test_images, test_labels, class_names)
+
+
+def _idx(path: Path, *row_shape: int) -> np.ndarray:
+    """uint8 [N, *row_shape] of an IDX file: bytes 0, 0, 8 (uint8), ndim; big-endian uint32 lengths; the values."""
+    try:
+        with (gzip.open if path.suffix == ".gz" else open)(path, "rb") as stream:
+            content = stream.read()
+    except (OSError, EOFError, zlib.error) as error:
+        raise ValueError(f"{path}: cannot be read ({error})") from error
+    ndim = 1 + len(row_shape)
+    magic, start = bytes([0, 0, 8, ndim]), 4 + 4 * ndim
+    if content[:4] != magic or len(content) < start:
+        raise ValueError(f"{path}: begins with {content[:start].hex()}; must be {magic.hex()} and {ndim} lengths")
+    shape = tuple(np.frombuffer(content, ">u4", ndim, 4).tolist())
+    if shape[1:] != row_shape:
+        raise ValueError(f"{path}: header says shape {shape}; must be {('N', *row_shape)}")
+    if len(content) != start + math.prod(shape):
+        raise ValueError(f"{path}: header says {math.prod(shape)} values; the file holds {len(content) - start}")
+    return np.frombuffer(content, np.uint8, offset=start).reshape(shape)
+
+
+def _cifar10_binary(path: Path) -> tuple[np.ndarray, np.ndarray]:
+    """Images [10000, 32, 32, 3] and labels [10000]; a record is a label byte, then the planes R, G, B."""
+    content = np.fromfile(path, np.uint8)
+    if content.size != 10000 * 3073:
+        raise ValueError(f"{path}: {content.size} bytes; must be 10000 records of 3073 bytes, {10000 * 3073}")
+    records = content.reshape(10000, 3073)
+    return records[:, 1:].reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1), records[:, 0]
+
+
+def _cifar10_mosaic(path: Path) -> np.ndarray:
+    """Images [10000, 32, 32, 3] of a mosaic of 100 x 100 tiles."""
+    image = _load_image(path)
+    if (image.mode, image.size) != ("RGB", (3200, 3200)):
+        raise ValueError(f"{path}: {image.mode} {image.size}; must be RGB (3200, 3200)")
+    return np.asarray(image).reshape(100, 32, 100, 32, 3).transpose(0, 2, 1, 3, 4).reshape(-1, 32, 32, 3)
+
+
+def _npz_arrays(path: Path, *names: str) -> dict[str, np.ndarray]:
+    """The arrays `names`, integer labels among them, and `class_names` if it is there."""
+    if not path.is_file():
+        raise FileNotFoundError(f"{path.absolute()}: no such file; it should be an .npz with {', '.join(names)}")
+    try:
+        with open(path, "rb") as stream, np.load(stream, allow_pickle=False) as archive:
+            arrays = {name: np.asarray(archive[name]) for name in (*names, "class_names") if name in archive}
+    except (ValueError, TypeError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        raise ValueError(f"{path}: must be an .npz of plain arrays, nothing pickled ({error})") from error
+    missing = [name for name in names if name not in arrays]
+    if missing:
+        raise ValueError(f"{path}: no array {', '.join(missing)}")
+    for name in ("train_labels", "test_labels"):
+        labels = arrays[name]
+        if not np.issubdtype(labels.dtype, np.integer) or labels.ndim != 1:
+            raise ValueError(f"{path}: {name} is {labels.dtype} {labels.shape}; must be integers [N]")
+    return arrays
+
+
+class _LazyImages:
+    """uint8 images that `read(rows)` decodes, indexed along the first axis as an array is. Worker processes pickle it,
+    so `read` must be a module-level function or a partial of one."""
+
+    dtype = np.dtype(np.uint8)
+
+    def __init__(self, shape: tuple[int, ...], read: Callable[[list[int]], Iterable[np.ndarray]]):
+        self.shape = shape
+        self._read = read
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, rows: Any) -> np.ndarray:
+        rows = np.arange(len(self))[rows]  # slices, masks and negative rows as in an array, and its IndexError
+        images = np.empty((rows.size, *self.shape[1:]), self.dtype)
+        for slot, image in zip(images, self._read(rows.ravel().tolist()), strict=True):
+            slot[...] = image
+        return images.reshape(*rows.shape, *self.shape[1:])
+
+
+def _read_tfds(source: Any, image: str, rows: list[int]) -> Iterable[np.ndarray]:
+    return (example[image] for example in source.__getitems__(rows))
+
+
+def _read_files(root: Path, names: list[str], image_size: int, channels: int, rows: list[int]) -> list[np.ndarray]:
+    decode = functools.partial(_decode, image_size=image_size, channels=channels)
+    with ThreadPoolExecutor() as pool:  # Pillow decodes and resizes outside the interpreter lock
+        return list(pool.map(decode, [root / names[row] for row in rows]))
+
+
+def _image_names(root: Path) -> list[str]:
+    """Sorted names below `root`, with `/`, of what is not hidden and not a folder."""
+    found = glob.glob("**", root_dir=root, recursive=True)
+    names = sorted(name.replace(os.sep, "/") for name in found if not os.path.isdir(root / name))
+    for name in names:
+        if not name.lower().endswith(IMAGE_SUFFIXES):
+            allowed = " ".join(IMAGE_SUFFIXES)
+            raise ValueError(f"{root / name}: not an image (allowed: {allowed}); move it or hide it with a leading dot")
+    return names
+
+
+def _hashed_split(name: str) -> str:
+    digest = hashlib.sha256(os.fsencode(name)).digest()
+    return "test" if int.from_bytes(digest[:8], "big") < 2**64 / 5 else "train"
+
+
+def _decode(path: Path, image_size: int, channels: int) -> np.ndarray:
+    image = _load_image(path)
+    if image.mode[0] in "IF":  # Pillow would clip 16-bit and float pixels at 255 without a word
+        raise ValueError(f"{path}: pixels are of mode {image.mode}; must have 8 bits a channel")
+    if image.mode == "P":
+        image = image.convert("RGBA")  # a palette with transparency does not convert cleanly to the others
+    image = ImageOps.fit(image.convert("L" if channels == 1 else "RGB"), (image_size, image_size))
+    return np.asarray(image).reshape(image_size, image_size, channels)
+
+
+def _load_image(path: Path) -> Image.Image:
+    """Upright pixels of an image file."""
+    try:
+        with Image.open(path) as image:
+            return ImageOps.exif_transpose(image)
+    except Exception as error:  # Pillow raises nearly anything: OSError, SyntaxError, DecompressionBombError
+        raise ValueError(f"{path}: cannot be read as an image ({error})") from error

@@ -1,0 +1,41 @@
+"""What a trained backbone is worth: classification from the label view, label-free scores, and floors to clear.
+
+An eval is a function of a module here. Its positional parameters are what a run provides, by name; its keyword-only
+parameters are the keys of `config.evals.<its name>`. It returns metrics and what made them, as plain Python values.
+"""
+
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from labelfx.data.augment import to_float
+from labelfx.evals.classification import knn_predict
+from labelfx.evals.representation import alignment, rankme, uniformity
+from labelfx.models import Model
+
+__all__ = ["alignment", "features", "knn_predict", "rankme", "uniformity"]
+
+
+def features(model: Model, variables: Any, images: Any, *, batch: int = 256) -> np.ndarray:
+    """The model's outputs for un-augmented images, in evaluation mode: float32 [N, F].
+
+    Args:
+      model: a backbone, with its `variables`.
+      images: uint8 [N, H, W, C], N > 0, an ndarray or lazy (`labelfx.data.Split`), read `batch` rows at a time.
+      batch: rows a call; the last one is padded, so that a model is compiled once.
+    """
+    chunks = []
+    for start in range(0, len(images), batch):
+        chunk = images[np.arange(start, min(start + batch, len(images)))]
+        padded = np.pad(chunk, [(0, batch - len(chunk)), (0, 0), (0, 0), (0, 0)])
+        chunks.append(np.asarray(_encode(variables, padded, apply=model.apply))[: len(chunk)])
+    return np.concatenate(chunks)
+
+
+@functools.partial(jax.jit, static_argnames="apply")
+def _encode(variables, images, *, apply):
+    outputs, _ = apply(variables, to_float(images), train=False)
+    return outputs.astype(jnp.float32)

@@ -1,0 +1,58 @@
+"""Contrastive learning of two views, with any two-view objective (SimCLR, Chen et al. 2020, Algorithm 1)."""
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from labelfx import state
+from labelfx.methods import Method
+from labelfx.models import Model, stack
+from labelfx.objectives.contrastive import diagnostics
+from labelfx.types import Augment, Head, Objective
+
+
+def contrastive(
+    model: Model,
+    tx: optax.GradientTransformation,
+    *,
+    augment: Augment,
+    projector: Head,
+    objective: Objective,
+) -> Method:
+    """Two augmented views of `batch["unlabelled"]`, one forward pass over both, the objective on their projections.
+
+    BatchNorm statistics are those of both views together. Metrics: `loss`, the objective's `diagnostics`, and
+    `false_negatives`, the share of negative pairs of one true class (0 where no class is known).
+    """
+    net = stack(backbone=model, projector=projector)
+    settings = {k: v for k, v in objective.keywords.items() if k in ("temperature", "tau_plus", "beta")}
+
+    def init(rng, batch):
+        return state.create(net, tx, rng, batch["unlabelled"]["image"])
+
+    def step(old, batch, rng):
+        rng_a, rng_b, rng_model = jax.random.split(rng, 3)
+        image = batch["unlabelled"]["image"]
+        views = jnp.concatenate([augment(rng_a, image), augment(rng_b, image)])
+
+        def loss_fn(params):
+            outputs, model_state = net.apply({"params": params, **old.model_state}, views, train=True, rng=rng_model)
+            z_a, z_b = jnp.split(outputs["projector"], 2)
+            return objective(z_a, z_b), (z_a, z_b, model_state)
+
+        (loss, (z_a, z_b, model_state)), gradient = jax.value_and_grad(loss_fn, has_aux=True)(old.params)
+        metrics = {
+            "loss": loss,
+            "false_negatives": same_class(batch["audit"]["unlabelled"]["label"]),
+            **diagnostics(z_a, z_b, **settings),
+        }
+        return state.descend(old, tx, gradient, model_state), metrics
+
+    return Method(init, step, lambda state: state.variables)
+
+
+def same_class(label: jax.Array) -> jax.Array:
+    """Share of pairs of different rows of one class among those whose classes are known. label: int32 [B], -1 unknown."""
+    known = (label[:, None] >= 0) & (label[None, :] >= 0) & ~jnp.eye(label.size, dtype=bool)
+    same = jnp.sum(known & (label[:, None] == label[None, :]), dtype=jnp.float32)
+    return same / jnp.maximum(jnp.sum(known, dtype=jnp.float32), 1.0)

@@ -1,0 +1,92 @@
+"""MoCo: contrast against a queue of past keys from a slowly moving encoder (He et al. 2020, Algorithm 1)."""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from labelfx import state
+from labelfx.methods import Method
+from labelfx.models import Model, stack
+from labelfx.objectives.contrastive import info_nce_queue, normalise
+from labelfx.types import Augment, Fraction, Head, Positive, PositiveInt
+
+
+class MocoState(NamedTuple):
+    """The query network and its optimiser, the key network, the queue (float32 [K, D]) and its oldest row."""
+
+    query: state.TrainState
+    key_params: Any
+    key_model_state: Any
+    queue: jax.Array
+    oldest: jax.Array
+
+
+def moco(
+    model: Model,
+    tx: optax.GradientTransformation,
+    *,
+    augment: Augment,
+    projector: Head,
+    temperature: Positive,
+    momentum: Fraction,
+    queue_size: PositiveInt,
+) -> Method:
+    """Order of a step: the key encoder follows the query encoder, keys, loss against the old queue, enqueue, descend.
+
+    The moving average covers parameters; the key network keeps BatchNorm statistics of its own, those of the key
+    images. BatchNorm is over the whole batch on any mesh, so the paper's shuffling across devices has nothing to
+    shuffle. The loss rises while real keys replace the random ones that the queue starts with: the first
+    `queue_size / batch` steps say nothing. Evals read the query encoder.
+
+    Metrics: `loss`, `accuracy` (its own key scores above the whole queue), `positive_score`, `negative_score` (mean
+    cosine), `embedding_std` of the queries.
+
+    Raises:
+      ValueError: `queue_size` is not a multiple of the unlabelled batch.
+    """
+    net = stack(backbone=model, projector=projector)
+
+    def init(rng, batch):
+        image = batch["unlabelled"]["image"]
+        if queue_size % image.shape[0]:
+            raise ValueError(f"queue_size = {queue_size}: must be a multiple of batch.unlabelled = {image.shape[0]}")
+        rng_net, rng_queue = jax.random.split(rng)
+        query = state.create(net, tx, rng_net, image)
+        width = jax.eval_shape(project, query.params, query.model_state, image, rng)[0].shape[-1]
+        queue = normalise(jax.random.normal(rng_queue, (queue_size, width)))
+        # Copies: donated buffers must not be shared between the two networks.
+        key_params, key_model_state = jax.tree.map(jnp.copy, (query.params, query.model_state))
+        return MocoState(query, key_params, key_model_state, queue, jnp.zeros((), jnp.int32))
+
+    def project(params, model_state, image, rng):
+        outputs, model_state = net.apply({"params": params, **model_state}, state.to_float(image), train=True, rng=rng)
+        return outputs["projector"], model_state
+
+    def step(old, batch, rng):
+        rng_query, rng_key, rng_model = jax.random.split(rng, 3)
+        image = batch["unlabelled"]["image"]
+        key_params = optax.incremental_update(old.query.params, old.key_params, 1 - momentum)
+        key, key_model_state = project(key_params, old.key_model_state, augment(rng_key, image), rng_model)
+
+        def loss_fn(params):
+            query, model_state = project(params, old.query.model_state, augment(rng_query, image), rng_model)
+            return info_nce_queue(query, key, old.queue, temperature=temperature), (query, model_state)
+
+        (loss, (query, model_state)), gradient = jax.value_and_grad(loss_fn, has_aux=True)(old.query.params)
+        query, key = normalise(query), normalise(key)
+        positive, negative = jnp.sum(query * key, -1), query @ old.queue.T
+        metrics = {
+            "loss": loss,
+            "accuracy": jnp.mean(positive > jnp.max(negative, -1)),
+            "positive_score": jnp.mean(positive),
+            "negative_score": jnp.mean(negative),
+            "embedding_std": jnp.mean(jnp.std(query, 0)),
+        }
+        queue = jax.lax.dynamic_update_slice(old.queue, key, (old.oldest, 0))
+        oldest = (old.oldest + key.shape[0]) % queue_size
+        query_state = state.descend(old.query, tx, gradient, model_state)
+        return MocoState(query_state, key_params, key_model_state, queue, oldest), metrics
+
+    return Method(init, step, lambda state: state.query.variables)

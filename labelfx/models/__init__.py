@@ -1,0 +1,77 @@
+"""Models as pairs of pure functions; everything outside this package sees only nested dicts of arrays."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+
+
+class Model(NamedTuple):
+    """A network as two pure functions. Backbones and heads are Models, and so is a `stack` of them.
+
+    Variables are `{"params": ..., "batch_stats": ...}`, nested dicts of arrays; a collection that a model does not
+    need is absent. Parameters are float32; outputs have the dtype of the input, whatever the compute dtype.
+    """
+
+    init: Callable[..., Any]
+    """`(rng, x) -> variables`."""
+    apply: Callable[..., Any]
+    """`(variables, x, *, train, rng=None) -> (outputs, new_model_state)`; the state is every collection but "params"
+    (`{}` if there is none), unchanged when `train` is False. `rng` is for models that draw noise, such as dropout."""
+
+
+def from_linen(module) -> Model:
+    """The Model of a Linen module whose `__call__` takes `(x, train)`."""
+
+    def init(rng, x):
+        return module.init(rng, x.astype("float32"), train=False)
+
+    def apply(variables, x, *, train, rng=None):
+        state = {name: tree for name, tree in variables.items() if name != "params"}
+        rngs = {} if rng is None else {"dropout": rng}
+        if not train:
+            return module.apply(variables, x, train=False, rngs=rngs), state
+        return module.apply(variables, x, train=True, rngs=rngs, mutable=list(state))
+
+    return Model(init, apply)
+
+
+def stack(**models: Model) -> Model:
+    """Chains models in the order given: each takes the output of the one before.
+
+    `stack(backbone=m, head=h)` has variables `{"params": {"backbone": ..., "head": ...}, "batch_stats": {...}}`, and
+    its outputs are a dict of every part's output, `{"backbone": [B, F], "head": [B, O]}`.
+    """
+
+    def init(rng, x):
+        variables = {}
+        for i, (name, model) in enumerate(models.items()):
+            own = model.init(jax.random.fold_in(rng, i), x)
+            x, _ = model.apply(own, x.astype("float32"), train=False)
+            _insert(variables, name, own)
+        return variables
+
+    def apply(variables, x, *, train, rng=None):
+        outputs, state = {}, {}
+        for i, (name, model) in enumerate(models.items()):
+            own_rng = None if rng is None else jax.random.fold_in(rng, i)
+            x, own_state = model.apply(_part(variables, name), x, train=train, rng=own_rng)
+            outputs[name] = x
+            _insert(state, name, own_state)
+        return outputs, state
+
+    return Model(init, apply)
+
+
+def backbone(variables):
+    """The backbone's own variables, out of those of `stack(backbone=..., ...)`: what evals and export read."""
+    return _part(variables, "backbone")
+
+
+def _part(variables, name):
+    return {collection: trees[name] for collection, trees in variables.items() if name in trees}
+
+
+def _insert(variables, name, own):
+    for collection, tree in own.items():
+        variables.setdefault(collection, {})[name] = tree

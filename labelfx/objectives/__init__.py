@@ -1,0 +1,1 @@
+"""Pure losses: arrays in, a scalar out. One module a family, one function an objective."""

@@ -1,0 +1,218 @@
+"""Contrastive objectives: NT-Xent, debiased, hard negatives, InfoNCE against a queue, and what to log beside them.
+
+Everything after the cosine similarities stays in log space, so exp(1 / temperature) never has to fit the dtype. In the
+two-view objectives the anchors are the 2B rows of [z_a; z_b]: the positive of a row is the other view of its image, its
+negatives the N = 2B - 2 rows of other images. Embeddings of any float dtype are computed on, and the results returned,
+in float32, or in float64 if they are float64. A row of zeros has cosine 0 with everything and gets a zero gradient.
+"""
+
+import jax
+import jax.numpy as jnp
+
+from labelfx.types import Fraction, NonNegative, Positive
+
+__all__ = ["debiased", "debiased_negative_mean", "hard_negative", "info_nce_queue", "nt_xent"]  # what a config may name
+
+
+def nt_xent(z_a, z_b, *, temperature: Positive):
+    """NT-Xent (Chen et al. 2020, ICML, eq. 1): cross-entropy of the positive against the other 2B - 1 rows.
+
+    Args:
+        z_a, z_b: [B, D] embeddings of the two views, not normalised.
+        temperature: divides the cosine similarities.
+
+    Returns:
+        A scalar, the mean over the 2B anchors (the authors' code adds the two directions: twice this); 0 for B = 1.
+
+    Raises:
+        ValueError: if z_a and z_b are not of one shape [B, D].
+    """
+    positive, negatives = _scores(z_a, z_b, temperature)
+    return _cross_entropy(positive, jax.nn.logsumexp(negatives, axis=-1))
+
+
+def debiased(z_a, z_b, *, temperature: Positive, tau_plus: Fraction):
+    """Debiased contrastive loss (Chuang et al. 2020, NeurIPS, eq. 7 and 8 with M = 1 positive).
+
+    Subtracts from the negatives the share that belongs to the anchor's own class. An anchor whose estimate falls to
+    the floor N e^{-1 / temperature} sends no gradient to its negatives: watch `clamped` of `diagnostics`.
+
+    Args:
+        z_a, z_b: [B, D] embeddings of the two views, not normalised.
+        temperature: divides the cosine similarities.
+        tau_plus: the probability that a negative shares the anchor's class; 0 gives `nt_xent`.
+
+    Returns:
+        A scalar, the mean over the 2B anchors; 0 for B = 1.
+
+    Raises:
+        ValueError: if z_a and z_b are not of one shape [B, D].
+    """
+    positive, negatives = _scores(z_a, z_b, temperature)
+    log_sum = jax.nn.logsumexp(negatives, axis=-1)
+    log_debiased_sum, _ = _log_debiased_sum(
+        positive, log_sum, _negative_count(negatives), temperature=temperature, tau_plus=tau_plus
+    )
+    return _cross_entropy(positive, log_debiased_sum)
+
+
+def hard_negative(z_a, z_b, *, temperature: Positive, tau_plus: Fraction, beta: NonNegative):
+    """Contrastive loss with hard negatives (Robinson et al. 2021, ICLR, eq. 4 and 5 with one positive).
+
+    The debiased loss with negative j weighted by w_j / mean(w), w_j = exp(beta s_j / temperature). As in the authors'
+    code, gradients flow through the weights and their mean, so that negatives easier than the weighted mean may be
+    pulled towards the anchor: watch `negative_weight` of `diagnostics`.
+
+    Args:
+        z_a, z_b: [B, D] embeddings of the two views, not normalised.
+        temperature: divides the cosine similarities.
+        tau_plus: the probability that a negative shares the anchor's class.
+        beta: concentration on the hardest negatives; 0 gives `debiased`.
+
+    Returns:
+        A scalar, the mean over the 2B anchors; 0 for B = 1.
+
+    Raises:
+        ValueError: if z_a and z_b are not of one shape [B, D].
+    """
+    positive, negatives = _scores(z_a, z_b, temperature)
+    count = _negative_count(negatives)
+    log_sum = jnp.log(count) + _log_weighted_mean(negatives, beta * negatives)
+    log_debiased_sum, _ = _log_debiased_sum(positive, log_sum, count, temperature=temperature, tau_plus=tau_plus)
+    return _cross_entropy(positive, log_debiased_sum)
+
+
+def info_nce_queue(query, key, queue, *, temperature: Positive):
+    """InfoNCE against a queue of earlier keys (He et al. 2020, CVPR, eq. 1). No gradient reaches key or queue.
+
+    Against a queue of random vectors the task is easy: the loss rises while the queue fills with real keys.
+
+    Args:
+        query, key: [N, D] embeddings of the two views, not normalised; key[i] is the positive of query[i].
+        queue: [K, D] negatives, shared by all queries, not necessarily normalised.
+        temperature: divides the cosine similarities.
+
+    Returns:
+        A scalar, the mean over the N queries.
+
+    Raises:
+        ValueError: if query and key are not of one shape [N, D].
+    """
+    _check_views("query", query, "key", key)
+    query = normalise(query)
+    key, queue = jax.lax.stop_gradient((normalise(key), normalise(queue)))
+    positive = jnp.sum(query * key, axis=-1) / temperature
+    return _cross_entropy(positive, jax.nn.logsumexp(_cosine(query, queue) / temperature, axis=-1))
+
+
+def debiased_negative_mean(positive, negative, *, tau_plus: Fraction, floor: NonNegative):
+    """Estimates the mean score of true negatives from unlabelled ones (Chuang et al. 2020, NeurIPS, eq. 7).
+
+    Args:
+        positive: [M] exponentiated similarities to samples of the anchor's class.
+        negative: [N] exponentiated similarities to samples of any class.
+        tau_plus: the share of `negative` that belongs to the anchor's class.
+        floor: the least possible value, e^{-1 / temperature} for cosine similarities.
+
+    Returns:
+        A scalar, max((mean(negative) - tau_plus mean(positive)) / (1 - tau_plus), floor).
+    """
+    positive, negative = _at_least_float32(positive), _at_least_float32(negative)
+    return jnp.maximum((jnp.mean(negative) - tau_plus * jnp.mean(positive)) / (1 - tau_plus), floor)
+
+
+def diagnostics(z_a, z_b, *, temperature: Positive, tau_plus: Fraction = 0.0, beta: NonNegative = 0.0):
+    """What tells that a two-view contrastive run has gone wrong. No gradient flows through it.
+
+    Args:
+        z_a, z_b, temperature, tau_plus, beta: as given to the objective; the defaults suit `nt_xent`.
+
+    Returns:
+        A dict of scalars:
+            positive_score, negative_score: mean cosine similarity of the positive and of the negative pairs.
+            embedding_std: standard deviation of a normalised embedding's entries over the 2B rows, averaged over D:
+                1 / sqrt(D) when spread evenly, 0 when collapsed (Chen & He 2021, CVPR, section 4.1).
+            clamped: share of anchors on the floor of the debiased estimate.
+            negative_weight: share of (anchor, negative) pairs in which the loss falls as the negative's score rises.
+        Those about negatives are 0 for B = 1.
+
+    Raises:
+        ValueError: if z_a and z_b are not of one shape [B, D].
+    """
+    z_a, z_b = jax.lax.stop_gradient((z_a, z_b))
+    positive, negatives = _scores(z_a, z_b, temperature)
+    count = _negative_count(negatives)
+    log_mean = _log_weighted_mean(negatives, beta * negatives)
+    _, above_floor = _log_debiased_sum(
+        positive, jnp.log(count) + log_mean, count, temperature=temperature, tau_plus=tau_plus
+    )
+    is_negative = negatives != -jnp.inf
+    falls = (jnp.log1p(beta) + negatives < jnp.log(beta) + log_mean[:, None]) & is_negative & above_floor[:, None]
+    pairs = max(1, len(negatives) * count)
+    return {
+        "positive_score": jnp.mean(positive) * temperature,
+        "negative_score": jnp.sum(jnp.where(is_negative, negatives, 0)) * temperature / pairs,
+        "embedding_std": jnp.mean(jnp.std(normalise(jnp.concatenate([z_a, z_b])), axis=0)),
+        "clamped": jnp.mean(~above_floor & (count > 0), dtype=positive.dtype),
+        "negative_weight": jnp.sum(falls, dtype=positive.dtype) / pairs,
+    }
+
+
+def _scores(z_a, z_b, temperature):
+    """Cosine / temperature: positives [2B], and [2B, 2B] negatives with -inf where a row meets its own image."""
+    _check_views("z_a", z_a, "z_b", z_b)
+    z = normalise(jnp.concatenate([z_a, z_b]))
+    image = jnp.arange(len(z)) % len(z_a)
+    negatives = jnp.where(image[:, None] == image[None], -jnp.inf, _cosine(z, z) / temperature)
+    return jnp.sum(z * jnp.roll(z, len(z_a), axis=0), axis=-1) / temperature, negatives
+
+
+def _negative_count(negatives):
+    return negatives.shape[-1] - 2
+
+
+def _cross_entropy(positive, log_negative_sum):
+    """The mean of -log(e^positive / (e^positive + negative_sum))."""
+    return jnp.mean(jax.nn.softplus(log_negative_sum - positive))
+
+
+def _log_weighted_mean(negatives, log_weights):
+    """log(sum_j w_j e^{s_j} / sum_j w_j) over the last axis; entries of -inf in `negatives` do not count."""
+    return jax.nn.logsumexp(negatives + jax.nn.log_softmax(log_weights, axis=-1, where=negatives != -jnp.inf), axis=-1)
+
+
+def _log_debiased_sum(positive, log_sum, count, *, temperature, tau_plus):
+    """log max((sum - tau_plus count e^positive) / (1 - tau_plus), count e^{-1 / temperature}), and what is above."""
+    log_false = jnp.log(tau_plus) + jnp.log(count) + positive
+    log_floor = jnp.log(count) - 1 / temperature
+    above_floor = log_sum > jnp.logaddexp(log_false, jnp.log1p(-tau_plus) + log_floor)
+    # Where the floor holds, log(1 - e^log_ratio) may be that of a negative number: a safe ratio keeps NaN out of the
+    # gradient of the branch not taken.
+    log_ratio = jnp.where(above_floor, log_false - log_sum, -1)
+    log_true = log_sum + jnp.log(-jnp.expm1(log_ratio)) - jnp.log1p(-tau_plus)
+    return jnp.where(above_floor, log_true, log_floor), above_floor
+
+
+def normalise(z):
+    """L2-normalises the rows of z; rows of zeros stay zero."""
+    z = _at_least_float32(z)
+    # The result does not depend on the scale, so the gradient need not either: this only keeps squares in range.
+    largest = jax.lax.stop_gradient(jnp.max(jnp.abs(z), axis=-1, keepdims=True))
+    is_zero = largest < jnp.finfo(z.dtype).tiny
+    z = z / jnp.where(is_zero, 1, largest)
+    squared_norm = jnp.sum(z * z, axis=-1, keepdims=True)
+    return jnp.where(is_zero, 0, z / jnp.sqrt(jnp.where(is_zero, 1, squared_norm)))
+
+
+def _cosine(left, right):
+    # Accelerators multiply float32 in bfloat16 or TF32 by default, whose error a low temperature would blow up.
+    return jnp.matmul(left, right.T, precision=jax.lax.Precision.HIGHEST)
+
+
+def _at_least_float32(array):
+    return array.astype(jnp.float64 if array.dtype == jnp.float64 else jnp.float32)
+
+
+def _check_views(name_a, z_a, name_b, z_b):
+    if z_a.ndim != 2 or z_a.shape != z_b.shape:
+        raise ValueError(f"{name_a} and {name_b} must have one shape [B, D], got {z_a.shape} and {z_b.shape}")

@@ -1,0 +1,341 @@
+"""The training loop, and its command: `python -m labelfx.train --config=hard_negative --workdir=DIR [--config.a.b=v]`."""
+
+import collections
+import contextlib
+import dataclasses
+import functools
+import signal
+import sys
+import threading
+import time
+import types
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+from ml_collections import ConfigDict, FrozenConfigDict
+
+from labelfx import command, evaluate, metrics, weights
+from labelfx import config as configs
+from labelfx.checkpoint import Checkpoints, Restored
+from labelfx.config import ConfigError
+from labelfx.data import Dataset
+from labelfx.data.batches import View, batch_at, batches
+from labelfx.data.miners import Miner
+from labelfx.mesh import make_mesh, on_every_device, split_over_data
+from labelfx.methods import Method
+from labelfx.models import Model, backbone
+from labelfx.state import fold_in_name
+
+IN_FLIGHT = 16  # steps dispatched but not waited for: bounds memory, and collectives on CPU hang with hundreds
+
+
+class Preempted(SystemExit):
+    """SIGTERM came and the state is saved. The process exits with 143, as a terminated one does."""
+
+
+def train(config: ConfigDict | Mapping[str, Any], workdir: str | Path) -> dict[str, Any]:
+    """Trains, evaluates, and returns what it writes to `workdir/results.json`. Started again, it resumes.
+
+    Raises:
+      ConfigError: the configuration cannot run, or is not the one that the workdir was started with.
+      NonFinite, CheckpointError: training stopped; the message names the last good checkpoint.
+      Preempted: SIGTERM came; the same call resumes.
+    """
+    checked = configs.check(config)
+    folder = Path(workdir)
+    mesh = make_mesh(checked.devices)
+    _check_divisible(checked, mesh.size)
+    configs.freeze(checked, folder)
+    dataset, view = evaluate.load_data(checked, folder)
+    with contextlib.ExitStack() as stack:
+        loop = Loop(
+            config=checked,
+            workdir=folder,
+            dataset=dataset,
+            view=view,
+            model=evaluate.build_model(checked),
+            mesh=mesh,
+            root=jax.random.key(checked.seed),
+            checkpoints=stack.enter_context(Checkpoints(folder, keep=checked.keep)),
+            terminated=stack.enter_context(_sigterm()),
+        )
+        loop.resume()
+        loop.writer = stack.enter_context(contextlib.closing(metrics.Writer(folder, start=loop.done)))
+        for index in range(loop.phase.index, len(configs.phases(checked))):
+            loop.enter(index)
+            loop.run()
+    return evaluate.finish(checked, folder, dataset, view, loop.variables(), loop.summary())
+
+
+@dataclasses.dataclass(frozen=True)
+class Phase:
+    """One phase of a run, built from its configuration. Steps are counted over the whole run."""
+
+    index: int
+    config: Mapping[str, Any]
+    method: Method
+    miner: Miner
+    start: int
+    stop: int
+
+    @property
+    def batch_size(self) -> int:
+        return sum(self.config["batch"].values())
+
+
+@dataclasses.dataclass
+class Loop:
+    """The one loop: what a run is made of, and where it stands."""
+
+    config: FrozenConfigDict
+    workdir: Path
+    dataset: Dataset
+    view: View
+    model: Model
+    mesh: Mesh
+    root: jax.Array  # the key of config.seed; the step's key is fold_in(fold_in_name(root, "step"), step)
+    checkpoints: Checkpoints
+    terminated: threading.Event
+    phase: Phase | None = None
+    state: Any = None
+    table: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
+    done: int = 0  # finished steps
+    seconds: float = 0.0  # spent in the loop, over all resumes
+    compilations: int = 0  # signatures that a phase's step was compiled for; 1 unless something is wrong
+    bad: Any = None  # metric -> the first step at which it was not finite
+    late: Any = None  # the metrics of the last log, fetched at the next one so that logging never waits
+
+    def build(self, index: int) -> Phase:
+        """Builds a phase; ConfigError where its parts do not fit together."""
+        fields = configs.phases(self.config)
+        config = fields[index]
+        start = sum(phase["steps"] for phase in fields[:index])
+        for stream, size in config["batch"].items():
+            if size > len(self.view.truth):
+                raise ConfigError(
+                    f"config.batch.{stream} = {size}: more than the {len(self.view.truth)} training images"
+                )
+        try:
+            tx = configs.build(configs.OPTIMIZERS, config["optimizer"])(config["steps"])
+        except ValueError as error:
+            raise ConfigError(f"config.optimizer: {error}") from error
+        provided = {
+            "model": self.model,
+            "tx": tx,
+            "num_classes": len(self.dataset.class_names),
+            "num_examples": len(self.view.truth),
+        }
+        if config["backbone"] == "previous":
+            provided["backbone"] = backbone(evaluate.load_variables(self.workdir, index - 1))
+        elif config["backbone"]:
+            provided["backbone"] = backbone(evaluate.load_variables(Path(config["backbone"])))
+        method = configs.build(configs.METHODS, config["method"], **provided)
+        miner = configs.build(configs.MINERS, config["batches"], **provided)
+        phase = Phase(index, config, method, miner, start, start + config["steps"])
+        with self.blame(phase):
+            jax.eval_shape(method.init, self.root, self.example(phase, {}))
+        return phase
+
+    @contextlib.contextmanager
+    def blame(self, phase: Phase) -> Iterator[None]:
+        """Names the part of the configuration at fault where a method cannot work on these images."""
+        try:
+            yield
+        except KeyError as error:
+            if error.args[0] not in ("labelled", "unlabelled"):
+                raise
+            stream, name = error.args[0], phase.config["method"]["name"]
+            raise ConfigError(f"config.batch.{stream} = 0: {name} reads {stream} images; must be at least 1") from None
+        except ValueError as error:
+            raise ConfigError(f"config.method: {error}") from error
+
+    def how(self, phase: Phase, table: dict[str, np.ndarray]) -> dict[str, Any]:
+        """The arguments of `batch_at` but the step."""
+        sizes = phase.config["batch"]
+        return {"view": self.view, "sizes": sizes, "seed": self.config.data_seed, "miner": phase.miner, "table": table}
+
+    def example(self, phase: Phase, table: dict[str, np.ndarray]) -> dict[str, Any]:
+        """The shapes of a batch."""
+        return jax.eval_shape(lambda: batch_at(phase.start, **self.how(phase, table)))
+
+    def resume(self) -> None:
+        """Takes up the newest whole checkpoint, or stands before the first phase."""
+        everywhere = on_every_device(self.mesh)
+
+        def abstract(meta: dict[str, Any]) -> Any:
+            phase = self.build(meta["phase"])
+            shapes = jax.eval_shape(phase.method.init, self.root, self.example(phase, {}))
+            return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=everywhere), shapes)
+
+        last = self.checkpoints.restore(abstract)
+        self.phase = self.build(last.meta["phase"] if last else 0)
+        if last:
+            self.state, self.table, self.done, self.seconds = last.state, last.table, last.step, last.meta["seconds"]
+
+    def enter(self, index: int) -> None:
+        """Starts a phase: fresh parameters, and a table made by the network of the phase before where it is of the
+        same method. Does nothing where a checkpoint of this phase was taken up."""
+        before, self.phase = self.phase, self.build(index)
+        if self.state is not None and before.index == index:
+            return
+        rng = jax.random.fold_in(fold_in_name(self.root, "init"), index)
+        init = jax.jit(self.phase.method.init, out_shardings=on_every_device(self.mesh))
+        fresh = init(rng, jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), self.example(self.phase, {})))
+        follows = self.state is not None and before.config["method"]["name"] == self.phase.config["method"]["name"]
+        self.table = self.refresh(self.state if follows else fresh)
+        self.state = fresh
+
+    def refresh(self, state: Any) -> dict[str, np.ndarray]:
+        """The table that batches are made with from here on."""
+        method, miner, table = self.phase.method, self.phase.miner, {}
+        if method.refresh:
+            rng = jax.random.fold_in(fold_in_name(self.root, "refresh"), self.done)
+            table |= method.refresh(state, self.view.split, rng)
+        if miner.refresh:
+            rng = np.random.default_rng([self.config.seed, self.done])
+            table |= miner.refresh(method.variables(state), self.view.split, rng)
+        return table
+
+    def run(self) -> None:
+        """Runs the phase from where it stands to its last step, saves, and exports its variables."""
+        phase, key = self.phase, fold_in_name(self.root, "step")
+        everywhere, split = on_every_device(self.mesh), split_over_data(self.mesh)
+
+        @functools.partial(jax.jit, donate_argnums=0, out_shardings=everywhere)
+        def step(state, bad, batch, number):
+            state, values = phase.method.step(state, batch, jax.random.fold_in(key, number))
+            return state, metrics.first_bad(values, bad, number), values
+
+        with self.blame(phase):
+            values = jax.eval_shape(phase.method.step, self.state, self.example(phase, self.table), key)[1]
+        self.bad = jax.device_put({name: np.int32(metrics.NEVER) for name in values}, everywhere)
+        self.progress = metrics.Progress(self.config.name, self.done, phase.stop)
+        self.clock = time.perf_counter()
+        in_flight: collections.deque = collections.deque()
+        every = phase.config["refresh_every"] or phase.config["steps"]
+        while self.done < phase.stop:
+            into = (self.done - phase.start) % every
+            if into == 0 and self.done > phase.start:
+                self.table = self.refresh(self.state)
+            until = min(self.done + every - into, phase.stop)
+            for number, batch in batches(self.done, until, workers=self.config.workers, **self.how(phase, self.table)):
+                self.state, self.bad, values = step(
+                    self.state, self.bad, jax.device_put(batch, split), np.int32(number)
+                )
+                self.done = number + 1
+                in_flight.append(values)
+                if len(in_flight) > IN_FLIGHT:
+                    jax.block_until_ready(in_flight.popleft())
+                if self.done % self.config.log_every == 0 or self.done == phase.stop:
+                    self.log(values)
+                if self.done % self.config.save_every == 0 or self.done == phase.stop or self.terminated.is_set():
+                    self.save()
+                if self.terminated.is_set():
+                    self.checkpoints.wait()
+                    print(f"SIGTERM: step {self.done} is saved; the same command resumes", file=sys.stderr)
+                    raise Preempted(143)
+                if self.config.eval_every and self.done % self.config.eval_every == 0 and self.done < phase.stop:
+                    self.evaluate()
+        self.compilations = max(self.compilations, step._cache_size())
+        weights.save(self.workdir / "weights" / f"{phase.index}.safetensors", self.variables())
+
+    def log(self, values: dict[str, jax.Array]) -> None:
+        """Writes the metrics handed in before and keeps these for the next time."""
+        self.flush()
+        self.late = (self.done, values, self.bad)
+
+    def flush(self) -> None:
+        if self.late is None:
+            return
+        (step, *arrays), self.late = self.late, None
+        values, bad = jax.device_get(arrays)
+        self.stop_if_bad(bad)
+        scalars = {name: float(value) for name, value in values.items()}
+        speed = self.progress.show(step, self.phase.batch_size, scalars)
+        self.writer.write(step, {**scalars, "images_per_second": speed})
+
+    def stop_if_bad(self, bad: dict[str, np.ndarray]) -> None:
+        name = min(bad, key=lambda name: bad[name])
+        if bad[name] != metrics.NEVER:
+            raise metrics.NonFinite(
+                f"{name} is NaN or infinite at step {bad[name] + 1}; {self.checkpoints.last_good()}"
+            )
+
+    def save(self) -> None:
+        """Starts a checkpoint, after a look at every metric since the last one and at the state itself."""
+        self.flush()
+        self.stop_if_bad(jax.device_get(self.bad))
+        if not metrics.finite(self.state):
+            raise metrics.NonFinite(
+                f"the state after step {self.done} holds NaN or Inf; {self.checkpoints.last_good()}"
+            )
+        now = time.perf_counter()
+        self.seconds, self.clock = self.seconds + now - self.clock, now
+        self.checkpoints.save(self.done, self.state, self.table, {"phase": self.phase.index, "seconds": self.seconds})
+
+    def variables(self) -> dict[str, Any]:
+        return self.phase.method.variables(self.state)
+
+    def summary(self) -> dict[str, Any]:
+        """What `results.json` says of the training."""
+        images = sum(phase["steps"] * sum(phase["batch"].values()) for phase in configs.phases(self.config))
+        return {
+            "steps": self.done,
+            "seconds": self.seconds,
+            "images_per_second": images / self.seconds,
+            "compilations": self.compilations,
+        }
+
+    def evaluate(self) -> None:
+        """Writes the evals of this moment to the metrics; their time is not the loop's."""
+        jax.block_until_ready(self.state)
+        begin = time.perf_counter()
+        found = evaluate.run_evals(self.config, self.dataset, self.view, self.model, self.variables())
+        scalars = {f"{name}/{key}": v for name, part in found.items() for key, v in part.items() if type(v) is float}
+        self.writer.write(self.done, scalars)
+        self.clock += time.perf_counter() - begin
+
+
+def _check_divisible(config: FrozenConfigDict, devices: int) -> None:
+    for index, phase in enumerate(configs.phases(config)):
+        path = f"config.phases[{index}]" if "batch" in (config.phases or ({},))[index] else "config"
+        for stream, size in phase["batch"].items():
+            if size % devices:
+                raise ConfigError(
+                    f"{path}.batch.{stream} = {size}: must be a multiple of the {devices} devices of the mesh"
+                )
+
+
+@contextlib.contextmanager
+def _sigterm() -> Iterator[threading.Event]:
+    """An event that SIGTERM sets; only a process's main thread can listen."""
+    event = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield event
+        return
+    before = signal.signal(signal.SIGTERM, lambda *_: event.set())
+    try:
+        yield event
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def main() -> None:
+    command.run(lambda flags: train(flags.config, flags.workdir), config=True)
+
+
+class _Module(types.ModuleType):
+    """Lets `labelfx.train(config, workdir)` and `python -m labelfx.train` be the same name."""
+
+    def __call__(self, config: ConfigDict | Mapping[str, Any], workdir: str | Path) -> dict[str, Any]:
+        return train(config, workdir)
+
+
+sys.modules[__name__].__class__ = _Module
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,49 @@
+"""Annotations that say what a configuration value may be.
+
+A builder's keyword-only parameters are the schema of its part of the configuration, so these annotations are read
+twice: by people in the signature, and by `labelfx.config` when it checks a run before any data is touched.
+"""
+
+import math
+from collections.abc import Callable
+from typing import Annotated, Any, NamedTuple
+
+
+class Limit(NamedTuple):
+    """An allowed range: `text` for the reader of an error, `holds` for the check."""
+
+    text: str
+    holds: Callable[[Any], bool]
+
+
+class Part(NamedTuple):
+    """A nested part of the configuration: a dict whose `name` picks a function from package or module `labelfx.<where>`.
+
+    `positional` names the leading parameters that the caller gives later; the value is then that function with its
+    keywords bound. Without it the function is a builder and the value is what it returns.
+    """
+
+    where: str
+    positional: tuple[str, ...] = ()
+
+
+class Fields(NamedTuple):
+    """A nested dict without a name: its keys are the keyword-only parameters of `function`."""
+
+    function: Callable[..., Any]
+
+
+Positive = Annotated[float, Limit("a number > 0", lambda v: 0 < v < math.inf)]
+NonNegative = Annotated[float, Limit("a number >= 0", lambda v: 0 <= v < math.inf)]
+Fraction = Annotated[float, Limit("a number in [0, 1)", lambda v: 0 <= v < 1)]
+Probability = Annotated[float, Limit("a number in [0, 1]", lambda v: 0 <= v <= 1)]
+PositiveInt = Annotated[int, Limit("an integer from 1 to 2^31 - 1", lambda v: 0 < v < 2**31)]
+NonNegativeInt = Annotated[int, Limit("an integer from 0 to 2^31 - 1", lambda v: 0 <= v < 2**31)]
+
+Objective = Annotated[Callable[..., Any], Part("objectives", ("z_a", "z_b"))]
+"""A two-view objective `(z_a, z_b) -> scalar`."""
+Augment = Annotated[Callable[..., Any], Part("data.augment")]
+"""An augmentation `(rng, images) -> images`, float32 [B, H, W, C] in [0, 1]."""
+
+Head = Annotated[Any, Part("models.heads")]
+"""A network on features (`labelfx.models.Model`)."""

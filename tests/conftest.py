@@ -1,0 +1,23 @@
+"""Strict numerics for every test, eight CPU devices, and the real data sets where they are at hand."""
+
+import os
+from pathlib import Path
+
+os.environ.setdefault("XLA_FLAGS", "--xla_force_host_platform_device_count=8")
+# With several CPU devices and few cores, collectives can deadlock for want of threads.
+os.environ.setdefault("NPROC", "16")
+
+import jax
+import pytest
+
+jax.config.update("jax_numpy_dtype_promotion", "strict")
+jax.config.update("jax_numpy_rank_promotion", "raise")
+
+
+@pytest.fixture(scope="session")
+def data_root() -> Path:
+    """The folder of real public data sets: $LABELFX_DATA, or `shared/data` beside the checkout."""
+    root = Path(os.environ.get("LABELFX_DATA", Path(__file__).parents[2] / "shared" / "data"))
+    if not root.is_dir():
+        pytest.skip(f"no real data sets: {root} is not a folder (set LABELFX_DATA)")
+    return root

@@ -1,0 +1,54 @@
+"""Every recipe in configs/, and the smallest run of each that still does everything the recipe does."""
+
+import importlib.util
+from pathlib import Path
+
+from labelfx import config as configs
+from labelfx.config import plain
+
+CONFIGS = Path(__file__).parents[1] / "configs"
+RECIPES = sorted(path.stem for path in CONFIGS.glob("*.py"))
+METHODS = configs.names(configs.METHODS)
+
+
+def recipe(name: str) -> dict:
+    """The configuration of a recipe as plain dicts."""
+    spec = importlib.util.spec_from_file_location(name, CONFIGS / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return plain(module.get_config())
+
+
+def recipe_of(method: str) -> str:
+    """The first recipe with this method: every method has one."""
+    return next(name for name in RECIPES if recipe(name)["method"]["name"] == method)
+
+
+def tiny(name: str, **changes) -> dict:
+    """The recipe on a network and a number of steps that cost a second; its method, phases and miner as they are."""
+    config = recipe(name)
+
+    def shrink(phase: dict) -> dict:
+        sizes = {k: 16 if v else 0 for k, v in phase["batch"].items()} if "batch" in phase else None
+        phase = {**phase, **({"batch": sizes} if sizes else {}), **({"steps": 6} if "steps" in phase else {})}
+        for part in ("method", "optimizer", "batches"):
+            if part in phase:
+                phase[part] = shorten(phase[part])
+        return phase
+
+    def shorten(part: dict) -> dict:
+        small = {"hidden": (16,), "features": 8, "queue_size": 32, "warmup_steps": 1, "clusters": 4}
+        return {k: shorten(v) if isinstance(v, dict) else small.get(k, v) for k, v in part.items()}
+
+    config = shrink(config)
+    config |= {
+        "data": {"name": "digits"},
+        "labels": {"name": "per_class", "k": 2},
+        "model": {"name": "conv3", "width": 2, "dtype": "float32"},
+        "phases": tuple(shrink(phase) for phase in config.get("phases", ())[:3]),
+        "evals": {},
+        "devices": 1,
+        "log_every": 2,
+        "save_every": 2,
+    }
+    return {**config, **changes}

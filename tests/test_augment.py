@@ -1,0 +1,210 @@
+"""Augmentation against SciPy, colorsys and loops in NumPy."""
+
+import colorsys
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import scipy.ndimage
+
+from labelfx.data import augment
+
+GREY = (6, 9, 9, 1)
+RGB = (6, 10, 8, 3)
+PRESETS = {
+    "identity": (augment.identity(), RGB),
+    "crop_flip": (augment.crop_flip(padding=2, flip=True), RGB),
+    "simclr": (augment.simclr(min_scale=0.2, flip=True, jitter_strength=1.0, grayscale=0.2, blur=0.5), RGB),
+    "small_grey": (augment.small_grey(min_scale=0.5, max_rotation=20.0, jitter_strength=0.5, cutout=0.3), GREY),
+}
+
+
+def pixels(shape, seed=0):
+    return np.random.default_rng(seed).integers(0, 256, shape).astype(np.uint8)
+
+
+def floats(shape, seed=0):
+    return pixels(shape, seed).astype(np.float32) / np.float32(255)
+
+
+def close(got, want, atol=2e-6):
+    np.testing.assert_allclose(np.asarray(got), np.asarray(want), rtol=0, atol=atol)
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_presets_keep_shape_range_and_randomness(name):
+    preset, shape = PRESETS[name]
+    images, rng = pixels(shape), jax.random.key(3)
+    apply = jax.jit(preset)
+    views = apply(rng, images)
+    assert views.shape == shape and views.dtype == jnp.float32
+    assert views.min() >= 0 and views.max() <= 1
+    # Neither the size of the batch nor the dtype of the images changes a row.
+    close(apply(rng, floats(shape)[:2]), views[:2])
+    if name == "identity":
+        close(views, floats(shape))
+        return
+    assert np.abs(apply(jax.random.key(4), images) - views).max() > 0.1
+    rows = apply(rng, np.repeat(images[:1], shape[0], 0))
+    assert len(np.unique(np.asarray(rows).reshape(shape[0], -1), axis=0)) > 1  # each row draws for itself
+
+
+def test_jit_changes_no_pixel():
+    preset, shape = PRESETS["small_grey"]
+    images, rng = jnp.asarray(pixels(shape)), jax.random.key(5)
+    close(preset(rng, images), jax.jit(preset)(rng, images), 1e-5)
+
+
+def test_float64_images_stay_float64():
+    with jax.enable_x64(True):
+        for preset, shape in PRESETS.values():
+            images = jnp.asarray(pixels(shape) / 255)
+            assert jax.eval_shape(preset, jax.random.key(0), images).dtype == jnp.float64
+
+
+def test_wrong_images_are_named():
+    with pytest.raises(TypeError, match="must be uint8 or float, got int32"):
+        augment.to_float(jnp.zeros((1, 4, 4, 1), jnp.int32))
+    with pytest.raises(ValueError, match="simclr takes RGB images"):
+        PRESETS["simclr"][0](jax.random.key(0), pixels(GREY))
+
+
+def bilinear(image, y, x):
+    """One pixel with clamped coordinates, as a loop over its four neighbours."""
+    y, x = np.clip(y, 0, image.shape[0] - 1), np.clip(x, 0, image.shape[1] - 1)
+    total = np.zeros(image.shape[-1])
+    for i in range(image.shape[0]):
+        for j in range(image.shape[1]):
+            total += max(0, 1 - abs(y - i)) * max(0, 1 - abs(x - j)) * image[i, j]
+    return total
+
+
+def test_resized_crop_samples_pixel_centres():
+    image = floats(RGB)[0]
+    rows, columns, _ = image.shape
+    crop = jax.jit(augment.resized_crop)
+    close(crop(image, 0.0, 0.0, float(rows), float(columns)), image)
+    top, left, height, width = 1.7, 0.4, 6.2, 5.5
+    expected = np.zeros(image.shape)
+    for i in range(rows):
+        for j in range(columns):
+            y, x = top + (i + 0.5) * height / rows - 0.5, left + (j + 0.5) * width / columns - 0.5
+            expected[i, j] = bilinear(image, y, x)
+    close(crop(image, top, left, height, width), expected)
+
+
+def test_rotate():
+    image = floats(GREY)[0]
+    rotate = jax.jit(augment.rotate)
+    close(rotate(image, 0.0), image)
+    close(rotate(image, 90.0), np.rot90(image), 1e-5)
+    wide = floats(RGB)[0]
+    close(rotate(wide, 180.0), wide[::-1, ::-1], 1e-5)
+    expected = scipy.ndimage.rotate(image[..., 0].astype(float), 17.0, reshape=False, order=1, mode="nearest")
+    close(rotate(image, 17.0)[..., 0], expected, 1e-5)
+
+
+def test_gaussian_blur_is_scipys_with_the_border_rescaled():
+    image = floats(RGB)[0]
+    blur = partial(scipy.ndimage.gaussian_filter, sigma=(1.3, 1.3, 0), mode="constant", truncate=20)
+    expected = blur(image.astype(float)) / blur(np.ones(image.shape))
+    close(jax.jit(augment.gaussian_blur)(image, 1.3), expected)
+
+
+def test_hue_is_colorsys():
+    image = floats(RGB)[0]
+    image[0, :4] = [[0.5, 0.5, 0.5], [0, 0, 0], [1, 1, 1], [1, 0, 1]]  # no hue, black, white, equal maxima
+    turn = jax.jit(augment.turn_hue)
+    for turns in (0.0, 0.15, -0.2):
+        expected = np.zeros(image.shape)
+        for i, j in np.ndindex(image.shape[:2]):
+            hue, saturation, value = colorsys.rgb_to_hsv(*image[i, j].astype(float))
+            expected[i, j] = colorsys.hsv_to_rgb((hue + turns) % 1, saturation, value)
+        close(turn(image, turns), expected)
+
+
+def test_luminance_and_blend():
+    image = floats(RGB)[0]
+    expected = 0.299 * image[..., :1] + 0.587 * image[..., 1:2] + 0.114 * image[..., 2:]
+    close(augment.luminance(image), expected)
+    close(augment.luminance(image[..., :1]), image[..., :1])
+    close(augment.blend(jnp.zeros_like(image), image, 1.5), np.minimum(1.5 * image, 1))
+    close(augment.blend(expected, image, 0.0), np.broadcast_to(expected, image.shape))
+
+
+def test_jitter_of_a_flat_grey_image_is_its_brightness():
+    # Contrast, saturation and hue leave it alone, so a pixel tells the brightness factor.
+    image = jnp.full((4, 4, 3), 0.5)
+    jitter = jax.jit(jax.vmap(lambda rng: augment.random_jitter(rng, image, 0.5)))
+    factors = np.asarray(jitter(jax.random.split(jax.random.key(0), 1000)))[:, 0, 0, 0] / 0.5
+    assert factors.min() > 0.6 - 1e-5 and factors.max() < 1.4 + 1e-5
+    assert abs(factors.mean() - 1) < 4 * 0.8 / np.sqrt(12 * 1000) and abs(factors.std() - 0.8 / np.sqrt(12)) < 0.02
+    assert len(np.unique(factors)) > 900
+
+
+def draws(change, count=2000, image=None):
+    image = floats((1, 8, 8, 3))[0] if image is None else image
+    return np.asarray(jax.jit(jax.vmap(lambda rng: change(rng, image)))(jax.random.split(jax.random.key(1), count)))
+
+
+def test_probabilities():
+    image = floats((1, 8, 8, 3))[0]
+    for change, probability in (
+        (augment.random_flip, 0.5),
+        (lambda rng, image: augment.sometimes(rng, 0.2, image, lambda _: image[:, ::-1]), 0.2),
+    ):
+        views = draws(change)
+        flipped = (views == image[:, ::-1]).all((1, 2, 3))
+        assert (flipped | (views == image).all((1, 2, 3))).all()
+        assert abs(flipped.mean() - probability) < 4 * np.sqrt(probability * (1 - probability) / len(views))
+
+
+def test_simclr_applies_grayscale_and_jitter_as_often_as_asked():
+    images = np.broadcast_to(np.float32([0.8, 0.4, 0.2]), (2000, 4, 4, 3))
+    preset = augment.simclr(min_scale=0.5, flip=False, jitter_strength=0.5, grayscale=0.3, blur=0.0)
+    views = np.asarray(jax.jit(preset)(jax.random.key(2), images))
+    grey = np.ptp(views, axis=-1).max((1, 2)) < 1e-6
+    assert abs(grey.mean() - 0.3) < 4 * np.sqrt(0.3 * 0.7 / 2000)
+    untouched = np.abs(views - images).max((1, 2, 3)) < 1e-5
+    assert abs(untouched.mean() - 0.2 * 0.7) < 4 * np.sqrt(0.14 * 0.86 / 2000)
+
+
+def test_shift_draws_every_window_of_the_reflected_image():
+    image = floats((1, 5, 6, 1))[0]
+    padded = np.pad(image, ((2, 2), (2, 2), (0, 0)), mode="reflect")
+    windows = {padded[i : i + 5, j : j + 6].tobytes(): (i, j) for i in range(5) for j in range(5)}
+    views = draws(lambda rng, image: augment.random_shift(rng, image, 2), 1000, image)
+    counts = np.zeros((5, 5))
+    for view in views:
+        counts[windows[view.tobytes()]] += 1
+    assert counts.min() > 40 - 4 * np.sqrt(40) and counts.max() < 40 + 4 * np.sqrt(40)
+
+
+def test_random_resized_crop_covers_the_asked_area():
+    # On a ramp of coordinates, the spread of the values is the size of the box.
+    size, min_scale = 32, 0.25
+    ramp = np.linspace(0.5, size - 0.5, size, dtype=np.float32)
+    image = np.stack(np.meshgrid(ramp, ramp, indexing="ij"), -1)
+    views = draws(lambda rng, image: augment.random_resized_crop(rng, image, min_scale), 1000, image)
+    slope_y = (views[:, 20, 0, 0] - views[:, 12, 0, 0]) / 8
+    slope_x = (views[:, 0, 20, 1] - views[:, 0, 12, 1]) / 8
+    area, ratio = slope_y * slope_x, slope_x / slope_y
+    assert 0.25 - 1e-4 < area.min() < 0.27 and 0.9 < area.max() < 1 + 1e-4
+    assert 3 / 4 - 1e-3 < ratio.min() < 0.78 and 1.28 < ratio.max() < 4 / 3 + 1e-3
+    centre = views[:, 15:17, 15:17, 0].mean((1, 2))
+    assert abs(centre.mean() - size / 2) < 4 * centre.std() / np.sqrt(1000)
+    assert centre.std() > 2
+
+
+def test_cutout_is_a_square_that_may_stick_out():
+    image = np.ones((12, 12, 1), np.float32)
+    holes = draws(lambda rng, image: augment.random_cutout(rng, image, 4), 1000, image)[..., 0] == 0.5
+    for hole in holes[:200]:
+        rows, columns = np.flatnonzero(hole.any(1)), np.flatnonzero(hole.any(0))
+        assert 2 <= len(rows) <= 4 and 2 <= len(columns) <= 4
+        assert hole.sum() == len(rows) * len(columns) == (np.ptp(rows) + 1) * (np.ptp(columns) + 1)
+    sides = [min(c + 2, 12) - max(c - 2, 0) for c in range(12)]
+    assert abs(holes.sum((1, 2)).mean() - np.mean(sides) ** 2) < 0.5
+    assert not (draws(lambda rng, image: augment.random_cutout(rng, image, 0), 10, image) == 0.5).any()

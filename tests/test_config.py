@@ -1,0 +1,174 @@
+"""A configuration is checked whole before any data is touched, and a mistake is one line that says where and what."""
+
+import copy
+import json
+import math
+
+import numpy as np
+import pytest
+from ml_collections import ConfigDict
+from recipes import RECIPES, recipe, tiny
+
+import labelfx
+from labelfx import config as configs
+from labelfx.config import NEUTRAL, ConfigError, check, freeze
+
+
+def leaves(tree, path=()):
+    """(path of keys, value) of every dict entry, inner dicts included."""
+    items = tree.items() if isinstance(tree, dict) else enumerate(tree)
+    for key, value in items:
+        yield (*path, key), value
+        if isinstance(value, dict) or isinstance(value, tuple) and value and isinstance(value[0], dict):
+            yield from leaves(value, (*path, key))
+
+
+def parent(config, path):
+    for key in path[:-1]:
+        config = config[key]
+    return config
+
+
+def dotted(path):
+    return "config" + "".join(f"[{key}]" if isinstance(key, int) else f".{key}" for key in path)
+
+
+def remove(config, path, value):
+    del parent(config, path)[path[-1]]
+
+
+def rename(config, path, value):
+    parent(config, path)[path[-1] + "x"] = parent(config, path).pop(path[-1])
+
+
+def put(new):
+    def mutate(config, path, value):
+        parent(config, path)[path[-1]] = new(value)
+
+    return mutate
+
+
+number = lambda v: type(v) in (int, float)  # noqa: E731
+MUTATIONS = {
+    "deleted": (remove, lambda path, v: True),
+    "renamed": (rename, lambda path, v: isinstance(path[-1], str)),
+    "wrong type": (put(lambda v: object), lambda path, v: True),
+    "string for number": (put(str), lambda path, v: number(v)),
+    "None": (put(lambda v: None), lambda path, v: True),
+    "negative": (put(lambda v: -abs(v) - 1), lambda path, v: number(v)),
+    "NaN": (put(lambda v: math.nan), lambda path, v: number(v)),
+    "infinite": (put(lambda v: math.inf), lambda path, v: number(v)),
+    "huge": (put(lambda v: 10**40), lambda path, v: type(v) is int),
+    "unknown name": (put(lambda v: v[:-1] + "q"), lambda path, v: path[-1] == "name" and len(path) > 1),
+    "wrong nesting": (put(lambda v: {"inner": v}), lambda path, v: True),
+    "flattened": (put(lambda v: 1), lambda path, v: isinstance(v, dict)),
+}
+
+
+@pytest.mark.parametrize("kind", MUTATIONS)
+def test_twenty_mutations_of_each_kind(kind):
+    """Each is refused in one line that names the place, or is accepted and stands in the checked configuration."""
+    mutate, applies = MUTATIONS[kind]
+    rng = np.random.default_rng(list(MUTATIONS).index(kind))
+    places = [(name, p, v) for name in RECIPES for p, v in leaves(recipe(name)) if applies(p, v)]
+    refused = 0
+    for index in rng.choice(len(places), 20, replace=len(places) < 20):
+        name, path, value = places[index]
+        config = copy.deepcopy(recipe(name))
+        if isinstance(parent(config, path), tuple):  # a phase as a whole
+            continue
+        mutate(config, path, value)
+        try:
+            checked = configs.plain(check(config))
+        except ConfigError as error:
+            refused += 1
+            message = str(error)
+            assert "\n" not in message
+            place = dotted(path[:-1] if kind in ("renamed", "unknown name") else path)
+            assert place in message or kind == "deleted" and dotted(path[:-1]) in message, message
+            if kind == "renamed":
+                assert "did you mean" in message, message
+            continue
+        found = parent(checked, path)
+        if kind == "deleted":  # only what has a default, which the checked configuration then shows
+            assert path[-1] in found or path[-2] == "evals" or isinstance(path[-2], int), path
+        else:
+            assert found[path[-1]] == parent(config, path)[path[-1]], path
+    assert refused >= (1 if kind == "deleted" else 15)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"temperature": 0.0}, "config.method.objective.temperature = 0.0: must be a number > 0"),
+        ({"tau_plus": 1.0}, "config.method.objective.tau_plus = 1.0: must be a number in [0, 1)"),
+        ({"beta": math.nan}, "config.method.objective.beta = nan: must be a number >= 0"),
+        ({"name": "hard_negatives"}, "did you mean 'hard_negative'?"),
+        ({"tau": 0.1}, "config.method.objective.tau: unknown key of hard_negative; did you mean 'tau_plus'?"),
+        ({"name": "info_nce_queue"}, "config.method.objective.name = 'info_nce_queue': no such name"),
+    ],
+)
+def test_the_line(changes, message):
+    config = recipe("hard_negative")
+    config["method"]["objective"] |= changes
+    with pytest.raises(ConfigError) as error:
+        check(config)
+    assert message in str(error.value)
+
+
+def test_an_integer_is_accepted_for_a_number_but_not_the_reverse():
+    config = recipe("hard_negative")
+    config["method"]["objective"]["beta"] = 1
+    assert type(check(config).method.objective.beta) is float
+    with pytest.raises(ConfigError, match="config.steps = 10.0"):
+        check({**config, "steps": 10.0})
+    with pytest.raises(ConfigError, match="config.seed = True"):
+        check({**config, "seed": True})
+
+
+@pytest.mark.parametrize("size", range(1, 21))
+def test_batch_indivisible_by_the_mesh(size, tmp_path):
+    config = tiny("hard_negative", devices=8, batch={"labelled": 0, "unlabelled": 8 * size - 1 - size % 7})
+    with pytest.raises(ConfigError, match=r"config.batch.unlabelled = \d+: must be a multiple of the 8 devices"):
+        labelfx.train(config, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"labels": {"name": "per_class", "k": 5000}}, "config.labels: k = 5000: class"),
+        ({"batch": {"labelled": 0, "unlabelled": 10**6}}, "config.batch.unlabelled = 1000000: more than the"),
+        ({"batch": {"labelled": 16, "unlabelled": 0}}, "config.batch.unlabelled = 0: contrastive reads"),
+        ({"batch": {"labelled": 0, "unlabelled": 0}}, "config.batch: both sizes are 0"),
+        ({"devices": 9}, "config.devices = 9: this machine has 8"),
+        ({"backbone": "previous"}, "config.backbone = 'previous': contrastive starts from no backbone"),
+        ({"data": {"name": "npz:/nowhere.npz"}}, "config.data: "),
+    ],
+)
+def test_what_only_the_data_can_tell(changes, message, tmp_path):
+    with pytest.raises(ConfigError) as error:
+        labelfx.train(tiny("hard_negative", **changes), tmp_path)
+    assert message in str(error.value) and "\n" not in str(error.value)
+
+
+def test_another_configuration_in_the_same_workdir_is_refused(tmp_path):
+    config = check(tiny("hard_negative"))
+    freeze(config, tmp_path)
+    assert json.loads((tmp_path / "config.json").read_text())["method"]["objective"]["beta"] == config.method.objective.beta
+    neutral = {"devices": 2, "log_every": 7, "save_every": 9, "keep": 1, "workers": 1, "eval_every": 3, "name": "again"}
+    assert {f"config.{name}" for name in neutral} | {"config.data.data_dir"} == set(NEUTRAL)
+    freeze(check(tiny("hard_negative", **neutral)), tmp_path)
+    other = ConfigDict(tiny("hard_negative", seed=3))
+    other.method.objective.beta = 0.25
+    with pytest.raises(ConfigError) as error:
+        freeze(check(other), tmp_path)
+    assert "config.method.objective.beta" in str(error.value) and "config.seed" in str(error.value)
+    assert "config.steps" not in str(error.value)
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_every_recipe_is_valid_and_says_how_to_run_it(name):
+    check(recipe(name))
+    text = (configs.Path(__file__).parents[1] / "configs" / f"{name}.py").read_text()
+    assert f"python -m labelfx.train --config={name} --workdir=" in text.split('"""')[1]

@@ -1,0 +1,144 @@
+"""The contract battery: what every method must do, found and run without being listed anywhere."""
+
+import json
+
+import jax
+import numpy as np
+import pytest
+from recipes import METHODS, recipe_of, tiny
+
+import labelfx
+from labelfx import evaluate, weights
+from labelfx.data.batches import batch_at
+from labelfx.data.batches import label_view as real_label_view
+from labelfx.train import Loop
+
+
+@pytest.fixture(scope="module", autouse=True)
+def compilation_cache(tmp_path_factory):
+    """Runs of one method share their compiled steps."""
+    settings = {"jax_compilation_cache_dir": str(tmp_path_factory.mktemp("cache")),
+                "jax_persistent_cache_min_compile_time_secs": 0.0,
+                "jax_persistent_cache_min_entry_size_bytes": -1}
+    before = {name: getattr(jax.config, name) for name in settings}
+    for name, value in settings.items():
+        jax.config.update(name, value)
+    yield
+    for name, value in before.items():
+        jax.config.update(name, value)
+
+
+@pytest.fixture(scope="module")
+def pretrained(tmp_path_factory):
+    """A finished run, for methods that start from a backbone."""
+    folder = tmp_path_factory.mktemp("pretrained")
+    labelfx.train(tiny("supervised"), folder)
+    return str(folder)
+
+
+@pytest.fixture(scope="module", params=METHODS)
+def run(request, pretrained, tmp_path_factory):
+    """(configuration, workdir, results) of an uninterrupted run of each method."""
+    config = tiny(recipe_of(request.param))
+    if config.get("backbone"):
+        config["backbone"] = pretrained
+    folder = tmp_path_factory.mktemp(request.param)
+    results = labelfx.train({**config, "eval_every": 3, "evals": {"rankme": {}}}, folder)
+    return config, folder, results
+
+
+def arrays(folder):
+    """Every array that a run ends with, by phase and name."""
+    paths = sorted((folder / "weights").iterdir())
+    return {
+        f"{path.stem}/{jax.tree_util.keystr(keys)}": leaf
+        for path in paths
+        for keys, leaf in jax.tree_util.tree_leaves_with_path(weights.load(path))
+    }
+
+
+def assert_same(left, right):
+    left, right = arrays(left), arrays(right)
+    assert left.keys() == right.keys()
+    for name in left:
+        np.testing.assert_array_equal(left[name], right[name], err_msg=name)
+
+
+def metrics(folder):
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+def test_compiles_once_over_evals_and_epochs(run):
+    _, folder, results = run
+    assert results["training"]["compilations"] == 1
+    assert any("rankme/value" in line for line in metrics(folder))
+
+
+def test_rerun_is_bitwise_the_same(run, tmp_path):
+    config, folder, _ = run
+    labelfx.train(config, tmp_path)
+    assert_same(folder, tmp_path)
+
+
+def test_audit_changes_metrics_only(run, tmp_path, monkeypatch):
+    """Hidden truth may be looked at, never learnt from."""
+    config, folder, _ = run
+
+    def permuted(split, rows):
+        view = real_label_view(split, rows)
+        return view._replace(truth=np.random.default_rng(0).permutation(view.truth))
+
+    monkeypatch.setattr(evaluate, "label_view", permuted)
+    labelfx.train(config, tmp_path)
+    assert_same(folder, tmp_path)
+
+
+def test_resume_is_bitwise_the_same(run, tmp_path, monkeypatch):
+    """Stopped in the middle of each phase in turn, between two saves."""
+    config, folder, _ = run
+    total = metrics(folder)[-1]["step"]
+    real, stops = Loop.log, list(range(5, total, 6))
+
+    def killed(self, values):
+        real(self, values)
+        if stops and self.done >= stops[0]:
+            stops.pop(0)
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(Loop, "log", killed)
+    for _ in range(len(stops)):
+        with pytest.raises(KeyboardInterrupt):
+            labelfx.train(config, tmp_path)
+    labelfx.train(config, tmp_path)
+    assert not stops
+    assert_same(folder, tmp_path)
+
+
+def test_state_keeps_its_types_and_jit_changes_nothing(run, monkeypatch):
+    config, folder, _ = run
+    seen = {}
+
+    def stop(self):
+        phase, table = self.phase, self.table
+        seen.update(phase=phase, state=self.state, batch=batch_at(phase.start, **self.how(phase, table)))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Loop, "run", stop)
+    with pytest.raises(KeyboardInterrupt):
+        labelfx.train(config, folder.parent / "types")
+    state, batch, step, key = seen["state"], seen["batch"], seen["phase"].method.step, jax.random.key(0)
+    after, values = jax.jit(step)(state, batch, key)
+    shapes = lambda tree: jax.tree.map(lambda x: (x.shape, x.dtype, x.weak_type), tree)  # noqa: E731
+    assert shapes(after) == shapes(state)
+    assert all(value.shape == () and value.dtype == np.float32 for value in values.values())
+    with jax.disable_jit():
+        plain, plain_values = step(state, batch, key)
+    for name, value in values.items():
+        np.testing.assert_allclose(plain_values[name], value, rtol=1e-3, atol=1e-5, err_msg=name)
+    for before, one, other in zip(jax.tree.leaves(state), jax.tree.leaves(after), jax.tree.leaves(plain), strict=True):
+        scale = max(float(np.abs(np.asarray(one, np.float64) - np.asarray(before, np.float64)).max(initial=0)), 1e-6)
+        np.testing.assert_allclose(other, one, atol=1e-2 * scale, rtol=1e-4)
+
+
+def test_every_method_has_a_recipe():
+    assert [recipe_of(method) for method in METHODS]

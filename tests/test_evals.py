@@ -1,0 +1,290 @@
+"""Evals against loop-form float64 NumPy and scikit-learn, on real digits."""
+
+import functools
+
+import jax
+import numpy as np
+import pytest
+from sklearn.datasets import load_digits
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import log_loss
+from sklearn.model_selection import StratifiedKFold
+
+from labelfx import evals
+from labelfx.evals import classification, floors
+from labelfx.models import Model
+from labelfx.models.backbones import conv3
+
+RNG = np.random.default_rng(0)
+
+
+@functools.cache
+def digits(per_class, seed=0):
+    """Labelled images and labels, then 500 test images and labels; 8x8x1 uint8."""
+    data = load_digits()
+    images = (data.images * 15.9).astype(np.uint8)[..., None]
+    labels = data.target.astype(np.int32)
+    order = np.random.default_rng(seed).permutation(len(labels))
+    test, rest = order[:500], order[500:]
+    rows = np.concatenate([rest[labels[rest] == c][:per_class] for c in range(10)])
+    return images[rows], labels[rows], images[test], labels[test]
+
+
+def pixels(per_class):
+    labelled, labels, test, test_labels = digits(per_class)
+    return *(x.reshape(len(x), -1).astype(np.float32) / 255 for x in (labelled, test)), labels, test_labels
+
+
+def probe(x, test, labels, test_labels):
+    return classification.linear_probe(x, labels, test, test_labels, 10)
+
+
+def scaled(x, test):
+    x, test = x.astype(np.float64), test.astype(np.float64)
+    mean = x.mean(axis=0)
+    norm = np.sqrt(np.mean([(row - mean) @ (row - mean) for row in x]))
+    return (x - mean) / norm, (test - mean) / norm
+
+
+def reference_fit(x, labels, regularisation):
+    return LogisticRegression(C=1 / (regularisation * len(x)), tol=1e-7, max_iter=5000).fit(x, labels)
+
+
+def test_linear_probe_is_cross_validated_logistic_regression():
+    features, test_features, labels, test_labels = pixels(20)
+    result = probe(features, test_features, labels, test_labels)
+    x, test = scaled(features, test_features)
+    losses = {}
+    for regularisation in (1e-1, 1e-2, 1e-3, 1e-4, 1e-5, 1e-6):
+        held_out = np.zeros((len(x), 10))
+        for train_rows, rows in StratifiedKFold(5, shuffle=True, random_state=0).split(x, labels):
+            held_out[rows] = reference_fit(x[train_rows], labels[train_rows], regularisation).predict_proba(x[rows])
+        losses[regularisation] = log_loss(labels, held_out)
+    chosen = min(losses, key=losses.get)
+    assert result == {
+        "accuracy": pytest.approx(reference_fit(x, labels, chosen).score(test, test_labels), abs=1e-6),
+        "regularisation": chosen,
+        "chosen_by": "5-fold cross-validation in the label view",
+        "converged": True,
+        "split": "test",
+        "n": 500,
+        "n_labels": 200,
+    }
+
+
+@pytest.mark.parametrize("regularisation", [1e-2, 1e-4, 1e-6])
+def test_every_fold_is_fitted_to_convergence(regularisation):
+    features, test_features, labels, _ = pixels(20)
+    x, test = scaled(features, test_features)
+    train_on = np.stack([np.ones(len(x)), np.arange(len(x)) % 3 > 0]).astype(np.float32)
+    left, singular, axes = np.linalg.svd(x, full_matrices=False)
+    start = np.zeros((64, 2, 10), np.float32), np.zeros((2, 10), np.float32)
+    rows = (left * singular).astype(np.float32)
+    moment = (singular**2 / len(x)).astype(np.float32)
+    weights, bias, held_out, converged = classification._fit(
+        *start, rows, labels, train_on, moment, np.float32(regularisation)
+    )
+    assert converged
+    for fold, kept in enumerate(train_on > 0):
+        reference = reference_fit(x[kept], labels[kept], regularisation)
+        logits = test @ axes.T @ np.asarray(weights[:, fold]) + np.asarray(bias[None, fold])
+        probabilities = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+        np.testing.assert_allclose(probabilities, reference.predict_proba(test), atol=2e-2 if regularisation < 1e-5 else 2e-3)
+    left_out = train_on[1] == 0
+    expected = log_loss(labels[left_out], reference.predict_proba(x[left_out]))
+    np.testing.assert_allclose(held_out, expected, rtol=2e-2 if regularisation < 1e-5 else 1e-3)
+
+
+def test_test_labels_choose_nothing():
+    x, test, labels, test_labels = pixels(20)
+    first, again = probe(x, test, labels, test_labels), probe(x, test, labels, test_labels)
+    permuted = probe(x, test, labels, RNG.permutation(test_labels))
+    assert first == again
+    assert {**permuted, "accuracy": None} == {**first, "accuracy": None}
+    assert permuted["accuracy"] < 0.3 < first["accuracy"]
+
+
+def test_regularisation_is_fixed_below_five_labels_in_any_class():
+    x, test, labels, test_labels = pixels(20)
+    for kept in (4, 5):
+        rows = np.flatnonzero((labels != 3) | (np.cumsum(labels == 3) <= kept))
+        result = probe(x[rows], test, labels[rows], test_labels)
+        assert result["chosen_by"].startswith("fixed (fewer than 5" if kept < 5 else "5-fold")
+        assert kept >= 5 or result["regularisation"] == 1e-3
+
+
+def test_linear_probe_ignores_shift_scale_and_rotation_of_features():
+    x, test, labels, test_labels = pixels(4)
+    rotation, _ = np.linalg.qr(RNG.normal(size=(64, 64)))
+    moved = [(40 * v @ rotation + 3).astype(np.float32) for v in (x, test)]
+    assert probe(*moved, labels, test_labels)["accuracy"] == pytest.approx(
+        probe(x, test, labels, test_labels)["accuracy"], abs=0.005
+    )
+
+
+def test_linear_probe_of_collapsed_features_is_a_guess_not_a_failure():
+    x, test, labels, test_labels = pixels(4)
+    result = probe(np.ones_like(x), np.ones_like(test), labels, test_labels)
+    assert result["converged"] and result["accuracy"] < 0.2
+
+
+def reference_votes(train, labels, test, k, temperature, num_classes):
+    scores = np.zeros((len(test), num_classes))
+    for q, query in enumerate(test.astype(np.float64)):
+        cosines = [query @ row / np.linalg.norm(query) / np.linalg.norm(row) for row in train.astype(np.float64)]
+        for row in sorted(range(len(train)), key=lambda i: -cosines[i])[:k]:
+            scores[q, labels[row]] += np.exp(cosines[row] / temperature)
+    return scores
+
+
+@pytest.mark.parametrize(("k", "temperature"), [(1, 0.07), (7, 0.1), (40, 1.0), (40, 0.02)])
+def test_knn_votes(k, temperature):
+    train, test = RNG.normal(size=(40, 6)).astype(np.float32), RNG.normal(size=(9, 6)).astype(np.float32)
+    labels = RNG.integers(0, 4, 40).astype(np.int32)
+    scores = evals.knn_predict(train, labels, test, k=k, temperature=temperature, num_classes=5)
+    assert scores.shape == (9, 5) and scores.dtype == np.float32
+    np.testing.assert_allclose(scores, reference_votes(train, labels, test, k, temperature, 5), rtol=2e-5)
+    traced = jax.jit(functools.partial(evals.knn_predict, k=k, temperature=temperature, num_classes=5))
+    np.testing.assert_allclose(traced(train, labels, test), scores, rtol=1e-6)
+
+
+def test_knn_votes_stay_finite_at_low_temperature():
+    train, test = RNG.normal(size=(40, 6)).astype(np.float32), RNG.normal(size=(9, 6)).astype(np.float32)
+    labels = RNG.integers(0, 4, 40).astype(np.int32)
+    scores = np.asarray(evals.knn_predict(train, labels, test, k=10, temperature=0.005, num_classes=4))
+    expected = reference_votes(train, labels, test, 10, 0.005, 4)
+    one = reference_votes(train, labels, test, 1, 0.005, 4).max(axis=1, keepdims=True)
+    np.testing.assert_allclose(scores, expected / one, rtol=2e-4, atol=1e-30)
+
+
+def test_knn_is_the_same_over_several_blocks():
+    train, test = RNG.normal(size=(30, 4)).astype(np.float32), RNG.normal(size=(2100, 4)).astype(np.float32)
+    labels = RNG.integers(0, 3, 30).astype(np.int32)
+    how = dict(k=5, temperature=0.1, num_classes=3)
+    whole = evals.knn_predict(train, labels, test, **how)
+    for rows in (slice(0, 3), slice(1023, 1026), slice(2047, 2100)):
+        np.testing.assert_allclose(whole[rows], evals.knn_predict(train, labels, test[rows], **how), rtol=1e-5)
+
+
+def test_knn_refuses_what_it_cannot_count():
+    x, labels = np.ones((3, 2), np.float32), np.array([0, 1, 1], np.int32)
+    with pytest.raises(ValueError, match="k = 4, but there are 3 training rows"):
+        evals.knn_predict(x, labels, x, k=4, temperature=0.1, num_classes=2)
+    for wrong in (-1, 2):
+        with pytest.raises(ValueError, match=f"train_labels has {wrong}; labels must be 0 to 1"):
+            evals.knn_predict(x, np.array([0, 1, wrong], np.int32), x, k=1, temperature=0.1, num_classes=2)
+
+
+def test_knn_eval_says_how_many_voted():
+    x, test, labels, test_labels = pixels(2)
+    result = classification.knn(x, labels, test, test_labels, 10, k=200, temperature=0.1)
+    votes = reference_votes(x, labels, test, 20, 0.1, 10)
+    accuracy = np.mean(votes.argmax(axis=1) == test_labels)
+    assert result == {
+        "accuracy": accuracy, "k": 20, "temperature": 0.1, "split": "test", "n": 500, "n_labels": 20
+    }  # fmt: skip
+
+
+def test_head():
+    logits = np.array([[2.0, 0.0], [0.0, 1.0], [3.0, -3.0]], np.float32)
+    result = classification.head(logits, np.array([0, 1, 1], np.int32))
+    nll = (np.log(1 + np.exp(-2)) + np.log(1 + np.exp(-1)) + np.log(1 + np.exp(6))) / 3
+    assert result == {
+        "accuracy": pytest.approx(2 / 3), "negative_log_likelihood": pytest.approx(nll, rel=1e-6), "split": "test", "n": 3
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("shape", [(50, 8), (5, 12)])
+def test_rankme(shape):
+    with jax.enable_x64(True):
+        z = RNG.normal(size=shape) * np.logspace(0, -4, shape[1]) + 1
+        s = np.linalg.svd(z, compute_uv=False)
+        entropy = -sum((v / sum(s) + 1e-7) * np.log(v / sum(s) + 1e-7) for v in s)
+        value = evals.rankme(z)
+        assert value.dtype == np.float64
+        np.testing.assert_allclose(value, np.exp(entropy), rtol=1e-12)
+
+
+def test_rankme_is_a_rank():
+    orthonormal, _ = np.linalg.qr(RNG.normal(size=(40, 8)))
+    np.testing.assert_allclose(evals.rankme(orthonormal.astype(np.float32)), 8, rtol=1e-5)
+    rank_one = np.outer(RNG.normal(size=40), RNG.normal(size=8)).astype(np.float32)
+    np.testing.assert_allclose(evals.rankme(rank_one), 1, rtol=1e-4)
+    np.testing.assert_allclose(evals.rankme(np.zeros((40, 8), np.float32)), 1, rtol=1e-4)
+
+
+@pytest.mark.parametrize("parameter", [1.0, 2.0, 200.0])
+def test_alignment_and_uniformity(parameter):
+    with jax.enable_x64(True):
+        a, b = RNG.normal(size=(2, 33, 5))
+        unit_a, unit_b = ([row / np.sqrt(row @ row) for row in x] for x in (a, b))
+        distances = [np.linalg.norm(p - q) for p, q in zip(unit_a, unit_b, strict=True)]
+        expected = np.mean([d**parameter for d in distances])
+        np.testing.assert_allclose(evals.alignment(a, b, alpha=parameter), expected, rtol=1e-10)
+        pairs = [np.sum((unit_a[i] - unit_a[j]) ** 2) for i in range(33) for j in range(i)]
+        expected = np.log(np.mean([np.exp(-parameter * d) for d in pairs]))
+        np.testing.assert_allclose(evals.uniformity(a, t=parameter), expected, rtol=1e-10)
+
+
+def test_uniformity_extremes_and_blocks():
+    opposite = np.array([[2.0, 0.0], [-3.0, 0.0]], np.float32)
+    np.testing.assert_allclose(evals.uniformity(opposite, t=2.0), -8, rtol=1e-6)
+    np.testing.assert_allclose(evals.uniformity(np.ones((7, 3), np.float32), t=2.0), 0, atol=1e-5)
+    several = RNG.normal(size=(1500, 3)).astype(np.float32)
+    unit = several.astype(np.float64) / np.linalg.norm(several.astype(np.float64), axis=1, keepdims=True)
+    kernel = np.exp(-2 * (2 - 2 * unit @ unit.T))
+    expected = np.log((kernel.sum() - np.trace(kernel)) / (1500 * 1499))
+    np.testing.assert_allclose(evals.uniformity(several, t=2.0), expected, rtol=1e-5)
+    with pytest.raises(ValueError, match="at least 2 rows of features, not 1"):
+        evals.uniformity(opposite[:1], t=2.0)
+
+
+class Lazy:
+    """Images that exist only a few rows at a time."""
+
+    def __init__(self, images):
+        self.images, self.shape, self.dtype = images, images.shape, images.dtype
+
+    def __len__(self):
+        return len(self.images)
+
+    def __getitem__(self, rows):
+        assert isinstance(rows, np.ndarray)
+        return self.images[rows]
+
+
+def test_features_are_the_model_in_evaluation_mode_compiled_once():
+    backbone = conv3(width=4, dtype="float32")
+    images = digits(5)[0]
+    variables = backbone.init(jax.random.key(0), images[:2].astype(np.float32) / 255)
+    traces = []
+
+    def apply(variables, x, *, train, rng=None):
+        traces.append(x.shape)
+        return backbone.apply(variables, x, train=train, rng=rng)
+
+    model = Model(backbone.init, apply)
+    expected, _ = backbone.apply(variables, images.astype(np.float32) / 255, train=False)
+    for source in (images, Lazy(images), images[:3]):
+        found = evals.features(model, variables, source, batch=16)
+        assert type(found) is np.ndarray and found.dtype == np.float32
+        np.testing.assert_allclose(found, expected[: len(source)], atol=1e-5)
+    assert traces == [(16, 8, 8, 1)]
+
+
+@pytest.mark.parametrize(("per_class", "low", "high"), [(10, 0.82, 0.93), (1, 0.45, 0.75)])
+def test_floor_of_raw_pixels(per_class, low, high):
+    labelled, labels, test, test_labels = digits(per_class)
+    result = floors.raw_pixels(Lazy(labelled), labels, test, test_labels, 10)
+    assert low < result["accuracy"] < high
+    assert result == probe(*pixels(per_class))
+
+
+def test_floor_of_a_random_encoder():
+    labelled, labels, test, test_labels = digits(10)
+    model = conv3(width=4, dtype="float32")
+    result = floors.random_encoder(model, 7, labelled, labels, Lazy(test), test_labels, 10)
+    assert 0.75 < result["accuracy"] < 0.95
+    variables = model.init(jax.random.key(7), labelled[:1].astype(np.float32) / 255)
+    x, q = (np.asarray(model.apply(variables, i.astype(np.float32) / 255, train=False)[0]) for i in (labelled, test))
+    assert result["accuracy"] == pytest.approx(probe(x, q, labels, test_labels)["accuracy"], abs=0.005)

@@ -1,0 +1,138 @@
+"""Label views: counts, nesting, independence of what may not matter, and one clear line for what cannot be."""
+
+import hashlib
+import itertools
+import struct
+
+import numpy as np
+import pytest
+
+from labelfx.data.labels import all_labels, fraction, indices, labels_hash, per_class
+
+SIZES = (30, 7, 12, 55)
+LABELS = np.random.default_rng(0).permutation(np.repeat(np.arange(-1, 4), (20, *SIZES))).astype(np.int32)
+
+
+def rng(seed=3):
+    return np.random.default_rng(seed)
+
+
+def assert_rows(rows):
+    assert rows.dtype == np.int64
+    assert (np.diff(rows) > 0).all(), "sorted, each once"
+    assert (LABELS[rows] >= 0).all(), "an unknown label was chosen"
+
+
+def test_all_labels_are_the_known_ones():
+    rows = all_labels(LABELS, rng())
+    assert_rows(rows)
+    assert rows.tolist() == [row for row, label in enumerate(LABELS) if label != -1]
+
+
+@pytest.mark.parametrize("k", [1, 4, 7])
+def test_per_class_takes_k_of_each_class(k):
+    rows = per_class(LABELS, rng(), k=k)
+    assert_rows(rows)
+    assert np.bincount(LABELS[rows]).tolist() == [k] * 4
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_smaller_budgets_are_subsets_of_larger_ones(seed):
+    shares = (0.02, 0.3, 0.4, 1.0)
+    for views in (
+        [per_class(LABELS, rng(seed), k=k) for k in range(1, 8)],
+        [fraction(LABELS, rng(seed), fraction=share, balanced=True) for share in shares],
+        [fraction(LABELS, rng(seed), fraction=share, balanced=False) for share in shares],
+    ):
+        for small, large in itertools.pairwise(views):
+            assert len(small) < len(large) and set(small) < set(large)
+
+
+def test_every_row_of_a_class_is_equally_likely():
+    """Of class 1's seven rows each is drawn with probability 2/7; 2,000 seeds, within 5 standard deviations."""
+    draws = np.concatenate([per_class(LABELS, rng(seed), k=2) for seed in range(2000)])
+    counts = np.bincount(draws, minlength=len(LABELS))[LABELS == 1]
+    deviation = np.sqrt(2000 * (2 / 7) * (5 / 7))
+    assert np.abs(counts - 2000 * 2 / 7).max() < 5 * deviation
+
+
+def test_the_same_seed_gives_the_same_rows_and_another_seed_others():
+    assert per_class(LABELS, rng(1), k=5).tolist() == per_class(LABELS, rng(1), k=5).tolist()
+    assert per_class(LABELS, rng(1), k=5).tolist() != per_class(LABELS, rng(2), k=5).tolist()
+
+
+def test_per_class_names_the_class_that_is_too_small():
+    with pytest.raises(ValueError, match=r"^k = 8: class 1 has 7 labelled rows; at most k = 7$"):
+        per_class(LABELS, rng(), k=8)
+
+
+def test_per_class_counts_a_class_without_rows():
+    with pytest.raises(ValueError, match="class 1 has 0 labelled rows"):
+        per_class(np.array([0, 2, 0, -1], np.int32), rng(), k=1)
+
+
+@pytest.mark.parametrize("share", [0.001, 0.1, 0.25, 0.5, 1.0])
+def test_balanced_fraction_rounds_each_class_half_up_and_keeps_one(share):
+    rows = fraction(LABELS, rng(), fraction=share, balanced=True)
+    assert_rows(rows)
+    assert np.bincount(LABELS[rows]).tolist() == [max(1, int(np.floor(share * size + 0.5))) for size in SIZES]
+
+
+@pytest.mark.parametrize(("share", "count"), [(0.001, 1), (0.1, 10), (0.5, 52), (1.0, 104)])
+def test_unbalanced_fraction_counts_all_labelled_rows_together(share, count):
+    rows = fraction(LABELS, rng(), fraction=share, balanced=False)
+    assert_rows(rows)
+    assert len(rows) == count
+
+
+def test_unbalanced_fraction_lets_class_counts_vary():
+    counts = {np.bincount(LABELS[fraction(LABELS, rng(s), fraction=0.2, balanced=False)])[0] for s in range(20)}
+    assert len(counts) > 1
+
+
+def test_indices_are_kept_and_sorted():
+    known = np.flatnonzero(LABELS >= 0)
+    rows = indices(LABELS, rng(), rows=(int(known[9]), int(known[2]), int(known[5])))
+    assert rows.tolist() == known[[2, 5, 9]].tolist()
+    assert_rows(rows)
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ((), "rows is empty; name at least one labelled row"),
+        ((0, 5), "rows has 5; allowed 0..4"),
+        ((-1,), "rows has -1; allowed 0..4"),
+        ((3, 0, 3), "rows has 3 2 times; name each row once"),
+        ((0, 2), "rows has 2, whose label is unknown; 1 of 2 rows are"),
+    ],
+)
+def test_indices_refuses(rows, message):
+    with pytest.raises(ValueError) as error:
+        indices(np.array([0, 1, -1, 1, 0], np.int32), rng(), rows=rows)
+    assert str(error.value) == message
+
+
+@pytest.mark.parametrize(
+    "view",
+    [
+        all_labels,
+        lambda labels, rng: per_class(labels, rng, k=1),
+        lambda labels, rng: fraction(labels, rng, fraction=0.5, balanced=True),
+        lambda labels, rng: fraction(labels, rng, fraction=0.5, balanced=False),
+    ],
+)
+def test_no_label_at_all_is_an_error(view):
+    with pytest.raises(ValueError, match=r"no training row has a label: all 6 are -1"):
+        view(np.full(6, -1, np.int32), rng())
+
+
+def test_hash_is_sha256_of_rows_then_labels():
+    labels = np.array([3, -1, 0, 7], np.int32)
+    expected = hashlib.sha256(struct.pack("<qqii", 0, 3, 3, 7)).hexdigest()
+    assert labels_hash(np.array([0, 3]), labels) == expected
+    assert labels_hash(np.array([0, 2]), labels) != expected
+    labels[3] = 6
+    assert labels_hash(np.array([0, 3]), labels) != expected
+    labels[3], labels[2] = 7, 1  # a label that was not chosen does not count
+    assert labels_hash(np.array([0, 3]), labels) == expected

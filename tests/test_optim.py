@@ -1,0 +1,142 @@
+"""Optimisers and schedules against loops in NumPy float64."""
+
+from functools import partial
+from math import cos, pi
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from labelfx import optim
+
+PARTS = ("kernel", "bias", "scale")
+COMMON = {"learning_rate": 0.1, "clip_norm": None, "accumulate": 1}
+WARM = partial(optim.cosine, warmup_steps=2)
+
+
+def problem(seed=0, steps=6):
+    rng = np.random.default_rng(seed)
+    shapes = {"kernel": (3, 2), "bias": (2,), "scale": (2,)}
+    params = {name: rng.normal(size=shapes[name]) for name in PARTS}
+    return params, [{name: rng.normal(size=shapes[name]) for name in PARTS} for _ in range(steps)]
+
+
+def run(tx, params, gradients):
+    """The parameters after each step, float64."""
+    with jax.enable_x64(True):
+        tree = {"layer": jax.tree.map(jnp.asarray, params)}
+        state = tx.init(tree)
+        update = jax.jit(tx.update)
+        history = []
+        for gradient in gradients:
+            updates, new_state = update({"layer": jax.tree.map(jnp.asarray, gradient)}, state, tree)
+            assert jax.tree.map(lambda a: (a.shape, a.dtype), state) == jax.tree.map(
+                lambda a: (a.shape, a.dtype), new_state
+            )
+            state, tree = new_state, jax.tree.map(jnp.add, tree, updates)
+            history.append(jax.tree.map(np.asarray, tree["layer"]))
+    return history
+
+
+def assert_same(history, expected, rtol=1e-7):
+    for got, want in zip(history, expected, strict=True):
+        for name in PARTS:
+            np.testing.assert_allclose(got[name], want[name], rtol=rtol, atol=1e-14)
+
+
+def cosine_rate(step, peak, steps, warmup):
+    return peak * step / warmup if step < warmup else peak * (1 + cos(pi * (step - warmup) / (steps - warmup))) / 2
+
+
+def test_sgd_is_coupled_decay_then_nesterov_momentum():
+    params, gradients = problem()
+    tx = optim.sgd(6, **COMMON, momentum=0.9, weight_decay=0.05, schedule=WARM)
+    w, velocity, expected = dict(params), {name: 0.0 for name in PARTS}, []
+    for step, gradient in enumerate(gradients):
+        for name in PARTS:
+            g = gradient[name] + (0.05 * w[name] if name == "kernel" else 0)
+            velocity[name] = 0.9 * velocity[name] + g
+            w[name] = w[name] - cosine_rate(step, 0.1, 6, 2) * (g + 0.9 * velocity[name])
+        expected.append(dict(w))
+    assert_same(run(tx, params, gradients), expected)
+
+
+def test_adamw_decays_beside_the_moments():
+    params, gradients = problem(1)
+    tx = optim.adamw(6, **COMMON, b1=0.9, b2=0.95, weight_decay=0.05, schedule=WARM)
+    w, first, second, expected = dict(params), {n: 0.0 for n in PARTS}, {n: 0.0 for n in PARTS}, []
+    for step, gradient in enumerate(gradients):
+        for name in PARTS:
+            g = gradient[name]
+            first[name] = 0.9 * first[name] + 0.1 * g
+            second[name] = 0.95 * second[name] + 0.05 * g**2
+            corrected = first[name] / (1 - 0.9 ** (step + 1)), second[name] / (1 - 0.95 ** (step + 1))
+            move = corrected[0] / (np.sqrt(corrected[1]) + 1e-8) + (0.05 * w[name] if name == "kernel" else 0)
+            w[name] = w[name] - cosine_rate(step, 0.1, 6, 2) * move
+        expected.append(dict(w))
+    assert_same(run(tx, params, gradients), expected)
+
+
+def test_lars_trusts_kernels_only():
+    params, gradients = problem(2)
+    tx = optim.lars(6, **COMMON, momentum=0.9, weight_decay=0.05, schedule=WARM)
+    w, velocity, expected = dict(params), {name: 0.0 for name in PARTS}, []
+    for step, gradient in enumerate(gradients):
+        for name in PARTS:
+            g = gradient[name]
+            if name == "kernel":
+                g = g + 0.05 * w[name]
+                g = 0.001 * np.linalg.norm(w[name]) / np.linalg.norm(g) * g
+            velocity[name] = 0.9 * velocity[name] + cosine_rate(step, 0.1, 6, 2) * g
+            w[name] = w[name] - velocity[name]
+        expected.append(dict(w))
+    assert_same(run(tx, params, gradients), expected)
+
+
+def test_accumulation_is_the_step_on_the_averaged_gradient():
+    params, gradients = problem(3, steps=7)
+    keywords = dict(learning_rate=0.1, momentum=0.9, weight_decay=0.05, schedule=WARM, clip_norm=0.5)
+    averages = [{n: np.mean([g[n] for g in gradients[i : i + 2]], 0) for n in PARTS} for i in (0, 2, 4)]
+    plain = run(optim.sgd(3, accumulate=1, **keywords), params, averages)
+    history = run(optim.sgd(7, accumulate=2, **keywords), params, gradients)
+    assert_same(history, [params, plain[0], plain[0], plain[1], plain[1], plain[2], plain[2]], 1e-6)
+
+
+@pytest.mark.parametrize("clip_norm", [0.01, 1e6])
+def test_clipping_bounds_the_global_norm_before_decay(clip_norm):
+    params, gradients = problem(4, steps=1)
+    schedule = partial(optim.constant, warmup_steps=0)
+    tx = optim.sgd(
+        1, learning_rate=0.1, momentum=0.0, weight_decay=0.05, schedule=schedule, clip_norm=clip_norm, accumulate=1
+    )
+    norm = np.sqrt(sum((g**2).sum() for g in gradients[0].values()))
+    factor = min(1, clip_norm / norm)
+    decay = {"kernel": 0.05 * params["kernel"], "bias": 0.0, "scale": 0.0}
+    expected = {n: params[n] - 0.1 * (factor * gradients[0][n] + decay[n]) for n in PARTS}
+    assert_same(run(tx, params, gradients), [expected])
+
+
+def test_schedules_at_every_step():
+    def values(schedule):
+        return [float(schedule(float(step))) for step in range(9)]
+
+    np.testing.assert_allclose(values(optim.constant(0.5, 8, warmup_steps=0)), [0.5] * 9)
+    np.testing.assert_allclose(values(optim.constant(0.5, 8, warmup_steps=2)), [0, 0.25] + [0.5] * 7)
+    for warmup in (0, 3):
+        expected = [cosine_rate(step, 0.5, 8, warmup) for step in range(9)]
+        assert max(expected) == 0.5 and expected[-1] == 0
+        np.testing.assert_allclose(values(optim.cosine(0.5, 8, warmup_steps=warmup)), expected, atol=1e-7)
+    expected = [0.5 * cos(7 * pi * step / (16 * 8)) for step in range(9)]
+    np.testing.assert_allclose(values(optim.fixmatch_cosine(0.5, 8)), expected, rtol=1e-6)
+    assert expected[-1] / 0.5 == pytest.approx(0.195, abs=1e-3)
+
+
+def test_impossible_lengths_are_named():
+    with pytest.raises(ValueError, match="warmup_steps = 8 must be less than the 8 updates"):
+        optim.cosine(0.1, 8, warmup_steps=8)
+    with pytest.raises(ValueError, match="accumulate = 4 is more than the 3 steps"):
+        schedule = partial(optim.constant, warmup_steps=0)
+        optim.adamw(
+            3, learning_rate=0.1, b1=0.9, b2=0.999, weight_decay=0.0, schedule=schedule, clip_norm=None, accumulate=4
+        )
