@@ -1,6 +1,6 @@
 """Fine-tuning of a backbone pre-trained in another run's workdir.
 
-    python -m labelfx.train --config=finetune --config.backbone=/tmp/labelfx/hard_negative --workdir=/tmp/labelfx/finetune --config.backbone=/tmp/labelfx/hard_negative
+    python -m labelfx.train --config=finetune --workdir=/tmp/labelfx/finetune
 
 TODO
 """

@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from ml_collections import ConfigDict, FrozenConfigDict
+from ml_collections import ConfigDict
 
 from labelfx.types import Fields, Limit, NonNegativeInt, Part, PositiveInt
 
@@ -144,7 +144,7 @@ def _fitting(part: Part) -> dict[str, Callable]:
 def nearest(word: str, allowed: Iterable[str]) -> str:
     """`; did you mean ...?` where a valid name is near, and the valid names."""
     allowed = sorted(allowed)
-    close = difflib.get_close_matches(str(word), allowed, n=1, cutoff=0.5)
+    close = difflib.get_close_matches(str(word), allowed, n=1)
     return (f"did you mean {close[0]!r}? " if close else "") + "allowed: " + (", ".join(allowed) or "none")
 
 
@@ -240,7 +240,8 @@ def _check_part(part: Part, value: Any, path: str) -> dict:
     if not isinstance(value, Mapping):
         raise ConfigError(f"{path} = {value!r}: must be a dict with a name; {nearest(str(value), names(part))}")
     if "name" not in value:
-        raise ConfigError(f"{path}.name: missing; {nearest('', names(part))}")
+        found = ", ".join(map(str, value)) or "nothing"
+        raise ConfigError(f"{path}.name: missing (found {found}); {nearest('', names(part))}")
     name = value["name"]
     builder, argument = _find(part, name, f"{path}.name")
     takes_argument = part.where == "data.sources" and parameters(builder)[0]
@@ -261,7 +262,9 @@ def _find(part: Part, name: Any, path: str) -> tuple[Callable, str]:
 
 
 def plain(config: Any) -> Any:
-    """ConfigDicts, frozen or not, as dicts; lists as tuples."""
+    """ConfigDicts and Runs as dicts, lists as tuples."""
+    if isinstance(config, Run):
+        config = dataclasses.asdict(config)
     if isinstance(config, ConfigDict):
         config = config.to_dict()  # resolves references and placeholders
     if isinstance(config, Mapping):
@@ -271,8 +274,11 @@ def plain(config: Any) -> Any:
     return config
 
 
-def check(config: Any) -> FrozenConfigDict:
+def check(config: Any) -> Run:
     """The configuration with the defaults of its knobs filled in, frozen.
+
+    Args:
+      config: a ConfigDict, nested dicts, or a Run.
 
     Raises:
       ConfigError: an unknown or missing key, a wrong type, an impossible value; one line with the dotted path.
@@ -302,10 +308,10 @@ def check(config: Any) -> FrozenConfigDict:
             raise ConfigError(f"{path}.backbone = 'previous': the first phase has none before it; give a run's workdir")
         if not any(phase["batch"].values()):
             raise ConfigError(f"{path}.batch: both sizes are 0; give labelled or unlabelled images to each step")
-    return FrozenConfigDict(checked)
+    return Run(**checked)
 
 
-def phases(config: Mapping) -> list[dict]:
+def phases(config: Any) -> list[dict]:
     """Each phase's fields, the top level's where the phase does not replace them."""
     config = plain(config)
     return [{field: config[field] for field in PHASE_FIELDS} | changes for changes in config["phases"] or ({},)]
@@ -345,9 +351,16 @@ def what_matters(config: Any) -> dict[str, Any]:
     return {path: value for path, value in flatten(plain(config)).items() if path not in NEUTRAL}
 
 
-def config_hash(config: Any, leave_out: Iterable[str] = ()) -> str:
-    """Twelve hex digits over `what_matters`, less the paths left out."""
-    kept = {path: value for path, value in what_matters(config).items() if path not in set(leave_out)}
+def config_hash(config: Any) -> str:
+    """Twelve hex digits that the runs of one row of a table share: seeds and labels are left out of `what_matters`, and
+    a backbone counts by the hash of the run that it comes from."""
+    kept = {}
+    for path, value in what_matters(config).items():
+        if path in ("config.seed", "config.label_seed", "config.data_seed") or path.startswith("config.labels."):
+            continue
+        if path.endswith("backbone") and value not in ("", "previous"):
+            value = config_hash(json.loads((Path(value) / "config.json").read_text()))
+        kept[path] = value
     return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()[:12]
 
 

@@ -14,8 +14,6 @@ from typing import Any
 
 import jax
 import numpy as np
-from ml_collections import FrozenConfigDict
-
 import labelfx
 from labelfx import command, weights
 from labelfx import config as configs
@@ -65,7 +63,7 @@ def evaluate(
     return finish(config, folder, dataset, view, load_variables(run), trained)
 
 
-def load_data(config: FrozenConfigDict, workdir: Path) -> tuple[Dataset, View]:
+def load_data(config: configs.Run, workdir: Path) -> tuple[Dataset, View]:
     """The data set, and its training rows under the label view that `workdir/labels.json` keeps.
 
     The rows are drawn once and read again on every resume.
@@ -94,7 +92,7 @@ def load_data(config: FrozenConfigDict, workdir: Path) -> tuple[Dataset, View]:
     return dataset, label_view(dataset.train, rows)
 
 
-def build_model(config: FrozenConfigDict) -> Model:
+def build_model(config: configs.Run) -> Model:
     return configs.build(configs.BACKBONES, config.model)
 
 
@@ -111,7 +109,7 @@ def load_variables(workdir: Path, phase: int | None = None) -> dict[str, Any]:
 class _Inputs:
     """What evals may ask for by name, each made when first asked for."""
 
-    def __init__(self, config: FrozenConfigDict, dataset: Dataset, view: View, model: Model, variables: dict[str, Any]):
+    def __init__(self, config: configs.Run, dataset: Dataset, view: View, model: Model, variables: dict[str, Any]):
         self.model, self.seed, self.num_classes = model, config.seed, len(dataset.class_names)
         self.train_images, self.test_images = dataset.train.images, dataset.test.images
         self.test_labels, self.rows = dataset.test.labels, view.rows
@@ -146,12 +144,12 @@ class _Inputs:
 
 
 def run_evals(
-    config: FrozenConfigDict, dataset: Dataset, view: View, model: Model, variables: dict[str, Any]
+    config: configs.Run, dataset: Dataset, view: View, model: Model, variables: dict[str, Any]
 ) -> dict[str, dict[str, Any]]:
     """Eval name -> its results, for the evals of the configuration."""
     inputs = _Inputs(config, dataset, view, model, variables)
     found = {}
-    for name, keywords in configs.plain(config.evals).items():
+    for name, keywords in config.evals.items():
         function = configs.function(configs.EVALS, name)
         positional = configs.parameters(function)[0]
         result = function(*(getattr(inputs, p) for p in positional), **keywords)
@@ -160,7 +158,7 @@ def run_evals(
 
 
 def finish(
-    config: FrozenConfigDict,
+    config: configs.Run,
     workdir: Path,
     dataset: Dataset,
     view: View,

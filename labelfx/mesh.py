@@ -3,16 +3,18 @@
 import jax
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
+from labelfx.config import ConfigError
+
 
 def make_mesh(devices: int) -> Mesh:
     """A mesh over this many devices, 0 for all.
 
     Raises:
-      ValueError: there are fewer.
+      ConfigError: there are fewer.
     """
     found = jax.devices()
     if devices > len(found):
-        raise ValueError(f"config.devices = {devices}: this machine has {len(found)} ({found[0].platform})")
+        raise ConfigError(f"config.devices = {devices}: this machine has {len(found)} ({found[0].platform})")
     count = devices or len(found)
     return jax.make_mesh((count,), ("data",), axis_types=(AxisType.Auto,), devices=found[:count])
 

@@ -16,7 +16,7 @@ from typing import Any
 import jax
 import numpy as np
 from jax.sharding import Mesh
-from ml_collections import ConfigDict, FrozenConfigDict
+from ml_collections import ConfigDict
 
 from labelfx import command, evaluate, metrics, weights
 from labelfx import config as configs
@@ -24,7 +24,7 @@ from labelfx.checkpoint import Checkpoints, Restored
 from labelfx.config import ConfigError
 from labelfx.data import Dataset
 from labelfx.data.batches import View, batch_at, batches
-from labelfx.data.miners import Miner
+from labelfx.data.miners import Miner, uniform
 from labelfx.mesh import make_mesh, on_every_device, split_over_data
 from labelfx.methods import Method
 from labelfx.models import Model, backbone
@@ -91,7 +91,7 @@ class Phase:
 class Loop:
     """The one loop: what a run is made of, and where it stands."""
 
-    config: FrozenConfigDict
+    config: configs.Run
     workdir: Path
     dataset: Dataset
     view: View
@@ -159,8 +159,9 @@ class Loop:
         return {"view": self.view, "sizes": sizes, "seed": self.config.data_seed, "miner": phase.miner, "table": table}
 
     def example(self, phase: Phase, table: dict[str, np.ndarray]) -> dict[str, Any]:
-        """The shapes of a batch."""
-        return jax.eval_shape(lambda: batch_at(phase.start, **self.how(phase, table)))
+        """The shapes of a batch; before the first refresh there is no table to mine by."""
+        how = self.how(phase, table) | ({} if table else {"miner": uniform()})
+        return jax.eval_shape(lambda: batch_at(phase.start, **how))
 
     def resume(self) -> None:
         """Takes up the newest whole checkpoint, or stands before the first phase."""
@@ -300,7 +301,7 @@ class Loop:
         self.clock += time.perf_counter() - begin
 
 
-def _check_divisible(config: FrozenConfigDict, devices: int) -> None:
+def _check_divisible(config: configs.Run, devices: int) -> None:
     for index, phase in enumerate(configs.phases(config)):
         path = f"config.phases[{index}]" if "batch" in (config.phases or ({},))[index] else "config"
         for stream, size in phase["batch"].items():

@@ -358,6 +358,8 @@ def test_nan_is_not_hidden(objective):
 def test_views_of_different_shapes_are_refused(objective):
     with pytest.raises(ValueError, match=r"z_a and z_b must have one shape \[B, D\], got \(4, 3\) and \(2, 3\)"):
         objective(jnp.ones((4, 3)), jnp.ones((2, 3)))
+    with pytest.raises(ValueError, match=r"got \(3,\) and \(3,\)"):
+        objective(jnp.ones(3), jnp.ones(3))
 
 
 def test_query_and_key_of_different_shapes_are_refused():

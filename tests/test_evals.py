@@ -13,7 +13,6 @@ from sklearn.model_selection import StratifiedKFold
 from labelfx import evals
 from labelfx.evals import classification, floors
 from labelfx.models import Model
-from labelfx.models.backbones import conv3
 
 RNG = np.random.default_rng(0)
 
@@ -47,11 +46,11 @@ def scaled(x, test):
 
 
 def reference_fit(x, labels, regularisation):
-    return LogisticRegression(C=1 / (regularisation * len(x)), tol=1e-7, max_iter=5000).fit(x, labels)
+    return LogisticRegression(C=1 / (regularisation * len(x)), tol=1e-6, max_iter=5000).fit(x, labels)
 
 
 def test_linear_probe_is_cross_validated_logistic_regression():
-    features, test_features, labels, test_labels = pixels(20)
+    features, test_features, labels, test_labels = pixels(10)
     result = probe(features, test_features, labels, test_labels)
     x, test = scaled(features, test_features)
     losses = {}
@@ -68,13 +67,13 @@ def test_linear_probe_is_cross_validated_logistic_regression():
         "converged": True,
         "split": "test",
         "n": 500,
-        "n_labels": 200,
+        "n_labels": 100,
     }
 
 
-@pytest.mark.parametrize("regularisation", [1e-2, 1e-4, 1e-6])
-def test_every_fold_is_fitted_to_convergence(regularisation):
-    features, test_features, labels, _ = pixels(20)
+@pytest.mark.parametrize(("regularisation", "tolerance"), [(1e-2, 1e-3), (1e-4, 5e-3)])
+def test_every_fold_is_fitted_to_convergence(regularisation, tolerance):
+    features, test_features, labels, _ = pixels(10)
     x, test = scaled(features, test_features)
     train_on = np.stack([np.ones(len(x)), np.arange(len(x)) % 3 > 0]).astype(np.float32)
     left, singular, axes = np.linalg.svd(x, full_matrices=False)
@@ -89,14 +88,14 @@ def test_every_fold_is_fitted_to_convergence(regularisation):
         reference = reference_fit(x[kept], labels[kept], regularisation)
         logits = test @ axes.T @ np.asarray(weights[:, fold]) + np.asarray(bias[None, fold])
         probabilities = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
-        np.testing.assert_allclose(probabilities, reference.predict_proba(test), atol=2e-2 if regularisation < 1e-5 else 2e-3)
+        np.testing.assert_allclose(probabilities, reference.predict_proba(test), atol=tolerance)
     left_out = train_on[1] == 0
     expected = log_loss(labels[left_out], reference.predict_proba(x[left_out]))
-    np.testing.assert_allclose(held_out, expected, rtol=2e-2 if regularisation < 1e-5 else 1e-3)
+    np.testing.assert_allclose(held_out, expected, rtol=tolerance)
 
 
 def test_test_labels_choose_nothing():
-    x, test, labels, test_labels = pixels(20)
+    x, test, labels, test_labels = pixels(10)
     first, again = probe(x, test, labels, test_labels), probe(x, test, labels, test_labels)
     permuted = probe(x, test, labels, RNG.permutation(test_labels))
     assert first == again
@@ -105,16 +104,19 @@ def test_test_labels_choose_nothing():
 
 
 def test_regularisation_is_fixed_below_five_labels_in_any_class():
-    x, test, labels, test_labels = pixels(20)
-    for kept in (4, 5):
-        rows = np.flatnonzero((labels != 3) | (np.cumsum(labels == 3) <= kept))
-        result = probe(x[rows], test, labels[rows], test_labels)
-        assert result["chosen_by"].startswith("fixed (fewer than 5" if kept < 5 else "5-fold")
-        assert kept >= 5 or result["regularisation"] == 1e-3
+    x, test, labels, test_labels = pixels(10)
+    for kept, chosen_by in (
+        (4, "fixed (fewer than 5 labels a class)"),
+        (5, "5-fold cross-validation in the label view"),
+    ):
+        few = np.where((labels == 3) & (np.cumsum(labels == 3) > kept), 4, labels)
+        result = probe(x, test, few, test_labels)
+        assert result["chosen_by"] == chosen_by
+        assert kept == 5 or result["regularisation"] == 1e-3
 
 
 def test_linear_probe_ignores_shift_scale_and_rotation_of_features():
-    x, test, labels, test_labels = pixels(4)
+    x, test, labels, test_labels = pixels(1)
     rotation, _ = np.linalg.qr(RNG.normal(size=(64, 64)))
     moved = [(40 * v @ rotation + 3).astype(np.float32) for v in (x, test)]
     assert probe(*moved, labels, test_labels)["accuracy"] == pytest.approx(
@@ -123,7 +125,7 @@ def test_linear_probe_ignores_shift_scale_and_rotation_of_features():
 
 
 def test_linear_probe_of_collapsed_features_is_a_guess_not_a_failure():
-    x, test, labels, test_labels = pixels(4)
+    x, test, labels, test_labels = pixels(1)
     result = probe(np.ones_like(x), np.ones_like(test), labels, test_labels)
     assert result["converged"] and result["accuracy"] < 0.2
 
@@ -180,18 +182,15 @@ def test_knn_eval_says_how_many_voted():
     result = classification.knn(x, labels, test, test_labels, 10, k=200, temperature=0.1)
     votes = reference_votes(x, labels, test, 20, 0.1, 10)
     accuracy = np.mean(votes.argmax(axis=1) == test_labels)
-    assert result == {
-        "accuracy": accuracy, "k": 20, "temperature": 0.1, "split": "test", "n": 500, "n_labels": 20
-    }  # fmt: skip
+    assert result == {"accuracy": accuracy, "k": 20, "temperature": 0.1, "split": "test", "n": 500, "n_labels": 20}
 
 
 def test_head():
     logits = np.array([[2.0, 0.0], [0.0, 1.0], [3.0, -3.0]], np.float32)
     result = classification.head(logits, np.array([0, 1, 1], np.int32))
     nll = (np.log(1 + np.exp(-2)) + np.log(1 + np.exp(-1)) + np.log(1 + np.exp(6))) / 3
-    assert result == {
-        "accuracy": pytest.approx(2 / 3), "negative_log_likelihood": pytest.approx(nll, rel=1e-6), "split": "test", "n": 3
-    }  # fmt: skip
+    assert result["accuracy"] == pytest.approx(2 / 3) and (result["split"], result["n"]) == ("test", 3)
+    assert result["negative_log_likelihood"] == pytest.approx(nll, rel=1e-6)
 
 
 @pytest.mark.parametrize("shape", [(50, 8), (5, 12)])
@@ -253,18 +252,31 @@ class Lazy:
         return self.images[rows]
 
 
-def test_features_are_the_model_in_evaluation_mode_compiled_once():
-    backbone = conv3(width=4, dtype="float32")
-    images = digits(5)[0]
-    variables = backbone.init(jax.random.key(0), images[:2].astype(np.float32) / 255)
-    traces = []
+def random_projection(traces):
+    """A backbone whose training mode is of no use, and which records the shapes that it is traced with."""
+
+    def init(rng, x):
+        assert x.dtype == np.float32 and x.max() <= 1
+        return {"params": jax.random.normal(rng, (x[0].size, 64)) / 4}
 
     def apply(variables, x, *, train, rng=None):
         traces.append(x.shape)
-        return backbone.apply(variables, x, train=train, rng=rng)
+        hidden = jax.nn.relu(x.reshape(len(x), -1) @ variables["params"])
+        return 0 * hidden if train else hidden, {}
 
-    model = Model(backbone.init, apply)
-    expected, _ = backbone.apply(variables, images.astype(np.float32) / 255, train=False)
+    return Model(init, apply)
+
+
+def projected(images, weights):
+    x = [np.float64(image.ravel()) / 255 for image in images]
+    return np.stack([np.maximum(row @ np.float64(weights), 0) for row in x])
+
+
+def test_features_are_the_model_in_evaluation_mode_compiled_once():
+    traces = []
+    model, images = random_projection(traces), digits(5)[0]
+    variables = {"params": RNG.normal(size=(64, 64)).astype(np.float32)}
+    expected = projected(images, variables["params"])
     for source in (images, Lazy(images), images[:3]):
         found = evals.features(model, variables, source, batch=16)
         assert type(found) is np.ndarray and found.dtype == np.float32
@@ -282,9 +294,8 @@ def test_floor_of_raw_pixels(per_class, low, high):
 
 def test_floor_of_a_random_encoder():
     labelled, labels, test, test_labels = digits(10)
-    model = conv3(width=4, dtype="float32")
-    result = floors.random_encoder(model, 7, labelled, labels, Lazy(test), test_labels, 10)
-    assert 0.75 < result["accuracy"] < 0.95
-    variables = model.init(jax.random.key(7), labelled[:1].astype(np.float32) / 255)
-    x, q = (np.asarray(model.apply(variables, i.astype(np.float32) / 255, train=False)[0]) for i in (labelled, test))
+    result = floors.random_encoder(random_projection([]), 7, labelled, labels, Lazy(test), test_labels, 10)
+    assert 0.75 < result["accuracy"] < 0.93
+    weights = jax.random.normal(jax.random.key(7), (64, 64)) / 4
+    x, q = (projected(images, weights).astype(np.float32) for images in (labelled, test))
     assert result["accuracy"] == pytest.approx(probe(x, q, labels, test_labels)["accuracy"], abs=0.005)

@@ -34,6 +34,10 @@ def filled(model, shape):
     return jax.tree.map(lambda leaf: rng.uniform(low[leaf.ndim > 1], 1, leaf.shape), shapes)
 
 
+def narrowed(variables):
+    return jax.tree.map(jnp.float32, variables)
+
+
 def apply_float64(model, variables, x, train=True):
     with jax.enable_x64(True):
         out, state = jax.jit(lambda v, x: model.apply(v, x, train=train))(variables, np.asarray(x, np.float64))
@@ -159,7 +163,7 @@ def test_projector_is_its_loop_in_float64():
 
 def test_stack_chains_and_keeps_the_types_of_its_state():
     net, x = small(), images((4, 8, 8, 1))
-    variables = jax.jit(net.init)(jax.random.key(0), x)
+    variables = narrowed(filled(net, x.shape))
     assert set(variables) == {"params", "batch_stats"}
     assert set(variables["params"]) == set(variables["batch_stats"]) == {"backbone", "head"}
     outputs, state = jax.jit(lambda v, x: net.apply(v, x, train=True, rng=jax.random.key(1)))(variables, x)
@@ -184,7 +188,7 @@ def test_a_part_without_state_or_parameters_is_absent():
 
 def test_bfloat16_computes_narrow_and_stores_wide():
     x = images((8, 8, 8, 1))
-    variables = jax.jit(small().init)(jax.random.key(0), x)
+    variables = narrowed(filled(small(), x.shape))
     assert signature(jax.eval_shape(small("bfloat16").init, jax.random.key(0), x)) == signature(variables)
     wide, _ = jax.jit(lambda v, x: small().apply(v, x, train=True))(variables, x)
     narrow, state = jax.jit(lambda v, x: small("bfloat16").apply(v, x, train=True))(variables, x)

@@ -34,9 +34,9 @@ IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
 def digits() -> Dataset:
     """scikit-learn's handwritten digits: 1,415 training and 382 test images [8, 8, 1]; the files ship with the package.
 
-    Pixels 0..16 become round(255 x / 16). The rows run writer by writer: each filled in the same form of about 130
-    digits, whose sequence of labels begins 14 times. The test set is the last three forms, from row 1,415 on, so no
-    writer is on both sides as in a random split; every class has 35 to 39 test images.
+    Pixels 0..16 become round(255 x / 16). The labels show 14 filled-in forms of about 130 digits, one after another,
+    by 13 writers whom the file does not name. The test set is the last three forms, from row 1,415 on: at most one hand
+    can be on both sides, where a random split would mix them all; 35 to 39 test images a class.
 
     Source: Alpaydin and Kaynak 1998, "Optical Recognition of Handwritten Digits" (UCI), test part.
     """
@@ -44,8 +44,8 @@ def digits() -> Dataset:
 
     data = load_digits()
     images = np.rint(data.images * (255 / 16)).astype(np.uint8)[..., None]
-    train, test = slice(1415), slice(1415, None)
-    return _dataset("digits", images[train], data.target[train], images[test], data.target[test], DIGITS)
+    train, test = (Split(images[rows], data.target[rows]) for rows in (slice(1415), slice(1415, None)))
+    return _dataset("digits", train, test, DIGITS)
 
 
 def mnist(*, data_dir: str) -> Dataset:
@@ -89,7 +89,8 @@ def cifar10(*, data_dir: str) -> Dataset:
         _require(binary, [f"{name}.bin" for name in CIFAR10_BATCHES], how)
         images, labels = zip(*(_cifar10_binary(binary / f"{name}.bin") for name in CIFAR10_BATCHES), strict=True)
         train_labels, test_labels = np.concatenate(labels[:5]), labels[5]
-    return _dataset(data_dir, np.concatenate(images[:5]), train_labels, images[5], test_labels, CIFAR10)
+    train, test = Split(np.concatenate(images[:5]), train_labels), Split(images[5], test_labels)
+    return _dataset(data_dir, train, test, CIFAR10)
 
 
 def npz(path: str) -> Dataset:
@@ -108,8 +109,8 @@ def npz(path: str) -> Dataset:
     if "class_names" not in arrays:
         largest = max(int(arrays[name].max(initial=0)) for name in ("train_labels", "test_labels"))
         arrays["class_names"] = np.arange(largest + 1)
-    class_names = tuple(str(name) for name in arrays.pop("class_names"))
-    return _dataset(path, **arrays, class_names=class_names)
+    train, test = (Split(arrays[f"{split}_images"], arrays[f"{split}_labels"]) for split in ("train", "test"))
+    return _dataset(path, train, test, [str(name) for name in arrays["class_names"]])
 
 
 def tfds(dataset: str, *, data_dir: str, train_split: str, test_split: str) -> Dataset:
@@ -146,13 +147,13 @@ def tfds(dataset: str, *, data_dir: str, train_split: str, test_split: str) -> D
     shape = features[image].shape
     if len(shape) != 3 or None in shape or features[image].np_dtype != np.uint8:
         raise ValueError(f"{where}: feature {image!r} is {features[image]}; must be uint8 [H, W, C] of one known shape")
-    columns: list[Any] = []
+    splits = []
     for split in (train_split, test_split):
         source = builder.as_data_source(split)
         undecoded = builder.as_data_source(split, decoders={image: tensorflow_datasets.decode.SkipDecoding()})
-        columns.append(_LazyImages((len(source), *shape), functools.partial(_read_tfds, source, image)))
-        columns.append(np.array([example[label] for example in undecoded]))
-    return _dataset(where, *columns, class_names=features[label].names)
+        images = _LazyImages((len(source), *shape), functools.partial(_read_tfds, source, image))
+        splits.append(Split(images, np.array([example[label] for example in undecoded])))
+    return _dataset(where, splits[0], splits[1], features[label].names)
 
 
 def folder(path: str, *, image_size: PositiveInt, channels: Literal[1, 3]) -> Dataset:
@@ -199,39 +200,28 @@ def folder(path: str, *, image_size: PositiveInt, channels: Literal[1, 3]) -> Da
                 why = "" if own_split else " by the 20 % rule; choose yourself with train/CLASS/ and test/CLASS/"
                 raise ValueError(f"{root}: class {class_name!r} has no {split} image{why}")
     number = {class_name: i for i, class_name in enumerate(class_names)}
-    columns: list[Any] = []
+    splits = []
     for rows, labels in (
         (names["train"] + unlabelled, [number[c] for c in classes["train"]] + [-1] * len(unlabelled)),
         (names["test"], [number[c] for c in classes["test"]]),
     ):
         read = functools.partial(_read_files, root, rows, image_size, channels)
-        columns += [_LazyImages((len(rows), image_size, image_size, channels), read), np.array(labels)]
-    return _dataset(path, *splits, class_names)
+        splits.append(Split(_LazyImages((len(rows), image_size, image_size, channels), read), np.array(labels)))
+    return _dataset(path, splits[0], splits[1], class_names)
 
 
-def _dataset(
-    where: str,
-    train_images: Any,
-    train_labels: np.ndarray,
-    test_images: Any,
-    test_labels: np.ndarray,
-    class_names: Sequence[str],
-) -> Dataset:
+def _dataset(where: str, train: Split, test: Split, class_names: Sequence[str]) -> Dataset:
     """The checked data set; labels become int32."""
-    if train_images.shape[1:] != test_images.shape[1:]:
-        raise ValueError(f"{where}: training images are {train_images.shape[1:]}, test images {test_images.shape[1:]}")
-    for split, images, labels in (("training", train_images, train_labels), ("test", test_images, test_labels)):
+    if train.images.shape[1:] != test.images.shape[1:]:
+        raise ValueError(f"{where}: training images are {train.images.shape[1:]}, test images {test.images.shape[1:]}")
+    for name, (images, labels), lowest in (("training", train, -1), ("test", test, 0)):
         if not 0 < len(images) == len(labels):
-            raise ValueError(f"{where}: {len(images)} {split} images, {len(labels)} labels; must be equal and not 0")
-        lowest = -1 if split == "training" else 0
+            raise ValueError(f"{where}: {len(images)} {name} images, {len(labels)} labels; must be equal and not 0")
         if labels.min() < lowest or labels.max() >= len(class_names):
             found, allowed = f"{labels.min()}..{labels.max()}", f"{lowest}..{len(class_names) - 1}"
-            raise ValueError(f"{where}: {split} labels lie in {found}; allowed {allowed}")
-    return Dataset(
-        Split(train_images, train_labels.astype(np.int32)),
-        Split(test_images, test_labels.astype(np.int32)),
-        tuple(class_names),
-    )
+            raise ValueError(f"{where}: {name} labels lie in {found}; allowed {allowed}")
+    train, test = (Split(images, labels.astype(np.int32)) for images, labels in (train, test))
+    return Dataset(train, test, tuple(class_names))
 
 
 def _require(folder: Path, names: Iterable[str], how: str) -> None:
@@ -244,9 +234,8 @@ def _idx_dataset(root: Path, url: str, class_names: tuple[str, ...]) -> Dataset:
     paths = [root / f"{s}-{k}-ubyte" for s in ("train", "t10k") for k in ("images-idx3", "labels-idx1")]
     paths = [path if path.exists() else path.with_name(f"{path.name}.gz") for path in paths]
     _require(root, [path.name for path in paths], f"put them there, gzipped or not, from {url}")
-    train_images, test_images = (_idx(path, 28, 28)[..., None] for path in paths[::2])
-    train_labels, test_labels = (_idx(path) for path in paths[1::2])
-    return _dataset(str(root), train_images, train_labels, test_images, test_labels, class_names)
+    train, test = (Split(_idx(paths[i], 28, 28)[..., None], _idx(paths[i + 1])) for i in (0, 2))
+    return _dataset(str(root), train, test, class_names)
 
 
 def _idx(path: Path, *row_shape: int) -> np.ndarray:

@@ -12,7 +12,8 @@ class Method(NamedTuple):
     """A method is a few pure functions over a state of arrays.
 
     Attributes:
-      init: `(rng, batch) -> state`. Arrays only, so that the state is the checkpoint.
+      init: `(rng, batch) -> state`. Arrays only, so that the state is the checkpoint. The batch gives the shapes: it is
+        all zeros, and has no columns of a table yet.
       step: `(state, batch, rng) -> (state, metrics)`. Traceable, without side effects, written in the global view: a
         loss over the whole batch. `metrics` are float32 scalars.
       variables: `(state) -> variables`, the model variables that evals and export read:

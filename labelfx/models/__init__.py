@@ -44,7 +44,7 @@ def stack(**models: Model) -> Model:
     """
 
     def init(rng, x):
-        variables = {}
+        variables: dict[str, dict] = {}
         for i, (name, model) in enumerate(models.items()):
             own = model.init(jax.random.fold_in(rng, i), x)
             x, _ = model.apply(own, x.astype("float32"), train=False)
@@ -52,7 +52,8 @@ def stack(**models: Model) -> Model:
         return variables
 
     def apply(variables, x, *, train, rng=None):
-        outputs, state = {}, {}
+        outputs: dict[str, Any] = {}
+        state: dict[str, dict] = {}
         for i, (name, model) in enumerate(models.items()):
             own_rng = None if rng is None else jax.random.fold_in(rng, i)
             x, own_state = model.apply(_part(variables, name), x, train=train, rng=own_rng)

@@ -110,9 +110,9 @@ class _Block(nn.Module):
     @nn.compact
     def __call__(self, x, train):
         if self.bottleneck:  # (channels, kernel size, strides) of each convolution
-            layers = (self.width, 1, 1), (self.width, 3, self.strides), (4 * self.width, 1, 1)
+            layers = [(self.width, 1, 1), (self.width, 3, self.strides), (4 * self.width, 1, 1)]
         else:
-            layers = (self.width, 3, self.strides), (self.width, 3, 1)
+            layers = [(self.width, 3, self.strides), (self.width, 3, 1)]
         y = x
         for i, (features, size, strides) in enumerate(layers):
             y = nn.relu(y) if i > 0 else y
