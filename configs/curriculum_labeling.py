@@ -24,7 +24,7 @@ def get_config() -> ConfigDict:
             data_seed=0,
             data=dict(name="digits"),
             labels=dict(name="per_class", k=10),
-            model=dict(name="conv3", width=48, dtype="float32"),
+            model=dict(name="conv3", width=32, dtype="float32"),
             method=method,
             optimizer=dict(
                 name="adamw",

@@ -17,7 +17,7 @@ def get_config() -> ConfigDict:
             data_seed=0,
             data=dict(name="digits"),
             labels=dict(name="per_class", k=10),
-            model=dict(name="conv3", width=48, dtype="float32"),
+            model=dict(name="conv3", width=32, dtype="float32"),
             method=dict(
                 name="contrastive",
                 augment=dict(name="small_grey", min_scale=0.5, max_rotation=15.0, jitter_strength=0.5, cutout=0.0),

@@ -1,7 +1,9 @@
 """Checkpoints: asynchronous, verified when read, never replaced by something that is not finite or not whole."""
 
+import contextlib
 import logging
-from collections.abc import Callable
+import shutil
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -51,22 +53,40 @@ class Checkpoints:
         self.folder = workdir.absolute() / "checkpoints"
         options = ocp.CheckpointManagerOptions(max_to_keep=keep)
         self.manager = ocp.CheckpointManager(self.folder, options=options, item_names=("state", "table", "meta"))
+        self.newest = 0  # the step of the save begun last
 
     def __enter__(self):
         return self
 
-    def __exit__(self, *error):
-        self.manager.close()
+    def __exit__(self, kind, *error):
+        # What ended the run is what its user must read, not a save that fails after it.
+        with contextlib.suppress(Exception) if kind else self._writing():
+            self.manager.close()
 
     def last_good(self) -> str:
         """For messages: the newest whole checkpoint."""
-        self.manager.wait_until_finished()
-        step = self.manager.latest_step()
+        with contextlib.suppress(Exception):
+            self.manager.wait_until_finished()
+        step = max(self.manager.all_steps(read=True), default=None)
         return "no checkpoint yet" if step is None else f"last good checkpoint: step {step} in {self.folder}"
 
     def wait(self) -> None:
-        """Until the last save is on disk."""
-        self.manager.wait_until_finished()
+        """Until the last save is on disk.
+
+        Raises:
+          CheckpointError: it could not be written.
+        """
+        with self._writing():
+            self.manager.wait_until_finished()
+
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[None]:
+        """Makes one line of whatever Orbax's storage raised, here or in the background."""
+        try:
+            yield
+        except Exception as error:
+            reason = _first_line(error)
+            raise CheckpointError(f"checkpoint {self.newest} was not written: {reason}; {self.last_good()}") from error
 
     def save(self, step: int, state: Any, table: dict[str, np.ndarray], meta: dict[str, Any]) -> None:
         """Starts a save; returns when the arrays are copied.
@@ -74,16 +94,15 @@ class Checkpoints:
         Raises:
           CheckpointError: this save, or the one before it, could not be written.
         """
+        self.wait()
         columns = {name: [list(column.shape), column.dtype.name] for name, column in table.items()}
-        meta = {**meta, "format": FORMAT, "fingerprint": fingerprint(state).tolist(), "table": columns}
+        meta = {**meta, "format": FORMAT, "fingerprint": fingerprint((state, table)).tolist(), "table": columns}
         items: dict[str, Any] = {"state": ocp.args.StandardSave(state), "meta": ocp.args.JsonSave(meta)}
         if table:
             items["table"] = ocp.args.StandardSave(table)
-        try:
+        self.newest = step
+        with self._writing():
             self.manager.save(step, args=ocp.args.Composite(**items))
-        except Exception as error:  # Orbax passes on whatever its storage raised
-            reason = str(error).strip().splitlines()[0][:300] if str(error).strip() else type(error).__name__
-            raise CheckpointError(f"the checkpoint of step {step} was not written: {reason}") from error
 
     def restore(self, abstract: Callable[[dict[str, Any]], Any]) -> Restored | None:
         """The newest checkpoint that is whole, or None if there is none at all.
@@ -99,30 +118,49 @@ class Checkpoints:
         steps = sorted(self.manager.all_steps(), reverse=True)
         for step in steps:
             try:
-                return self._read(step, abstract)
-            except CheckpointError:
-                raise
+                meta = self.manager.restore(step, args=ocp.args.Composite(meta=ocp.args.JsonRestore()))["meta"]
+                written = meta["format"]
             except Exception as error:
-                reason = str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__
-                logger.warning("checkpoint %s/%d is damaged (%s): taking the one before it", self.folder, step, reason)
-                (self.folder / str(step)).rename(self.folder.parent / f"damaged-{step}")
-                self.manager.reload()
+                self._set_aside(step, error)
+                continue
+            if written != FORMAT:
+                raise CheckpointError(
+                    f"{self.folder}/{step}: checkpoint format {written}, this version reads {FORMAT}; "
+                    "use the version of labelfx that wrote it"
+                )
+            target = abstract(meta)  # out of reach of `except`: its errors are not damage
+            try:
+                return self._read(step, meta, target)
+            except Exception as error:
+                self._set_aside(step, error)
         if steps:
-            raise CheckpointError(f"no checkpoint in {self.folder} is whole; the damaged ones lie beside that folder")
+            raise CheckpointError(
+                f"no checkpoint in {self.folder} is whole; the damaged ones lie beside that folder, "
+                "and the same command now begins at step 0"
+            )
         return None
 
-    def _read(self, step: int, abstract: Callable[[dict[str, Any]], Any]) -> Restored:
-        meta = self.manager.restore(step, args=ocp.args.Composite(meta=ocp.args.JsonRestore()))["meta"]
-        if meta["format"] != FORMAT:
-            raise CheckpointError(
-                f"{self.folder}/{step}: checkpoint format {meta['format']}, this version reads {FORMAT}; "
-                "use the version of labelfx that wrote it"
-            )
-        items: dict[str, Any] = {"state": ocp.args.StandardRestore(abstract(meta))}
+    def _set_aside(self, step: int, error: Exception) -> None:
+        aside = self.folder.parent / f"damaged-{step}"
+        logger.warning(
+            "checkpoint %s/%d is damaged (%s): set aside as %s", self.folder, step, _first_line(error), aside.name
+        )
+        shutil.rmtree(aside, ignore_errors=True)  # of an earlier damage at the same step
+        (self.folder / str(step)).rename(aside)
+        self.manager.reload()
+
+    def _read(self, step: int, meta: dict[str, Any], target: Any) -> Restored:
+        items: dict[str, Any] = {"state": ocp.args.StandardRestore(target)}
         columns = {name: np.zeros(shape, dtype) for name, (shape, dtype) in meta["table"].items()}
         if columns:
             items["table"] = ocp.args.StandardRestore(columns)
         restored = self.manager.restore(step, args=ocp.args.Composite(**items))
-        if fingerprint(restored["state"]).tolist() != meta["fingerprint"]:
+        table = restored["table"] if columns else {}
+        if fingerprint((restored["state"], table)).tolist() != meta["fingerprint"]:
             raise ValueError("its arrays are not those that were saved")
-        return Restored(step, restored["state"], restored["table"] if columns else {}, meta)
+        return Restored(step, restored["state"], table, meta)
+
+
+def _first_line(error: Exception) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0][:300] if lines else type(error).__name__

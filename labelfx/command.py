@@ -1,15 +1,17 @@
 """What the commands share: flags, one line for a user's mistake, logging."""
 
+import dataclasses
+import logging
+import re
 import sys
-import warnings
 from collections.abc import Callable
 from typing import Any
 
-from absl import app, flags, logging
-from ml_collections import config_flags
+from absl import app, flags
+from ml_collections import ConfigDict, config_flags
 
 from labelfx.checkpoint import CheckpointError
-from labelfx.config import ConfigError, locate
+from labelfx.config import ConfigError, Run, locate, nearest
 from labelfx.metrics import NonFinite
 
 FLAGS = flags.FLAGS
@@ -29,32 +31,65 @@ def _located(argv: list[str]) -> list[str]:
     return found
 
 
+class _Recipe(flags.ArgumentParser):
+    """A config file, with the knobs that it leaves at their defaults, so that the command line can override them."""
+
+    def __init__(self, config_file: flags.ArgumentParser):
+        self.config_file = config_file
+
+    def parse(self, path: str) -> ConfigDict:
+        config = self.config_file.parse(path)
+        with config.unlocked():
+            for field in dataclasses.fields(Run):
+                if field.default is not dataclasses.MISSING and field.name not in config:
+                    config[field.name] = field.default
+        for word in sys.argv:
+            override = re.match(r"--?(?:no)?(config\.[^=]+)", word)
+            node = config
+            for key in override[1].split(".")[1:] if override else ():
+                keys = list(node) if isinstance(node, ConfigDict) else []
+                if key not in keys:
+                    raise flags.Error(f"--{override[1]}: the config file has no {key!r} there; {nearest(key, keys)}")
+                node = node[key]
+        return config
+
+
 def run(main: Callable[[Any], Any], *, config: bool) -> None:
     """Parses `--workdir` and, where asked, `--config` and its overrides; then calls `main(flags)`.
 
-    A mistake of the user's, or a run that had to stop, is one line on standard error and exit code 1 or 2.
+    A mistake of the user's, or a run that had to stop, is one line on standard error and exit code 2 or 1.
     """
-    flags.DEFINE_string(
-        "workdir", None, "Folder of the run: configuration, checkpoints, metrics, results.", required=True
-    )
+    required = {"workdir": "the folder of the run: configuration, checkpoints, metrics, results"}
+    flags.DEFINE_string("workdir", None, required["workdir"])
     if config:
-        config_flags.DEFINE_config_file("config", None, "A recipe's name or a config file; --config.a.b=v overrides.")
-        flags.mark_flag_as_required("config")
+        required["config"] = "a recipe's name or a config file; --config.a.b=v overrides"
+        config_flags.DEFINE_config_file("config", None, required["config"])
+        FLAGS["config"].parser = _Recipe(FLAGS["config"].parser)
 
     def parse(argv: list[str]) -> list[str]:
         try:
-            return FLAGS(_located(argv))
-        except flags.Error as error:
+            rest = FLAGS(_located(argv))
+        except (flags.Error, ConfigError) as error:
             _stop(2, str(error))
-        except (ConfigError, AttributeError, KeyError, TypeError, ValueError, OSError) as error:
-            _stop(2, f"config: {error.args[0] if error.args else error}")
+        except (AttributeError, KeyError, TypeError, ValueError, OSError) as error:  # what a config file may raise
+            _stop(2, f"--config: {error}")
+        for name, meaning in required.items():
+            if FLAGS[name].value is None:
+                _stop(2, f"--{name}: missing; {meaning}")
+        if rest[1:]:
+            _stop(2, f"{rest[1]!r}: not a flag; flags are --NAME=VALUE")
+        if FLAGS["verbosity"].using_default_value:
+            FLAGS.verbosity = -1  # warnings; absl's own default, once flags are parsed, is to narrate
+            # Orbax logs the traceback of an error that it also raises, and that becomes our one line.
+            logging.getLogger("absl").addFilter(lambda record: record.exc_info is None)
+        return rest
 
     def guarded(_: list[str]) -> None:
         try:
             main(FLAGS)
         except (ConfigError, FileNotFoundError) as error:
             _stop(2, str(error))
-        except (NonFinite, CheckpointError) as error:
+        except (NonFinite, CheckpointError, OSError) as error:
             _stop(1, str(error))
 
     app.run(guarded, flags_parser=parse)

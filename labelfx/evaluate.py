@@ -78,9 +78,13 @@ def load_data(config: configs.Run, workdir: Path) -> tuple[Dataset, View]:
     given = dataset.train.labels
     path = workdir / "labels.json"
     if path.exists():
-        kept = json.loads(path.read_text())
-        rows = np.array(kept["rows"], np.int64)
-        if len(rows) and rows.max() >= len(given) or labels_hash(rows, given) != kept["hash"]:
+        try:
+            kept = json.loads(path.read_text())
+            rows, expected = np.array(kept["rows"], np.int64), kept["hash"]
+        except (KeyError, TypeError, ValueError) as error:
+            raise ConfigError(f"{path}: not as it was written ({error}); use another workdir") from error
+        outside = (rows < 0) | (rows >= len(given))
+        if outside.any() or labels_hash(rows, given) != expected:
             raise ConfigError(f"{path}: its rows do not have the labels they had; the data set has changed since")
         return dataset, label_view(dataset.train, rows)
     try:

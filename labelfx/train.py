@@ -233,14 +233,16 @@ class Loop:
                     jax.block_until_ready(in_flight.popleft())
                 if self.done % self.config.log_every == 0 or self.done == phase.stop:
                     self.log(values)
-                if self.done % self.config.save_every == 0 or self.done == phase.stop or self.terminated.is_set():
+                # Before the save, whose step's metrics must be whole: a resume starts after it.
+                if self.config.eval_every and self.done % self.config.eval_every == 0 and self.done < phase.stop:
+                    self.evaluate()
+                terminated = self.terminated.is_set()
+                if self.done % self.config.save_every == 0 or self.done == phase.stop or terminated:
                     self.save()
-                if self.terminated.is_set():
+                if terminated:
                     self.checkpoints.wait()
                     print(f"SIGTERM: step {self.done} is saved; the same command resumes", file=sys.stderr)
                     raise Preempted(143)
-                if self.config.eval_every and self.done % self.config.eval_every == 0 and self.done < phase.stop:
-                    self.evaluate()
         self.compilations = max(self.compilations, step._cache_size())
         weights.save(self.workdir / "weights" / f"{phase.index}.safetensors", self.variables())
 
@@ -266,14 +268,18 @@ class Loop:
                 f"{name} is NaN or infinite at step {bad[name] + 1}; {self.checkpoints.last_good()}"
             )
 
-    def save(self) -> None:
-        """Starts a checkpoint, after a look at every metric since the last one and at the state itself."""
+    def stop_if_not_finite(self) -> None:
+        """A look at every metric up to now and at the state itself."""
         self.flush()
         self.stop_if_bad(jax.device_get(self.bad))
         if not metrics.finite(self.state):
             raise metrics.NonFinite(
                 f"the state after step {self.done} holds NaN or Inf; {self.checkpoints.last_good()}"
             )
+
+    def save(self) -> None:
+        """Starts a checkpoint of a state that is finite."""
+        self.stop_if_not_finite()
         now = time.perf_counter()
         self.seconds, self.clock = self.seconds + now - self.clock, now
         self.checkpoints.save(self.done, self.state, self.table, {"phase": self.phase.index, "seconds": self.seconds})
@@ -293,7 +299,7 @@ class Loop:
 
     def evaluate(self) -> None:
         """Writes the evals of this moment to the metrics; their time is not the loop's."""
-        jax.block_until_ready(self.state)
+        self.stop_if_not_finite()
         begin = time.perf_counter()
         found = evaluate.run_evals(self.config, self.dataset, self.view, self.model, self.variables())
         scalars = {f"{name}/{key}": v for name, part in found.items() for key, v in part.items() if type(v) is float}

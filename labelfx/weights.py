@@ -10,14 +10,21 @@ from safetensors.numpy import load_file, save_file
 
 
 def save(path: Path, variables: dict[str, Any]) -> None:
-    """Writes nested dicts of arrays, all or nothing."""
+    """Writes nested dicts of arrays, all or nothing.
+
+    Raises:
+      OSError: it could not be written.
+    """
     flat = {
         "/".join(key.key for key in keys): np.ascontiguousarray(leaf)
         for keys, leaf in jax.tree_util.tree_leaves_with_path(jax.device_get(variables))
     }
     path.parent.mkdir(parents=True, exist_ok=True)
     scratch = path.with_name(path.name + ".tmp")
-    save_file(flat, scratch)
+    try:
+        save_file(flat, scratch)
+    except SafetensorError as error:  # how a full disk shows
+        raise OSError(f"{path}: not written ({error})") from error
     scratch.replace(path)
 
 

@@ -505,6 +505,14 @@ def test_folders_that_are_refused(tmp_path, extra, missing, expected):
     assert expected in message_of(error) and str(tmp_path) in message_of(error)
 
 
+def test_a_class_with_few_labels_may_have_no_test_image(tmp_path, caplog):
+    for name in ("cat/1.png", "dog/1.png", *(f"owl/{i}.png" for i in range(20))):
+        write_image(tmp_path / name, noise(2, 2))
+    dataset = sources.folder(str(tmp_path), image_size=2, channels=1)
+    without = {dataset.class_names[i] for i in range(3)} - {dataset.class_names[i] for i in dataset.test.labels}
+    assert "cat" in without and {record.args[1] for record in caplog.records} == without
+
+
 def test_plain_folders_that_are_refused(tmp_path):
     for name in ("cat/1.png", "dog/1.png"):
         write_image(tmp_path / name, noise(2, 2))

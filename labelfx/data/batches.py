@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
+from absl import flags
 
 from labelfx.data import Split
 from labelfx.data.miners import Miner
@@ -75,6 +76,8 @@ def batches(start: int, stop: int, *, workers: int, **how: Any) -> Iterator[tupl
 
     ahead = grain.MapDataset.range(start, stop).map(make)
     if workers:
+        if not flags.FLAGS.is_parsed():  # in a notebook; Grain's processes read flags of its own
+            flags.FLAGS.mark_as_parsed()
         prepared = ahead.to_iter_dataset(grain.ReadOptions(num_threads=1, prefetch_buffer_size=2)).mp_prefetch(
             grain.multiprocessing.MultiprocessingOptions(num_workers=workers)
         )

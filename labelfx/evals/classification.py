@@ -16,7 +16,7 @@ from labelfx.types import Positive, PositiveInt
 GRID = (1e-1, 1e-2, 1e-3, 1e-4, 1e-5, 1e-6)  # strong to weak: each fit starts from the one before
 FIXED = 1e-3
 FOLDS = 5
-TOLERANCE, MOST_STEPS = 1e-5, 2000  # of L-BFGS: the largest slope at which it has converged, and where it gives up
+TOLERANCE, MOST_STEPS = 3e-5, 1000  # of L-BFGS: the largest slope at which it has converged, and where it gives up
 HIGHEST = jax.lax.Precision.HIGHEST  # accelerators round the factors of a float32 product to fewer bits by default
 
 

@@ -1,0 +1,142 @@
+"""Does pre-training on unlabelled images pay? Every method at every label budget, on paired seeds.
+
+    python -m experiments.compare --data=digits --workdir=/tmp/labelfx/digits
+    python -m experiments.compare --data=fashion_mnist --data_dir=DIR --workdir=/tmp/labelfx/fashion_mnist
+
+The protocol is in `experiments/README.md`. Started again, the command goes on where it was. Compiled programs are kept
+in `WORKDIR/cache` (or `JAX_COMPILATION_CACHE_DIR`), so that runs that differ in their seeds share them.
+"""
+
+import importlib
+import sys
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+from absl import flags
+
+import labelfx
+from labelfx import command
+from labelfx import config as configs
+from labelfx.table import table
+
+PRETRAINING = ("simclr", "debiased", "hard_negative")
+SEEDS = range(5)
+
+# What a data set changes in the recipes, by dotted path. `training` is for `supervised` and `finetune` alike: the
+# baseline takes as many steps, on as many images, with the same augmentation as what it is compared with.
+SETTINGS: dict[str, dict[str, Any]] = {
+    "digits": {
+        "budgets": (1, 10),
+        "pretraining": {"steps": 300},
+        "training": {"steps": 200},
+    },
+    "fashion_mnist": {
+        "budgets": (1, 10, 100),
+        "pretraining": {"steps": 500},
+        "training": {"steps": 300},
+    },
+}
+
+
+class Job(NamedTuple):
+    """A run (`config`), or the linear probe of the pre-training in `pretrained`; results go to `folder`."""
+
+    folder: Path
+    config: dict[str, Any]
+    pretrained: Path | None = None
+
+
+def compare(
+    data: Mapping[str, Any], settings: Mapping[str, Any], workdir: str | Path, seeds: Iterable[int] = SEEDS
+) -> str:
+    """Runs what has no results yet and writes `workdir/table.md`, which it returns.
+
+    Args:
+      data: `config.data` of every run.
+      settings: as in `SETTINGS`.
+      workdir: a folder for all runs.
+      seeds: each is a run's `seed`, `label_seed` and `data_seed`.
+
+    Raises:
+      ConfigError: a run in `workdir` has another configuration.
+    """
+    workdir = Path(workdir).absolute()
+    every = list(jobs(data, settings, workdir, seeds))
+    missing = [job for job in every if not _is_done(job)]
+    print(f"{len(every)} runs, {len(every) - len(missing)} of them done before", file=sys.stderr)
+    begin = time.perf_counter()
+    for number, job in enumerate(missing):
+        elapsed = time.perf_counter() - begin
+        left = f"ETA {_clock(elapsed / number * (len(missing) - number))}" if number else ""
+        print(f"run {number + 1} of {len(missing)}: {job.folder}  {left}", file=sys.stderr)
+        if job.pretrained:
+            labelfx.evaluate(job.pretrained, out=job.folder, **job.config)
+        else:
+            labelfx.train(job.config, job.folder)
+    text = table([workdir], baseline="supervised")
+    configs.write_text(workdir / "table.md", text)
+    print(f"{text}\n{len(missing)} runs in {_clock(time.perf_counter() - begin)}")
+    return text
+
+
+def jobs(data: Mapping[str, Any], settings: Mapping[str, Any], workdir: Path, seeds: Iterable[int]) -> Iterator[Job]:
+    """Every run in an order that can be run; one seed after the other, so that what is done is always paired."""
+    # One checkpoint, at the end: a run that takes seconds need not be resumed.
+    shared = {"data": dict(data), "log_every": 10**6, "save_every": 10**6, "keep": 1}
+    for seed in seeds:
+        at_seed = shared | {"seed": seed, "label_seed": seed, "data_seed": seed}
+        folder = workdir / f"seed_{seed}"
+        for method in PRETRAINING:
+            yield Job(folder / method, configuration(method, at_seed | settings["pretraining"] | {"evals": {}}))
+        for k in settings["budgets"]:
+            labels = {"name": "per_class", "k": k}
+            training = at_seed | settings["training"] | {"labels": labels}
+            at_budget = folder / f"{k}_per_class"
+            # The floors do not depend on the method: once for each seed and budget is enough.
+            floors = {"head": {}, "raw_pixels": {}, "random_encoder": {}}
+            yield Job(at_budget / "supervised", configuration("supervised", training | {"evals": floors}))
+            for method in PRETRAINING:
+                probe = {"labels": labels, "evals": {"linear_probe": {}}}
+                yield Job(at_budget / f"{method}_probe", probe, pretrained=folder / method)
+                start = {"name": f"{method} + finetune", "backbone": str(folder / method), "evals": {"head": {}}}
+                yield Job(at_budget / f"{method}_finetune", configuration("finetune", training | start))
+
+
+def configuration(recipe: str, changes: Mapping[str, Any]) -> dict[str, Any]:
+    """The recipe of this name with values replaced by dotted path."""
+    config = importlib.import_module(f"configs.{recipe}").get_config()
+    for path, value in changes.items():
+        *parents, last = path.split(".")
+        node = config
+        for parent in parents:
+            node = node[parent]
+        node[last] = value
+    return configs.plain(config)
+
+
+def _is_done(job: Job) -> bool:
+    done = (job.folder / "results.json").exists()
+    if done and not job.pretrained:
+        configs.freeze(configs.check(job.config), job.folder)  # ConfigError where it was another run
+    return done
+
+
+def _clock(seconds: float) -> str:
+    return time.strftime("%H:%M:%S", time.gmtime(seconds))
+
+
+def _main(values: Any) -> None:
+    if jax.config.jax_compilation_cache_dir is None:
+        jax.config.update("jax_compilation_cache_dir", str(Path(values.workdir).absolute() / "cache"))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+    data = {"name": values.data} | ({"data_dir": values.data_dir} if values.data_dir else {})
+    compare(data, SETTINGS[values.data], values.workdir)
+
+
+if __name__ == "__main__":
+    flags.DEFINE_enum("data", None, list(SETTINGS), "Data set.", required=True)
+    flags.DEFINE_string("data_dir", None, "Folder of the data set's files; digits needs none.")
+    command.run(_main, config=False)

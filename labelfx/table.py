@@ -1,0 +1,196 @@
+"""Results side by side, and the command: `python -m labelfx.table DIR... [--baseline=NAME]` prints a Markdown table."""
+
+import argparse
+import collections
+import dataclasses
+import json
+import statistics
+import sys
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from labelfx.config import nearest
+
+CAPTION = (
+    "accuracy in %: mean and sd over n seeds and splits; difference: paired, mean +- standard error over n shared "
+    "seeds and splits; 'noise' where it is within 2 standard errors"
+)
+FLOORS = ("raw_pixels", "random_encoder")  # nothing of these is trained: whichever run reports them, they are the same
+SAME_FLOOR = 0.005  # results of one floor that differ by more are not of one data set, model or code
+
+
+class Draw(NamedTuple):
+    """What two runs must have in common to be compared as a pair."""
+
+    seed: int
+    label_seed: int
+    data_seed: int
+    labels: str  # hash
+
+
+@dataclasses.dataclass
+class Row:
+    """The results of one eval of one configuration."""
+
+    name: str
+    eval: str
+    metric: str  # "accuracy" or "value"
+    # label budget -> draw -> results; there are several where runs were repeated or report the same floor
+    results: dict[int, dict[Draw, list[float]]] = dataclasses.field(
+        default_factory=lambda: collections.defaultdict(lambda: collections.defaultdict(list))
+    )
+    hashes: list[str] = dataclasses.field(default_factory=list)
+    commits: list[str] = dataclasses.field(default_factory=list)
+
+    @property
+    def title(self) -> str:
+        return self.eval if self.eval in FLOORS else f"{self.name}, {self.eval}"
+
+    def means(self, budget: int) -> dict[Draw, float]:
+        return {draw: statistics.fmean(values) for draw, values in self.results.get(budget, {}).items()}
+
+    def runs(self, budget: int) -> list[float]:
+        """One value for each run that could have come out differently."""
+        matters = {"raw_pixels": Draw._fields[3:], "random_encoder": ("seed", "labels")}.get(self.eval, Draw._fields)
+        return list({tuple(getattr(d, f) for f in matters): v for d, v in self.means(budget).items()}.values())
+
+
+def table(paths: Iterable[str | Path], baseline: str | None = None) -> str:
+    """A Markdown table of every `results.json` at or below `paths`.
+
+    A row for each name and eval, with columns for each label budget: mean, sd (n - 1 in the denominator), n, and the
+    paired difference to the baseline. Runs are a pair where all three seeds and the labels are the same. Warnings stand
+    below: results that could not be read, and rows that mix configurations or commits.
+
+    Args:
+      paths: folders, or files named results.json.
+      baseline: a row's "name" (its first eval with an accuracy) or "name/eval"; None leaves differences out.
+
+    Raises:
+      FileNotFoundError: there are no results.
+      ValueError: no row is that baseline.
+    """
+    paths = list(paths)
+    rows, warnings = _read(paths)
+    if not rows:
+        raise FileNotFoundError("no results.json with results at or below " + ", ".join(map(str, paths)))
+    base = None if baseline is None else _find(rows, baseline)
+    budgets = sorted({budget for row in rows for budget in row.results})
+    columns = ["", *(c for b in budgets for c in _columns(b, base)), "config_hash", "commit"]
+    lines = [columns, ["---", *["---:"] * (len(columns) - 3), "---", "---"]]
+    for row in rows:
+        cells = [cell for budget in budgets for cell in _cells(row, base, budget)]
+        lines.append([row.title, *cells, " ".join(row.hashes) or "-", " ".join(row.commits) or "-"])
+        warnings += _doubts(row)
+    text = "\n".join("| " + " | ".join(line) + " |" for line in lines)
+    return "\n\n".join([text, CAPTION, *(f"warning: {warning}" for warning in warnings)]) + "\n"
+
+
+def _read(paths: Sequence[str | Path]) -> tuple[list[Row], list[str]]:
+    """Rows, the floors first, and warnings."""
+    found: dict[tuple[str, str], Row] = {}
+    warnings = []
+    files = {file.resolve() for path in paths for file in (Path(path), *Path(path).rglob("results.json"))}
+    for file in sorted(file for file in files if file.name == "results.json" and file.is_file()):
+        try:
+            entries = _entries(json.loads(file.read_text()))
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            warnings.append(f"{file} is left out: not the results of a run ({type(error).__name__}: {error})")
+            continue
+        for key, metric, budget, draw, value, config_hash, commit in entries:
+            row = found.setdefault(key, Row(*key, metric))
+            row.results[budget][draw].append(value)
+            if config_hash not in row.hashes and row.eval not in FLOORS:
+                row.hashes.append(config_hash)
+            if commit not in row.commits:
+                row.commits.append(commit)
+    return sorted(found.values(), key=lambda row: (*FLOORS, row.eval).index(row.eval)), warnings
+
+
+def _entries(results: Any) -> list[tuple[tuple[str, str], str, int, Draw, float, str, str]]:
+    """(name, eval), metric, label budget, draw, result, config_hash and commit of each eval with one number to show.
+
+    Raises:
+      KeyError, TypeError, AttributeError, ValueError: it is not what a run writes.
+    """
+    seeds, labels, commit = results["seeds"], results["labels"], results["commit"] or "-"
+    draw = Draw(*(int(seeds[field]) for field in Draw._fields[:3]), str(labels["hash"]))
+    head, plus, changes = commit.partition("+")
+    commit = head[:7] + plus + changes
+    entries = []
+    for name, part in results["metrics"].items():
+        metric = next((metric for metric in ("accuracy", "value") if metric in part), None)
+        if metric:
+            key = ("", name) if name in FLOORS else (str(results["name"]), name)
+            value, config_hash = float(part[metric]), str(results["config_hash"])
+            entries.append((key, metric, int(labels["n"]), draw, value, config_hash, commit))
+    return entries
+
+
+def _find(rows: Sequence[Row], baseline: str) -> Row:
+    names: dict[str, Row] = {}
+    for row in rows:
+        if row.metric == "accuracy":
+            names.setdefault(row.name or row.eval, row)
+            names.setdefault(f"{row.name}/{row.eval}".strip("/"), row)
+    if baseline not in names:
+        raise ValueError(f"--baseline={baseline}: no such row; {nearest(baseline, names)}")
+    return names[baseline]
+
+
+def _columns(budget: int, base: Row | None) -> list[str]:
+    return [f"{budget} labels", "sd", "n", *([f"difference to {base.title}"] if base else [])]
+
+
+def _cells(row: Row, base: Row | None, budget: int) -> list[str]:
+    runs = row.runs(budget)
+    if not runs:
+        return ["-"] * (4 if base else 3)
+    percent = row.metric == "accuracy"
+    mean, sd = statistics.fmean(runs), statistics.stdev(runs) if len(runs) > 1 else None
+    shown = ["-" if x is None else f"{100 * x:.2f}" if percent else f"{x:.4g}" for x in (mean, sd)]
+    return [*shown, str(len(runs)), *([_difference(row, base, budget) if percent else "-"] if base else [])]
+
+
+def _difference(row: Row, base: Row, budget: int) -> str:
+    """Mean +- standard error of the paired difference, in percentage points."""
+    if row is base:
+        return "baseline"
+    ours, theirs = row.means(budget), base.means(budget)
+    pairs = [100 * (ours[draw] - theirs[draw]) for draw in ours if draw in theirs]
+    if not pairs:
+        return "-"
+    mean = statistics.fmean(pairs)
+    if len(pairs) == 1:
+        return f"{mean:+.2f} +- -"
+    error = statistics.stdev(pairs) / len(pairs) ** 0.5
+    return f"{mean:+.2f} +- {error:.2f}" + (" (noise)" if abs(mean) <= 2 * error else "")
+
+
+def _doubts(row: Row) -> list[str]:
+    doubts = [
+        f"{row.title} mixes {what}: {', '.join(found)}"
+        for what, found in (("configurations", row.hashes), ("commits", row.commits))
+        if len(found) > 1
+    ]
+    every = [values for draws in row.results.values() for values in draws.values()]
+    if row.eval in FLOORS and any(max(values) - min(values) > SAME_FLOOR for values in every):
+        doubts.append(f"{row.title} differs between runs of the same seeds and labels: other data, model or code")
+    return doubts
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m labelfx.table", description="Results as a Markdown table.")
+    parser.add_argument("dirs", metavar="DIR", nargs="+", help="a folder with results.json files at or below it")
+    parser.add_argument("--baseline", metavar="NAME", help="a row's name, or name/eval: adds paired differences to it")
+    flags = parser.parse_args()
+    try:
+        print(table(flags.dirs, flags.baseline), end="")
+    except (FileNotFoundError, ValueError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        raise SystemExit(2) from None
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,134 @@
+"""Batches are a pure function of (seed, step, table)."""
+
+import numpy as np
+import pytest
+
+from labelfx.data import Split
+from labelfx.data.batches import batch_at, batches, draw, label_view
+from labelfx.data.miners import clusters, uniform
+from labelfx.models import Model
+
+
+class Lazy:
+    """Images that are made on access, as those of a folder are."""
+
+    def __init__(self, images):
+        self.images, self.shape, self.dtype = images, images.shape, images.dtype
+
+    def __len__(self):
+        return len(self.images)
+
+    def __getitem__(self, rows):
+        return self.images[rows]
+
+
+IMAGES = np.arange(40, dtype=np.uint8).reshape(40, 1, 1, 1)
+LABELS = np.arange(40, dtype=np.int32) % 4
+VIEW = label_view(Split(IMAGES, LABELS), np.array([3, 5, 8, 30]))
+
+
+def make(step, **changes):
+    how = {"view": VIEW, "sizes": {"labelled": 6, "unlabelled": 16}, "seed": 0, "miner": uniform(), "table": {}}
+    return batch_at(step, **how | changes)
+
+
+def test_every_pass_takes_every_row_once_whatever_the_batch_size():
+    pool = np.array([2, 3, 5, 7, 11, 13, 17])
+    rows = np.concatenate([draw(0, 1, step, 3, pool) for step in range(14)])
+    assert all(sorted(rows[i : i + 7]) == sorted(pool) for i in range(0, 42, 7))
+    assert any(list(rows[i : i + 7]) != list(rows[:7]) for i in range(7, 42, 7))
+    np.testing.assert_array_equal(rows, np.concatenate([draw(0, 1, step, 21, pool) for step in range(2)]))
+    assert not np.array_equal(rows, np.concatenate([draw(1, 1, step, 3, pool) for step in range(14)]))
+
+
+def test_a_step_has_its_batch_whatever_came_before():
+    first = [make(step) for step in range(6)]
+    again = make(4)
+    np.testing.assert_array_equal(again["unlabelled"]["image"], first[4]["unlabelled"]["image"])
+    np.testing.assert_array_equal(again["labelled"]["index"], first[4]["labelled"]["index"])
+
+
+def test_streams_hold_what_they_say():
+    batch = make(2)
+    labelled, unlabelled = batch["labelled"], batch["unlabelled"]
+    assert set(labelled["index"]) == set(VIEW.rows.tolist())  # 6 draws from 4 rows
+    np.testing.assert_array_equal(labelled["label"], LABELS[labelled["index"]])
+    assert set(unlabelled) == {"image", "index"}
+    np.testing.assert_array_equal(unlabelled["image"][:, 0, 0, 0], unlabelled["index"])
+    np.testing.assert_array_equal(batch["audit"]["unlabelled"]["label"], LABELS[unlabelled["index"]])
+    assert "unlabelled" not in make(2, sizes={"labelled": 6, "unlabelled": 0})
+
+
+def test_hidden_labels_are_hidden():
+    assert np.array_equal(np.flatnonzero(VIEW.split.labels >= 0), VIEW.rows)
+    assert np.array_equal(VIEW.truth, LABELS)
+
+
+def test_a_table_travels_with_its_rows_and_may_leave_rows_out():
+    include = np.zeros(40, bool)
+    include[[1, 4, 9]] = True
+    batch = make(0, table={"include": include, "score": np.arange(40) * 10})
+    assert set(batch["unlabelled"]["index"]) == {1, 4, 9}
+    np.testing.assert_array_equal(batch["unlabelled"]["score"], batch["unlabelled"]["index"] * 10)
+    np.testing.assert_array_equal(batch["labelled"]["score"], batch["labelled"]["index"] * 10)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_lazy_images_make_the_same_batches(workers):
+    lazy = VIEW._replace(split=VIEW.split._replace(images=Lazy(IMAGES)))
+    how = {"sizes": {"labelled": 6, "unlabelled": 16}, "seed": 0, "miner": uniform(), "table": {}, "workers": workers}
+    pairs = list(zip(batches(3, 9, view=VIEW, **how), batches(3, 9, view=lazy, **how), strict=True))
+    for expected, ((step, memory), (lazy_step, read)) in zip(range(3, 9), pairs, strict=True):
+        assert step == lazy_step == expected
+        np.testing.assert_array_equal(memory["unlabelled"]["image"], read["unlabelled"]["image"])
+        np.testing.assert_array_equal(memory["labelled"]["label"], read["labelled"]["label"])
+
+
+@pytest.fixture(scope="module")
+def mined():
+    """Three tight groups on a circle at 0, 40 and 180 degrees: 0 and 40 are each other's hard negatives."""
+    degrees = np.repeat([0.0, 40.0, 180.0], [10, 14, 16]) + np.linspace(-2, 2, 40)
+    points = np.stack([np.cos(np.deg2rad(degrees)), np.sin(np.deg2rad(degrees))], -1).astype(np.float32)
+
+    def apply(variables, x, *, train):
+        return variables["params"]["points"][(x[:, 0, 0, 0] * 255 + 0.5).astype(np.int32)], {}
+
+    model = Model(lambda rng, x: {}, apply)
+    miner = clusters(model, clusters=3)
+    variables = {"params": {"backbone": {"points": points}}}
+    return miner, miner.refresh(variables, VIEW.split, np.random.default_rng(0))
+
+
+def test_clusters_are_found_and_hard_negatives_are_the_second_nearest(mined):
+    _, table = mined
+    group = np.repeat([0, 1, 2], [10, 14, 16])
+    assert all(len(set(table["cluster"][group == g])) == 1 for g in range(3))
+    hard = [
+        set(group[table["order"][table["hard_first"][row] : table["hard_first"][row] + table["hard_count"][row]]])
+        for row in range(40)
+    ]
+    assert all(hard[row] == {{0: 1, 1: 0, 2: 1}[group[row]]} for row in range(40))
+
+
+def test_half_a_batch_stands_beside_its_hard_negatives(mined):
+    miner, table = mined
+    group = np.repeat([0, 1, 2], [10, 14, 16])
+    partners = np.zeros(40, int)
+    for step in range(50):
+        index = make(step, miner=miner, table=table)["unlabelled"]["index"]
+        anchors, beside = index[:8], index[8:]
+        assert [{0: 1, 1: 0, 2: 1}[g] for g in group[anchors]] == group[beside].tolist()
+        np.add.at(partners, beside, 1)
+    assert (partners[:24] > 0).all() and not partners[24:].any()  # no group has the far one second
+
+
+def test_an_empty_cluster_leaves_the_drawn_row():
+    miner = clusters(Model(None, None), clusters=2)
+    table = {
+        "cluster": np.zeros(40, np.int32),
+        "order": np.arange(40, dtype=np.int32),
+        "hard_first": np.full(40, 40, np.int32),
+        "hard_count": np.zeros(40, np.int32),
+    }
+    plain, kept = make(0)["unlabelled"]["index"], make(0, miner=miner, table=table)["unlabelled"]["index"]
+    np.testing.assert_array_equal(plain, kept)

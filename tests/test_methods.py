@@ -1,0 +1,173 @@
+"""What each method does in a step, against a second derivation in NumPy where the order of operations is the method."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from recipes import tiny
+
+import labelfx
+from labelfx import weights
+from labelfx.config import ConfigError
+from labelfx.data import Split
+from labelfx.methods.contrastive import same_class
+from labelfx.methods.curriculum_labeling import curriculum_labeling
+from labelfx.methods.moco import moco
+from labelfx.models import Model
+from labelfx.train import Loop
+
+
+def affine(name, width):
+    """A linear network with one named kernel."""
+
+    def init(rng, x):
+        return {"params": {name: jax.random.normal(rng, (x.reshape(len(x), -1).shape[1], width))}}
+
+    return Model(init, lambda variables, x, *, train, rng=None: (x.reshape(len(x), -1) @ variables["params"][name], {}))
+
+
+def identity(rng, images):
+    return images
+
+
+def flat(tree):
+    return np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(tree)])
+
+
+def normalised(x):
+    return x / np.linalg.norm(x, axis=-1, keepdims=True)
+
+
+def test_moco_order_of_a_step():
+    """EMA of the key encoder first, keys by it, loss against the old queue, enqueue, then the descent of the query."""
+    rng = np.random.default_rng(0)
+    tx = optax.sgd(0.5)
+    method = moco(
+        affine("w", 5), tx, augment=identity, projector=affine("v", 3), temperature=0.3, momentum=0.9, queue_size=8
+    )
+    batch = {"unlabelled": {"image": rng.random((4, 2, 2, 1), np.float32)}}
+    state = method.init(jax.random.key(0), batch)
+    # A query that has moved on from its keys, as after some training.
+    moved = jax.tree.map(lambda p: p + 0.3 * rng.standard_normal(p.shape).astype(np.float32), state.query.params)
+    state = state._replace(query=state.query._replace(params=moved))
+    queue, oldest = np.asarray(state.queue, np.float64), 0
+    np.testing.assert_allclose(np.linalg.norm(queue, axis=-1), 1, rtol=1e-6)
+    key_params = jax.tree.map(lambda p: np.asarray(p, np.float64), state.key_params)
+
+    for _ in range(3):
+        x = rng.random((4, 2, 2, 1), np.float32)
+        query_params = jax.tree.map(lambda p: np.asarray(p, np.float64), state.query.params)
+        key_params = jax.tree.map(lambda k, q: 0.9 * k + 0.1 * q, key_params, query_params)
+        flat = x.reshape(4, -1).astype(np.float64)
+        key = normalised(flat @ key_params["backbone"]["w"] @ key_params["projector"]["v"])
+        query = normalised(flat @ query_params["backbone"]["w"] @ query_params["projector"]["v"])
+        logits = np.concatenate([np.sum(query * key, -1, keepdims=True), query @ queue.T], 1) / 0.3
+        loss = np.mean(np.log(np.exp(logits).sum(1)) - logits[:, 0])
+        queue[oldest : oldest + 4] = key
+        oldest = (oldest + 4) % 8
+
+        state, metrics = jax.jit(method.step)(state, {"unlabelled": {"image": x}}, jax.random.key(1))
+        np.testing.assert_allclose(metrics["loss"], loss, rtol=1e-5)
+        np.testing.assert_allclose(metrics["accuracy"], np.mean(logits[:, 0] > logits[:, 1:].max(1)))
+        np.testing.assert_allclose(state.queue, queue, atol=1e-5)
+        assert int(state.oldest) == oldest
+        for mine, theirs in zip(jax.tree.leaves(key_params), jax.tree.leaves(state.key_params), strict=True):
+            np.testing.assert_allclose(mine, theirs, rtol=1e-5, atol=1e-6)
+        changed = jax.tree.map(lambda a, b: float(np.abs(a - b).max()), query_params, state.query.params)
+        assert min(jax.tree.leaves(changed)) > 1e-4
+
+
+def test_moco_queue_must_hold_whole_batches(tmp_path):
+    config = tiny("moco")
+    config["method"]["queue_size"] = 40
+    with pytest.raises(ConfigError, match="config.method: queue_size = 40: must be a multiple of batch.unlabelled = 16"):
+        labelfx.train(config, tmp_path)
+
+
+@pytest.mark.parametrize(("percentile", "kept"), [(100.0, 0), (80.0, 2), (50.0, 4), (0.0, 8)])
+def test_curriculum_keeps_the_confident(percentile, kept):
+    """Of 8 hidden rows; the labelled ones keep the label they were given, right or wrong."""
+    kernel = jnp.asarray([[1.0, -1.0]])
+    images = np.array([3, 40, 90, 100, 120, 150, 160, 200, 220, 255], np.uint8).reshape(10, 1, 1, 1)
+    labels = np.full(10, -1, np.int32)
+    labels[[4, 9]] = 1
+    method = curriculum_labeling(
+        affine("w", 1), optax.sgd(0.1), 2, augment=identity, label_smoothing=0.0, percentile=percentile
+    )
+    state = method.init(jax.random.key(0), {"unlabelled": {"image": images}})
+    params = {"backbone": {"w": jnp.ones((1, 1))}, "head": {"Dense_0": {"kernel": kernel, "bias": jnp.asarray([-0.5, 0.5])}}}
+    assert jax.tree.structure(params) == jax.tree.structure(state.params)
+    table = method.refresh(state._replace(params=params), Split(images, labels), jax.random.key(0))
+    score = images[:, 0, 0, 0] / 255 - 0.5  # of class 0; its distance from 0 is the confidence
+    hidden = np.setdiff1d(np.arange(10), [4, 9])
+    expected = set(hidden[np.argsort(-np.abs(score[hidden]))][:kept]) | {4, 9}
+    assert set(np.flatnonzero(table["include"])) == expected
+    np.testing.assert_array_equal(table["given"], labels >= 0)
+    chosen = np.array(sorted(expected - {4, 9}), int)
+    np.testing.assert_array_equal(table["pseudo_label"][chosen], score[chosen] < 0)
+    assert table["pseudo_label"][[4, 9]].tolist() == [1, 1]
+
+
+def test_curriculum_rounds_start_from_fresh_parameters_and_their_predecessors_labels(tmp_path, monkeypatch):
+    seen, enter = [], Loop.enter
+
+    def record(self, index):
+        enter(self, index)
+        seen.append((flat(self.state.params), self.table["include"].sum()))
+
+    monkeypatch.setattr(Loop, "enter", record)
+    labelfx.train(tiny("curriculum_labeling"), tmp_path)
+    (first, labels), (second, more), (_, most) = seen
+    assert labels == 20 and labels < more < most
+    assert not np.allclose(first, second, atol=0.1)
+    trained = flat(weights.load(tmp_path / "weights" / "0.safetensors")["params"])
+    assert not np.allclose(trained, first, atol=1e-3) and not np.allclose(trained, second, atol=0.1)
+
+
+def test_finetune_starts_from_the_backbone(tmp_path, monkeypatch):
+    labelfx.train(tiny("simclr"), tmp_path / "pretrained")
+    before = weights.load(tmp_path / "pretrained" / "weights" / "0.safetensors")
+
+    def stop(self):
+        raise KeyboardInterrupt(self.state)
+
+    monkeypatch.setattr(Loop, "run", stop)
+    config = tiny("finetune", backbone=str(tmp_path / "pretrained"))
+    with pytest.raises(KeyboardInterrupt) as stopped:
+        labelfx.train(config, tmp_path / "tuned")
+    state = stopped.value.args[0]
+    for mine, theirs in [
+        (state.params["backbone"], before["params"]["backbone"]),
+        (state.model_state["batch_stats"]["backbone"], before["batch_stats"]["backbone"]),
+    ]:
+        jax.tree.map(np.testing.assert_array_equal, mine, theirs)
+    assert set(state.params) == {"backbone", "head"}
+    wider = config | {"model": {"name": "conv3", "width": 3, "dtype": "float32"}}
+    with pytest.raises(ConfigError, match="the backbone's parameters are not those of config.model"):
+        labelfx.train(wider, tmp_path / "wider")
+    with pytest.raises(FileNotFoundError, match="nowhere"):
+        labelfx.train(config | {"backbone": str(tmp_path / "nowhere")}, tmp_path / "lost")
+
+
+def test_one_run_may_pretrain_and_then_fine_tune(tmp_path, monkeypatch):
+    config = tiny("simclr", evals={"head": {}, "linear_probe": {}})
+    tuned = tiny("finetune")
+    changes = {key: tuned[key] for key in ("method", "batch", "steps", "optimizer")}
+    labelfx.train(config | {"phases": ({}, changes | {"backbone": "previous"})}, tmp_path / "both")
+    # The same in two runs, the second counting its steps from where the first ended.
+    labelfx.train(config | {"evals": {}}, tmp_path / "first")
+    first, both = (weights.load(tmp_path / name / "weights" / "0.safetensors") for name in ("first", "both"))
+    jax.tree.map(np.testing.assert_array_equal, first, both)
+    after = weights.load(tmp_path / "both" / "weights" / "1.safetensors")
+    assert set(after["params"]) == {"backbone", "head"}
+    moved = jax.tree.map(lambda a, b: float(np.abs(a - b).max()), after["params"]["backbone"], both["params"]["backbone"])
+    assert max(jax.tree.leaves(moved)) < 0.1
+
+
+def test_share_of_same_class_pairs():
+    label = np.array([0, 1, 0, -1, 0, 1], np.int32)
+    pairs = [(i, j) for i in range(6) for j in range(6) if i != j and label[i] >= 0 and label[j] >= 0]
+    expected = np.mean([label[i] == label[j] for i, j in pairs])
+    np.testing.assert_allclose(same_class(jnp.asarray(label)), expected, rtol=1e-6)
+    assert same_class(jnp.full(4, -1, jnp.int32)) == 0

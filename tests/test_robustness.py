@@ -1,0 +1,521 @@
+"""What a run survives, and what its user reads when it does not: kills, damage, NaN, full disks, mistakes."""
+
+import errno
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+import pytest
+from recipes import RECIPES, tiny
+
+import labelfx
+from labelfx import checkpoint, evaluate, metrics, train, weights
+from labelfx import list as listing
+from labelfx.checkpoint import CheckpointError
+from labelfx.config import ConfigError
+from labelfx.metrics import NonFinite
+from labelfx.train import Loop
+
+SGD = {"name": "sgd", "learning_rate": 0.1, "momentum": 0.9, "weight_decay": 0.0, "clip_norm": None, "accumulate": 1}
+SGD["schedule"] = {"name": "constant", "warmup_steps": 0}
+
+
+def small(**changes) -> dict:
+    """Six steps, a checkpoint every second."""
+    model = {"name": "mlp", "hidden": (64,), "dtype": "float32"}
+    return tiny("supervised", model=model, evals={"head": {}}, **changes)
+
+
+# The real command, in processes of its own.
+
+
+class Command:
+    """Runs commands of a config in processes that share compiled steps."""
+
+    def __init__(self, folder: Path, **changes):
+        self.config, self.folder = folder / "config_file.py", folder
+        recipe = small(**changes)
+        self.config.write_text(
+            f"from ml_collections import ConfigDict\n\n\ndef get_config():\n    return ConfigDict({recipe!r})\n"
+        )
+
+    def start(self, *arguments: str, module: str = "train") -> subprocess.Popen:
+        settings = {
+            "JAX_COMPILATION_CACHE_DIR": str(self.folder / "cache"),
+            "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+            "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
+        }
+        return subprocess.Popen(
+            [sys.executable, "-m", f"labelfx.{module}", *arguments],
+            cwd=self.folder, env=os.environ | settings, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        )  # fmt: skip
+
+    def train(self, workdir: Path) -> subprocess.Popen:
+        return self.start(f"--config={self.config}", f"--workdir={workdir}")
+
+
+def said(process: subprocess.Popen) -> list[str]:
+    """The lines on standard error when it has ended, without those of progress."""
+    lines = process.communicate(timeout=120)[1].splitlines()
+    return [line for line in lines if "images/s" not in line]
+
+
+def uncommitted(workdir: Path) -> list[int]:
+    return [int(path.name.split(".")[0]) for path in workdir.glob("checkpoints/*.orbax-checkpoint-tmp")]
+
+
+def logged(workdir: Path) -> int:
+    """The last step in the metrics."""
+    path = workdir / "metrics.jsonl"
+    lines = path.read_text().rpartition("\n")[0].splitlines() if path.exists() else []
+    return json.loads(lines[-1])["step"] if lines else 0
+
+
+def stop_when(process: subprocess.Popen, holds, number: signal.Signals) -> bool:
+    """Sends the signal at a moment when `holds()`. The process is held still for the look, so it cannot slip away."""
+    while process.poll() is None:
+        if holds():
+            process.send_signal(signal.SIGSTOP)
+            os.waitid(os.P_PID, process.pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
+            if process.poll() is None and holds():
+                process.send_signal(number)
+                process.send_signal(signal.SIGCONT)
+                return True
+            process.send_signal(signal.SIGCONT)
+        time.sleep(0.002)
+    return False
+
+
+def assert_same_run(workdir: Path, reference: Path, every: int) -> None:
+    """The same parameters to the bit, the same metrics, each step once, the same results."""
+    ours, theirs = ((folder / "weights/0.safetensors").read_bytes() for folder in (workdir, reference))
+    assert ours == theirs
+    lines, expected = (written(folder) for folder in (workdir, reference))
+    assert [line["step"] for line in lines] == list(range(every, lines[-1]["step"] + 1, every))
+    assert lines == expected
+    ours, theirs = (json.loads((folder / "results.json").read_text()) for folder in (workdir, reference))
+    assert ours["metrics"] == theirs["metrics"] and ours["training"]["steps"] == theirs["training"]["steps"]
+
+
+def written(folder: Path) -> list[dict]:
+    """The lines of metrics without the speed."""
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return [{key: value for key, value in line.items() if key != "images_per_second"} for line in lines]
+
+
+def test_two_kills_and_a_sigterm_change_nothing(tmp_path):
+    """One kill finds a save half written. SIGTERM saves first, says so in one line, and exits with 143."""
+    draws = random.Random(0)
+    command = Command(
+        tmp_path, model={"name": "mlp", "hidden": (1024, 1024), "dtype": "float32"}, steps=120, save_every=20,
+        log_every=5, batch={"labelled": 16, "unlabelled": 0},
+    )  # fmt: skip
+    reference, workdir = tmp_path / "reference", tmp_path / "run"
+    uninterrupted = command.train(reference)
+
+    process = command.train(workdir)
+    assert stop_when(process, lambda: max(uncommitted(workdir), default=0) >= 40, signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL
+    assert uncommitted(workdir)
+
+    process, at = command.train(workdir), draws.randrange(60, 80)
+    assert stop_when(process, lambda: logged(workdir) >= at, signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL
+
+    process = command.train(workdir)
+    assert stop_when(process, lambda: logged(workdir) >= 85, signal.SIGTERM)
+    (line,) = said(process)
+    assert process.returncode == 143
+    step = int(line.split()[2])
+    assert line == f"SIGTERM: step {step} is saved; the same command resumes"
+    assert (workdir / "checkpoints" / str(step)).is_dir()
+
+    process = command.train(workdir)
+    assert said(process) == [] and process.returncode == 0
+    assert said(uninterrupted) == [] and uninterrupted.returncode == 0
+    assert_same_run(workdir, reference, every=5)
+
+
+def test_mistakes_on_the_command_line_are_one_line(tmp_path):
+    """Also: recipes by their bare names from any folder."""
+    command, known = Command(tmp_path), f"--workdir={tmp_path / 'x'}"
+    cases = {
+        ("--config=nosuch", known): "error: --config=nosuch: neither a file nor a recipe; allowed: ",
+        ("--config=hard_negative", "--config.method.objective.tau_pluss=0.1", known): (
+            "error: --config.method.objective.tau_pluss: the config file has no 'tau_pluss' there; "
+            "did you mean 'tau_plus'? allowed: "
+        ),
+        ("--config=supervised", "--config.seed=abc", known): "error: flag --config.seed=abc: invalid literal for int()",
+        ("--config=supervised",): "error: --workdir: missing; ",
+        (known,): "error: --config: missing; ",
+        ("--config=supervised", "--config.steps=-5", known): "error: config.steps = -5: must be an integer from 1 ",
+        ("--config=supervised", "--wrokdir=x"): "error: Unknown command line flag 'wrokdir'. Did you mean: workdir",
+    }
+    processes = {case: command.start(*case) for case in cases}
+    processes[known] = command.start(known, module="evaluate")
+    cases[known] = f"error: {tmp_path / 'x'}: no config.json there"
+    for case, process in processes.items():
+        (line,) = said(process)
+        assert line.startswith(cases[case]), line
+        assert process.returncode == 2
+    assert not (tmp_path / "x").exists()
+
+
+def test_list_is_a_line_each(capsys):
+    listing.main()
+    lines = capsys.readouterr().out.splitlines()
+    table = listing.table()
+    assert len(lines) == sum(1 + len(section) for section in table.values())
+    for name in RECIPES:
+        assert any(line.split()[0] == tiny(name)["method"]["name"] for line in lines)
+    assert all(line.strip() for section in table.values() for line in section.values())
+
+
+# One process.
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """(configuration, workdir) of an uninterrupted run: six steps, checkpoints 2, 4 and 6."""
+    folder = tmp_path_factory.mktemp("finished")
+    config = small()
+    labelfx.train(config, folder)
+    assert sorted(path.name for path in (folder / "checkpoints").iterdir()) == ["2", "4", "6"]
+    return config, folder
+
+
+@pytest.fixture
+def workdir(finished, tmp_path):
+    """A copy of the finished run that lacks only what its end writes."""
+    folder = tmp_path / "run"
+    shutil.copytree(finished[1], folder)
+    shutil.rmtree(folder / "weights")
+    (folder / "results.json").unlink()
+    return folder
+
+
+def largest(folder: Path) -> Path:
+    return max(folder.glob("state/**/d/*"), key=lambda path: path.stat().st_size)
+
+
+def truncate(folder):
+    os.truncate(largest(folder), largest(folder).stat().st_size // 2)
+
+
+def flip(folder):
+    content = bytearray(largest(folder).read_bytes())
+    content[len(content) // 2] ^= 1
+    largest(folder).write_bytes(content)
+
+
+def other_meta(folder):
+    shutil.copy(folder.parent / "4/meta/metadata", folder / "meta/metadata")
+
+
+DAMAGE = {
+    "data file cut short": truncate,
+    "one bit flipped": flip,
+    "metadata deleted": lambda folder: (folder / "state/_METADATA").unlink(),
+    "meta empty": lambda folder: (folder / "meta/metadata").write_text(""),
+    "meta without keys": lambda folder: (folder / "meta/metadata").write_text("{}"),
+    "meta of another step": other_meta,
+    "state deleted": lambda folder: shutil.rmtree(folder / "state"),
+}
+
+
+@pytest.mark.parametrize("kind", DAMAGE)
+def test_a_damaged_checkpoint_is_set_aside(kind, finished, workdir, caplog):
+    config, reference = finished
+    DAMAGE[kind](workdir / "checkpoints/6")
+    labelfx.train(config, workdir)
+    (record,) = [record for record in caplog.records if record.name.startswith("labelfx")]
+    assert record.levelname == "WARNING"
+    assert f"checkpoint {workdir}/checkpoints/6 is damaged (" in record.getMessage()
+    assert "\n" not in record.getMessage()
+    assert (workdir / "damaged-6").is_dir()
+    assert_same_run(workdir, reference, every=2)
+
+
+def test_damage_twice_at_one_step(finished, workdir):
+    config, reference = finished
+    for _ in range(2):
+        truncate(workdir / "checkpoints/6")
+        labelfx.train(config, workdir)
+    assert_same_run(workdir, reference, every=2)
+
+
+def test_no_whole_checkpoint_left(finished, workdir):
+    config, reference = finished
+    for folder in (workdir / "checkpoints").iterdir():
+        truncate(folder)
+    with pytest.raises(CheckpointError, match=r"^no checkpoint in \S+ is whole; .* begins at step 0$"):
+        labelfx.train(config, workdir)
+    labelfx.train(config, workdir)
+    assert_same_run(workdir, reference, every=2)
+
+
+def test_an_error_of_the_configuration_is_not_damage(finished, workdir, monkeypatch):
+    """A backbone or data set that is gone must not cost the checkpoints."""
+
+    def gone(self, index):
+        raise FileNotFoundError("no weights at X")
+
+    monkeypatch.setattr(Loop, "build", gone)
+    with pytest.raises(FileNotFoundError, match="^no weights at X$"):
+        labelfx.train(finished[0], workdir)
+    assert sorted(path.name for path in (workdir / "checkpoints").iterdir()) == ["2", "4", "6"]
+
+
+def test_another_format_is_refused(finished, workdir, monkeypatch):
+    monkeypatch.setattr(checkpoint, "FORMAT", 2)
+    with pytest.raises(CheckpointError, match=r"checkpoints/6: checkpoint format 1, this version reads 2; use the "):
+        labelfx.train(finished[0], workdir)
+    assert not list(workdir.glob("damaged-*"))
+
+
+def poison(monkeypatch, after: int) -> None:
+    """From step `after` on, counted from 1, the update leaves NaN in the parameters."""
+    real = Loop.build
+
+    def build(self, index):
+        phase = real(self, index)
+        method = phase.method
+
+        def step(state, batch, rng):
+            count = next(leaf for leaf in jax.tree.leaves(state.opt_state) if leaf.dtype == np.int32)
+            state, values = method.step(state, batch, rng)
+            params = jax.tree.map(lambda x: jax.numpy.where(count + 1 >= after, np.float32(np.nan), x), state.params)
+            return state._replace(params=params), values
+
+        return train.Phase(**{**vars(phase), "method": method._replace(step=step)})
+
+    monkeypatch.setattr(Loop, "build", build)
+
+
+@pytest.mark.parametrize(
+    ("after", "message"),
+    [
+        (1, r"loss is NaN or infinite at step 2; no checkpoint yet"),
+        (5, r"loss is NaN or infinite at step 6; last good checkpoint: step 4 in \S+"),
+        (6, r"the state after step 6 holds NaN or Inf; last good checkpoint: step 4 in \S+"),
+    ],
+    ids=["before any save", "seen in a metric", "seen in the state at a save"],
+)
+def test_nan_stops_and_is_never_saved(after, message, finished, tmp_path, monkeypatch):
+    config, reference = finished
+    with monkeypatch.context() as poisoned:
+        poison(poisoned, after)
+        with pytest.raises(NonFinite, match=f"^{message}$"):
+            labelfx.train(config, tmp_path)
+    assert not (tmp_path / "checkpoints/6").exists() and not (tmp_path / "weights").exists()
+    labelfx.train(config, tmp_path)  # goes on from what was good
+    assert_same_run(tmp_path, reference, every=2)
+
+
+def test_nan_by_a_huge_learning_rate(tmp_path):
+    config = small()
+    config["optimizer"] = config["optimizer"] | {"learning_rate": 1e30}
+    with pytest.raises(NonFinite, match=r"^loss is NaN or infinite at step \d; (no|last good) checkpoint"):
+        labelfx.train(config, tmp_path)
+    for folder in (tmp_path / "checkpoints").iterdir():
+        state = ocp.StandardCheckpointer().restore(folder / "state")
+        assert metrics.finite(state)
+
+
+FULL = OSError(errno.ENOSPC, "No space left on device")
+
+
+def test_a_save_that_cannot_begin(finished, tmp_path, monkeypatch):
+    config, reference = finished
+    real = ocp.CheckpointManager.save
+
+    def save(self, step, **how):
+        if step == 4:
+            raise FULL
+        return real(self, step, **how)
+
+    with monkeypatch.context() as failing:
+        failing.setattr(ocp.CheckpointManager, "save", save)
+        with pytest.raises(
+            CheckpointError,
+            match=r"^checkpoint 4 was not written: \[Errno 28\] No space left on device; last good checkpoint: step 2 in",
+        ):
+            labelfx.train(config, tmp_path)
+    labelfx.train(config, tmp_path)
+    assert_same_run(tmp_path, reference, every=2)
+
+
+@pytest.mark.parametrize("step", [4, 6])
+def test_a_save_that_fails_in_the_background(step, finished, tmp_path, monkeypatch):
+    """Noticed at the next save or, for the last one, at the end: before any result is written."""
+    config, reference = finished
+    real = ocp.CheckpointManager._finalize
+
+    def finalize(self, number, *how):
+        real(self, number, *how)
+        if number == step:
+            shutil.rmtree(self.directory / str(number))
+            raise FULL
+
+    with monkeypatch.context() as failing:
+        failing.setattr(ocp.CheckpointManager, "_finalize", finalize)
+        with pytest.raises(
+            CheckpointError,
+            match=rf"^checkpoint {step} was not written: .*No space left.*; last good checkpoint: step {step - 2} in",
+        ):
+            labelfx.train(config, tmp_path)
+    assert not (tmp_path / "results.json").exists()
+    labelfx.train(config, tmp_path)
+    assert_same_run(tmp_path, reference, every=2)
+
+
+def test_a_failing_save_does_not_hide_what_ended_the_run(tmp_path, monkeypatch):
+    def finalize(self, *_):
+        raise FULL
+
+    monkeypatch.setattr(ocp.CheckpointManager, "_finalize", finalize)
+    poison(monkeypatch, after=3)
+    with pytest.raises(NonFinite, match="^loss is NaN or infinite at step 4; "):
+        labelfx.train(small(), tmp_path)
+
+
+def test_saved_arrays_are_those_of_their_step(tmp_path):
+    """Steps donate their buffers while a save of them is being written; every checkpoint must still be its own."""
+    wide = {"name": "mlp", "hidden": (512, 512), "dtype": "float32"}
+    config = small(model=wide, steps=12, save_every=1, log_every=12, keep=12)
+    labelfx.train(config, tmp_path)
+    short = small(model=wide, steps=12, save_every=12, log_every=12)
+    labelfx.train(short, tmp_path / "short")
+    assert (tmp_path / "weights/0.safetensors").read_bytes() == (tmp_path / "short/weights/0.safetensors").read_bytes()
+    whole = jax.tree.leaves(weights.load(tmp_path / "weights/0.safetensors"))
+    before = None
+    for step in range(1, 13):
+        folder = tmp_path / "checkpoints" / str(step)
+        state = ocp.StandardCheckpointer().restore(folder / "state")
+        meta = json.loads((folder / "meta/metadata").read_text())
+        assert checkpoint.fingerprint((state, {})).tolist() == meta["fingerprint"]
+        counts = {int(leaf) for leaf in jax.tree.leaves(state) if leaf.dtype == np.int32}
+        assert counts == {step}
+        leaf = np.asarray(state["params"]["head"]["Dense_0"]["kernel"])
+        assert before is None or not np.array_equal(leaf, before)
+        before = leaf
+    assert any(np.array_equal(before, leaf) for leaf in whole)
+
+
+def test_a_kill_between_save_and_eval_loses_no_line(tmp_path, monkeypatch):
+    config = small(eval_every=2)
+    labelfx.train(config, tmp_path / "reference")
+    real = train.Checkpoints.save
+
+    def save(self, step, *what):
+        real(self, step, *what)
+        if step in (2, 4):
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(train.Checkpoints, "save", save)
+    for _ in range(2):
+        with pytest.raises(KeyboardInterrupt):
+            labelfx.train(config, tmp_path / "run")
+    labelfx.train(config, tmp_path / "run")
+    assert written(tmp_path / "run") == written(tmp_path / "reference")
+    assert sum("head/accuracy" in line for line in written(tmp_path / "run")) == 2
+
+
+def test_a_kill_in_the_middle_of_the_export(finished, workdir):
+    config, reference = finished
+    (workdir / "weights").mkdir()
+    (workdir / "weights/0.safetensors.tmp").write_bytes(b"half")
+    labelfx.train(config, workdir)
+    assert_same_run(workdir, reference, every=2)
+    assert not (workdir / "weights/0.safetensors.tmp").exists()
+
+
+def test_a_cut_line_of_metrics_is_dropped(finished, workdir):
+    path = workdir / "metrics.jsonl"
+    path.write_text(path.read_text()[:-5])
+    for step in (6, 4):
+        shutil.rmtree(workdir / f"checkpoints/{step}")
+    labelfx.train(finished[0], workdir)
+    assert_same_run(workdir, finished[1], every=2)
+
+
+def test_labels_that_changed_are_refused(tmp_path):
+    rng = np.random.default_rng(0)
+    arrays = {
+        "train_images": rng.integers(0, 256, (40, 4, 4, 1), np.uint8), "train_labels": np.arange(40) % 4,
+        "test_images": rng.integers(0, 256, (8, 4, 4, 1), np.uint8), "test_labels": np.arange(8) % 4,
+    }  # fmt: skip
+    data, folder = tmp_path / "own.npz", tmp_path / "run"
+    np.savez(data, **arrays)
+    config = small(data={"name": f"npz:{data}"}, batch={"labelled": 8, "unlabelled": 0}, steps=2)
+    labelfx.train(config, folder)
+    path, whole = folder / "labels.json", (folder / "labels.json").read_text()
+    kept = json.loads(whole)
+    changed = "its rows do not have the labels they had; the data set has changed since"
+    for content, message in {
+        json.dumps(kept | {"rows": [*kept["rows"][1:], 39]}): changed,
+        json.dumps(kept | {"rows": [*kept["rows"][1:], 40]}): changed,
+        json.dumps(kept | {"rows": [*kept["rows"][1:], -41]}): changed,
+        whole[:20]: "not as it was written",
+        "{}": "not as it was written",
+    }.items():
+        path.write_text(content)
+        with pytest.raises(ConfigError) as error:
+            labelfx.train(config, folder)
+        assert str(error.value).startswith(f"{path}: {message}") and "\n" not in str(error.value)
+    path.write_text(whole)
+    arrays["train_labels"] = (arrays["train_labels"] + 1) % 4
+    np.savez(data, **arrays)
+    with pytest.raises(ConfigError, match=changed):
+        labelfx.train(config, folder)
+
+
+def test_evaluate_finds_the_same_numbers(finished, workdir):
+    config, reference = finished
+    shutil.copytree(reference / "weights", workdir / "weights")
+    again = evaluate(workdir) if callable(evaluate) else evaluate.evaluate(workdir)
+    assert again["metrics"] == json.loads((reference / "results.json").read_text())["metrics"]
+
+
+def test_what_cannot_change_a_result_may_change_on_a_resume(finished, workdir):
+    """Devices, save interval, how many are kept."""
+    config, reference = finished
+    for step in (6, 4):
+        shutil.rmtree(workdir / f"checkpoints/{step}")
+    labelfx.train(config | {"devices": 2, "save_every": 3, "keep": 1, "log_every": 1}, workdir)
+    assert [path.name for path in (workdir / "checkpoints").iterdir()] == ["6"]
+    for one, other in zip(parameters(workdir), parameters(reference), strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-6)
+
+
+def test_eight_devices_see_the_same_batches_and_learn_the_same(tmp_path, monkeypatch):
+    """SGD: an update is the gradient, so that a wrong mean over devices cannot hide as it would under Adam."""
+    real, seen = train.batches, {}
+
+    def batches(*arguments, **how):
+        for number, batch in real(*arguments, **how):
+            seen.setdefault(number, []).append(batch["labelled"]["index"])
+            yield number, batch
+
+    monkeypatch.setattr(train, "batches", batches)
+    for devices in (1, 8):
+        labelfx.train(small(optimizer=SGD, devices=devices), tmp_path / str(devices))
+    assert sorted(seen) == list(range(6))
+    for one, eight in seen.values():
+        np.testing.assert_array_equal(one, eight)
+    pairs = zip(parameters(tmp_path / "1"), parameters(tmp_path / "8"), strict=True)
+    for one, eight in pairs:
+        np.testing.assert_allclose(one, eight, rtol=0, atol=2e-6 * np.abs(one).max())
+
+
+def parameters(folder: Path) -> list[np.ndarray]:
+    return jax.tree.leaves(weights.load(folder / "weights/0.safetensors"))

@@ -1,0 +1,138 @@
+"""The table of results against a loop over hand-made runs; its command on broken folders."""
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from labelfx.table import table
+
+
+@pytest.fixture
+def write(tmp_path):
+    """Writes a run's results; a different folder each time."""
+
+    def write(name, metrics, seed=0, n=10, labels="a", config_hash="c0", commit="0123456789"):
+        folder = tmp_path / f"run_{len(list(tmp_path.iterdir()))}"
+        folder.mkdir()
+        results = {
+            "name": name,
+            "metrics": {key: part if isinstance(part, dict) else {"accuracy": part} for key, part in metrics.items()},
+            "config_hash": config_hash,
+            "commit": commit,
+            "seeds": {"seed": seed, "label_seed": seed, "data_seed": seed},
+            "labels": {"n": n, "hash": labels},
+        }
+        (folder / "results.json").write_text(json.dumps(results))
+        return folder
+
+    return write
+
+
+def cells(text):
+    """Row title -> its cells, and the lines below the table."""
+    lines = text.splitlines()
+    rows = [line.strip("|").split("|") for line in lines if line.startswith("|")]
+    return {row[0].strip(): [c.strip() for c in row[1:]] for row in rows}, [x for x in lines if not x.startswith("|")]
+
+
+def test_means_and_paired_differences(write, tmp_path):
+    rng = np.random.default_rng(0)
+    ours, base = rng.uniform(0.5, 1, (2, 2, 5))  # budget, seed
+    for b, n in enumerate((10, 100)):
+        for seed in range(5):
+            write("simclr", {"linear_probe": ours[b, seed], "rankme": {"value": 7.0}}, seed, n, f"{n}/{seed}")
+            write("supervised", {"head": base[b, seed]}, seed, n, f"{n}/{seed}", config_hash="c1")
+    rows, _ = cells(table([tmp_path], "supervised"))
+    assert rows[""][:5] == ["10 labels", "sd", "n", "difference to supervised, head", "100 labels"]
+    for b in range(2):
+        mean = sum(ours[b]) / 5
+        sd = (sum((x - mean) ** 2 for x in ours[b]) / 4) ** 0.5
+        pairs = [x - y for x, y in zip(ours[b], base[b], strict=True)]
+        difference = sum(pairs) / 5
+        error = (sum((x - difference) ** 2 for x in pairs) / 4 / 5) ** 0.5
+        noise = " (noise)" if abs(difference) <= 2 * error else ""
+        expected = [f"{100 * mean:.2f}", f"{100 * sd:.2f}", "5", f"{100 * difference:+.2f} +- {100 * error:.2f}{noise}"]
+        assert rows["simclr, linear_probe"][4 * b : 4 * b + 4] == expected
+    assert rows["simclr, linear_probe"][8:] == ["c0", "0123456"]
+    assert rows["simclr, rankme"][:4] == ["7", "0", "5", "-"]
+    assert rows["supervised, head"][3] == "baseline"
+
+
+@pytest.mark.parametrize(("differences", "noise"), [((0.1, 0.1, 0.13), False), ((0.1, -0.1, 0.1), True)])
+def test_noise_is_within_two_standard_errors(write, tmp_path, differences, noise):
+    for seed, difference in enumerate(differences):
+        write("a", {"head": 0.5 + difference}, seed)
+        write("b", {"head": 0.5}, seed)
+    assert ("(noise)" in cells(table([tmp_path], "b/head"))[0]["a, head"][3]) is noise
+
+
+def test_pairs_share_seeds_and_labels(write, tmp_path):
+    for seed in range(3):
+        write("a", {"head": 0.7 + 0.1 * seed}, seed, labels="other" if seed == 2 else "same")
+    for seed in range(1, 3):
+        write("b", {"head": 0.5}, seed, labels="same")
+    rows, _ = cells(table([tmp_path], "b"))
+    assert rows["a, head"][:4] == ["80.00", "10.00", "3", "+30.00 +- -"]  # only seed 1 is a pair
+    assert rows["b, head"][:4] == ["50.00", "0.00", "2", "baseline"]
+
+
+def test_floors_count_once_for_each_draw(write, tmp_path):
+    for seed, labels in ((0, "x"), (1, "x"), (2, "y")):
+        floors = {"raw_pixels": 0.5 if labels == "x" else 0.7, "random_encoder": 0.1 * (seed + 1)}
+        for name in ("simclr", "debiased", "supervised"):
+            write(name, {"head": 0.9} | floors, seed, labels=labels, config_hash=name)
+    rows, below = cells(table([tmp_path], "supervised"))
+    assert rows["raw_pixels"][:3] == ["60.00", "14.14", "2"]  # two label draws
+    assert rows["random_encoder"][:3] == ["20.00", "10.00", "3"]
+    assert rows["raw_pixels"][3].startswith("-33.33 +- ")  # three pairs: 0.5, 0.5 and 0.7 against 0.9
+    assert rows["raw_pixels"][4] == "-"
+    assert list(rows)[2:4] == ["raw_pixels", "random_encoder"]
+    assert not any("warning" in line for line in below)
+    write("simclr", {"raw_pixels": 0.6}, 0, labels="x")
+    assert "raw_pixels differs between runs" in table([tmp_path])
+
+
+def test_mixed_configurations_and_commits_are_shown(write, tmp_path):
+    write("a", {"head": 0.5}, 0)
+    write("a", {"head": 0.6}, 1, config_hash="c9", commit="abcdefabcdef+changes")
+    write("b", {"head": 0.6}, 1, commit=None)
+    rows, below = cells(table([tmp_path]))
+    assert rows["a, head"] == ["55.00", "7.07", "2", "c0 c9", "0123456 abcdefa+changes"]
+    assert rows["b, head"] == ["60.00", "-", "1", "c0", "-"]
+    assert [line for line in below if "warning" in line] == [
+        "warning: a, head mixes configurations: c0, c9",
+        "warning: a, head mixes commits: 0123456, abcdefa+changes",
+    ]
+
+
+def test_a_missing_budget_is_a_dash(write, tmp_path):
+    write("a", {"head": 0.5}, n=10)
+    write("b", {"head": 0.5}, n=100)
+    assert cells(table([tmp_path], "b"))[0]["a, head"] == ["50.00", "-", "1", "-", *"----", "c0", "0123456"]
+
+
+@pytest.mark.parametrize("text", ["", "[1, 2]", '{"name": 1}', '{"metrics": {"head": {"accuracy": 1}}}', "null"])
+def test_broken_results_are_named_and_left_out(write, tmp_path, text):
+    write("a", {"head": 0.5})
+    (write("b", {"head": 0.5}) / "results.json").write_text(text)
+    rows, below = cells(table([tmp_path, tmp_path / "run_0"]))  # a folder inside another counts once
+    assert list(rows)[2:] == ["a, head"] and rows["a, head"][2] == "1"
+    (warning,) = [line for line in below if line.startswith("warning")]
+    assert "run_1/results.json is left out" in warning
+
+
+def run(*arguments):
+    done = subprocess.run([sys.executable, "-m", "labelfx.table", *arguments], capture_output=True, text=True)
+    return done.returncode, done.stdout, done.stderr
+
+
+def test_command(write, tmp_path):
+    assert run(str(tmp_path)) == (2, "", f"error: no results.json with results at or below {tmp_path}\n")
+    write("supervised", {"head": 0.5})
+    assert run(str(tmp_path), "--baseline=supervised") == (0, table([tmp_path], "supervised"), "")
+    code, _, error = run(str(tmp_path), "--baseline=supervise")
+    assert code == 2 and "did you mean 'supervised'? allowed: supervised, supervised/head" in error
+    assert error.count("\n") == 1
