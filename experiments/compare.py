@@ -8,6 +8,7 @@ in `WORKDIR/cache` (or `JAX_COMPILATION_CACHE_DIR`), so that runs that differ in
 """
 
 import importlib
+import os
 import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping
@@ -30,13 +31,13 @@ SEEDS = range(5)
 SETTINGS: dict[str, dict[str, Any]] = {
     "digits": {
         "budgets": (1, 10),
-        "pretraining": {"steps": 300},
+        "pretraining": {"steps": 200},
         "training": {"steps": 200},
     },
     "fashion_mnist": {
         "budgets": (1, 10, 100),
-        "pretraining": {"steps": 500},
-        "training": {"steps": 300},
+        "pretraining": {"steps": 600},
+        "training": {"steps": 500},
     },
 }
 
@@ -96,7 +97,7 @@ def jobs(data: Mapping[str, Any], settings: Mapping[str, Any], workdir: Path, se
             training = at_seed | settings["training"] | {"labels": labels}
             at_budget = folder / f"{k}_per_class"
             # The floors do not depend on the method: once for each seed and budget is enough.
-            floors = {"head": {}, "raw_pixels": {}, "random_encoder": {}}
+            floors: dict[str, dict] = {"head": {}, "raw_pixels": {}, "random_encoder": {}}
             yield Job(at_budget / "supervised", configuration("supervised", training | {"evals": floors}))
             for method in PRETRAINING:
                 probe = {"labels": labels, "evals": {"linear_probe": {}}}
@@ -129,7 +130,7 @@ def _clock(seconds: float) -> str:
 
 
 def _main(values: Any) -> None:
-    if jax.config.jax_compilation_cache_dir is None:
+    if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
         jax.config.update("jax_compilation_cache_dir", str(Path(values.workdir).absolute() / "cache"))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
     data = {"name": values.data} | ({"data_dir": values.data_dir} if values.data_dir else {})

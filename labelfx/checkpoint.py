@@ -51,7 +51,8 @@ class Checkpoints:
 
     def __init__(self, workdir: Path, *, keep: int):
         self.folder = workdir.absolute() / "checkpoints"
-        options = ocp.CheckpointManagerOptions(max_to_keep=keep)
+        # A killed process leaves a save half written, as large as a whole one.
+        options = ocp.CheckpointManagerOptions(max_to_keep=keep, cleanup_tmp_directories=True)
         self.manager = ocp.CheckpointManager(self.folder, options=options, item_names=("state", "table", "meta"))
         self.newest = 0  # the step of the save begun last
 
@@ -67,7 +68,8 @@ class Checkpoints:
         """For messages: the newest whole checkpoint."""
         with contextlib.suppress(Exception):
             self.manager.wait_until_finished()
-        step = max(self.manager.all_steps(read=True), default=None)
+        self.manager.reload()  # its list still holds a step whose save failed
+        step = self.manager.latest_step()
         return "no checkpoint yet" if step is None else f"last good checkpoint: step {step} in {self.folder}"
 
     def wait(self) -> None:
@@ -101,6 +103,12 @@ class Checkpoints:
         if table:
             items["table"] = ocp.args.StandardSave(table)
         self.newest = step
+        need, free = sum(leaf.nbytes for leaf in jax.tree.leaves((state, table))), shutil.disk_usage(self.folder).free
+        if need > free:  # before Orbax fills the disk with a part of it
+            raise CheckpointError(
+                f"checkpoint {step} was not written: it needs {need / 1e6:.0f} MB and its disk has {free / 1e6:.0f} MB "
+                f"left; {self.last_good()}"
+            )
         with self._writing():
             self.manager.save(step, args=ocp.args.Composite(**items))
 

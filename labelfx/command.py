@@ -80,8 +80,8 @@ def run(main: Callable[[Any], Any], *, config: bool) -> None:
             _stop(2, f"{rest[1]!r}: not a flag; flags are --NAME=VALUE")
         if FLAGS["verbosity"].using_default_value:
             FLAGS.verbosity = -1  # warnings; absl's own default, once flags are parsed, is to narrate
-            # Orbax logs the traceback of an error that it also raises, and that becomes our one line.
-            logging.getLogger("absl").addFilter(lambda record: record.exc_info is None)
+            # Orbax logs through absl, and what it logs as an error it either raises as well or copes with.
+            logging.getLogger("absl").addFilter(lambda record: False)
         return rest
 
     def guarded(_: list[str]) -> None:

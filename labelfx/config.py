@@ -99,7 +99,7 @@ def functions(where: str) -> dict[str, Callable]:
         importlib.import_module(f"{package.__name__}.{info.name}")
         for info in pkgutil.iter_modules(getattr(package, "__path__", ()))
     ]
-    found = {}
+    found: dict[str, Callable] = {}
     for module in modules:
         for name in getattr(module, "__all__", vars(module)):
             value = getattr(module, name)
@@ -314,7 +314,8 @@ def check(config: Any) -> Run:
 def phases(config: Any) -> list[dict]:
     """Each phase's fields, the top level's where the phase does not replace them."""
     config = plain(config)
-    return [{field: config[field] for field in PHASE_FIELDS} | changes for changes in config["phases"] or ({},)]
+    everywhere = {field: config[field] for field in PHASE_FIELDS}
+    return [everywhere | changes for changes in config["phases"]] or [everywhere]
 
 
 def build(part: Part, node: Mapping, **provided: Any) -> Any:

@@ -14,10 +14,10 @@ from typing import Any
 
 import jax
 import numpy as np
+
 import labelfx
-from labelfx import command, weights
+from labelfx import command, models, weights
 from labelfx import config as configs
-from labelfx import models
 from labelfx.config import ConfigError
 from labelfx.data import Dataset
 from labelfx.data.batches import View, label_view
@@ -187,7 +187,7 @@ def finish(
     }
     configs.write_text(workdir / "results.json", json.dumps(results, indent=2) + "\n")
     for name, part in found.items():
-        print(f"{name}: " + ", ".join(f"{k} {v:.4f}" if isinstance(v, float) else f"{k} {v}" for k, v in part.items()))
+        print(f"{name}: " + ", ".join(f"{k} {v:.4g}" if isinstance(v, float) else f"{k} {v}" for k, v in part.items()))
     return results
 
 

@@ -89,7 +89,7 @@ class Progress:
         per_second = (step - self.step) / max(now - self.time, 1e-9)
         self.step, self.time = step, now
         left = time.strftime("%H:%M:%S", time.gmtime((self.total - step) / max(per_second, 1e-9)))
-        losses = "  ".join(f"{k} {v:.4g}" for k, v in scalars.items())
+        losses = "  ".join(f"{name} {value:.4g}" for name, value in scalars.items() if "loss" in name)
         line = f"{self.name}  step {step}/{self.total}  {per_second * images:,.0f} images/s  {losses}  ETA {left}"
         terminal = sys.stderr.isatty()
         print(

@@ -115,7 +115,7 @@ def _entries(results: Any) -> list[tuple[tuple[str, str], str, int, Draw, float,
       KeyError, TypeError, AttributeError, ValueError: it is not what a run writes.
     """
     seeds, labels, commit = results["seeds"], results["labels"], results["commit"] or "-"
-    draw = Draw(*(int(seeds[field]) for field in Draw._fields[:3]), str(labels["hash"]))
+    draw = Draw(int(seeds["seed"]), int(seeds["label_seed"]), int(seeds["data_seed"]), str(labels["hash"]))
     head, plus, changes = commit.partition("+")
     commit = head[:7] + plus + changes
     entries = []

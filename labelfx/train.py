@@ -1,4 +1,4 @@
-"""The training loop, and its command: `python -m labelfx.train --config=hard_negative --workdir=DIR [--config.a.b=v]`."""
+"""The one training loop. Command: `python -m labelfx.train --config=hard_negative --workdir=DIR [--config.a.b=v]`."""
 
 import collections
 import contextlib
@@ -20,7 +20,7 @@ from ml_collections import ConfigDict
 
 from labelfx import command, evaluate, metrics, weights
 from labelfx import config as configs
-from labelfx.checkpoint import Checkpoints, Restored
+from labelfx.checkpoint import Checkpoints
 from labelfx.config import ConfigError
 from labelfx.data import Dataset
 from labelfx.data.batches import View, batch_at, batches
@@ -100,7 +100,8 @@ class Loop:
     root: jax.Array  # the key of config.seed; the step's key is fold_in(fold_in_name(root, "step"), step)
     checkpoints: Checkpoints
     terminated: threading.Event
-    phase: Phase | None = None
+    writer: metrics.Writer = dataclasses.field(init=False)
+    phase: Phase = dataclasses.field(init=False)
     state: Any = None
     table: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
     done: int = 0  # finished steps
@@ -192,13 +193,14 @@ class Loop:
 
     def refresh(self, state: Any) -> dict[str, np.ndarray]:
         """The table that batches are made with from here on."""
-        method, miner, table = self.phase.method, self.phase.miner, {}
+        method, miner = self.phase.method, self.phase.miner
+        table: dict[str, np.ndarray] = {}
         if method.refresh:
             rng = jax.random.fold_in(fold_in_name(self.root, "refresh"), self.done)
             table |= method.refresh(state, self.view.split, rng)
         if miner.refresh:
-            rng = np.random.default_rng([self.config.seed, self.done])
-            table |= miner.refresh(method.variables(state), self.view.split, rng)
+            generator = np.random.default_rng([self.config.seed, self.done])
+            table |= miner.refresh(method.variables(state), self.view.split, generator)
         return table
 
     def run(self) -> None:

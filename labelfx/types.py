@@ -4,6 +4,7 @@ A builder's keyword-only parameters are the schema of its part of the configurat
 twice: by people in the signature, and by `labelfx.config` when it checks a run before any data is touched.
 """
 
+import functools
 import math
 from collections.abc import Callable
 from typing import Annotated, Any, NamedTuple
@@ -17,7 +18,7 @@ class Limit(NamedTuple):
 
 
 class Part(NamedTuple):
-    """A nested part of the configuration: a dict whose `name` picks a function from package or module `labelfx.<where>`.
+    """A nested part of the configuration: a dict whose `name` picks a function of package or module `labelfx.<where>`.
 
     `positional` names the leading parameters that the caller gives later; the value is then that function with its
     keywords bound. Without it the function is a builder and the value is what it returns.
@@ -40,8 +41,8 @@ Probability = Annotated[float, Limit("a number in [0, 1]", lambda v: 0 <= v <= 1
 PositiveInt = Annotated[int, Limit("an integer from 1 to 2^31 - 1", lambda v: 0 < v < 2**31)]
 NonNegativeInt = Annotated[int, Limit("an integer from 0 to 2^31 - 1", lambda v: 0 <= v < 2**31)]
 
-Objective = Annotated[Callable[..., Any], Part("objectives", ("z_a", "z_b"))]
-"""A two-view objective `(z_a, z_b) -> scalar`."""
+Objective = Annotated[functools.partial, Part("objectives", ("z_a", "z_b"))]
+"""A two-view objective `(z_a, z_b) -> scalar`, its keywords bound."""
 Augment = Annotated[Callable[..., Any], Part("data.augment")]
 """An augmentation `(rng, images) -> images`, float32 [B, H, W, C] in [0, 1]."""
 

@@ -1,4 +1,4 @@
-"""Model variables as safetensors: no pickle, readable without labelfx. Names are paths: `params/backbone/conv/kernel`."""
+"""Model variables as safetensors: no pickle, readable without labelfx. Names are paths, `params/backbone/...`."""
 
 from pathlib import Path
 from typing import Any

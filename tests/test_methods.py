@@ -81,7 +81,9 @@ def test_moco_order_of_a_step():
 def test_moco_queue_must_hold_whole_batches(tmp_path):
     config = tiny("moco")
     config["method"]["queue_size"] = 40
-    with pytest.raises(ConfigError, match="config.method: queue_size = 40: must be a multiple of batch.unlabelled = 16"):
+    with pytest.raises(
+        ConfigError, match="config.method: queue_size = 40: must be a multiple of batch.unlabelled = 16"
+    ):
         labelfx.train(config, tmp_path)
 
 
@@ -96,7 +98,10 @@ def test_curriculum_keeps_the_confident(percentile, kept):
         affine("w", 1), optax.sgd(0.1), 2, augment=identity, label_smoothing=0.0, percentile=percentile
     )
     state = method.init(jax.random.key(0), {"unlabelled": {"image": images}})
-    params = {"backbone": {"w": jnp.ones((1, 1))}, "head": {"Dense_0": {"kernel": kernel, "bias": jnp.asarray([-0.5, 0.5])}}}
+    params = {
+        "backbone": {"w": jnp.ones((1, 1))},
+        "head": {"Dense_0": {"kernel": kernel, "bias": jnp.asarray([-0.5, 0.5])}},
+    }
     assert jax.tree.structure(params) == jax.tree.structure(state.params)
     table = method.refresh(state._replace(params=params), Split(images, labels), jax.random.key(0))
     score = images[:, 0, 0, 0] / 255 - 0.5  # of class 0; its distance from 0 is the confidence
@@ -161,7 +166,9 @@ def test_one_run_may_pretrain_and_then_fine_tune(tmp_path, monkeypatch):
     jax.tree.map(np.testing.assert_array_equal, first, both)
     after = weights.load(tmp_path / "both" / "weights" / "1.safetensors")
     assert set(after["params"]) == {"backbone", "head"}
-    moved = jax.tree.map(lambda a, b: float(np.abs(a - b).max()), after["params"]["backbone"], both["params"]["backbone"])
+    moved = jax.tree.map(
+        lambda a, b: float(np.abs(a - b).max()), after["params"]["backbone"], both["params"]["backbone"]
+    )
     assert max(jax.tree.leaves(moved)) < 0.1
 
 

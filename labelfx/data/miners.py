@@ -9,7 +9,6 @@ from labelfx.evals import features
 from labelfx.models import Model, backbone
 from labelfx.types import Limit
 
-
 ClusterCount = Annotated[int, Limit("an integer >= 2", lambda v: 2 <= v < 2**31)]
 
 

@@ -173,7 +173,8 @@ def folder(path: str, *, image_size: PositiveInt, channels: Literal[1, 3]) -> Da
 
     Raises:
       ValueError: at once for a file without an image's suffix, an image outside a class folder, fewer than 2 classes, a
-        class without a training image or, in the former layout, a test image; on access for a file that is not an 8-bit image.
+        class without a training image or, in the former layout, a test image; on access for a file that is not an
+        8-bit image.
     """
     root = Path(path)
     if not root.is_dir():

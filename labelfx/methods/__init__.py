@@ -27,7 +27,7 @@ class Method(NamedTuple):
 
     A batch is a dict: `batch["labelled"]` and `batch["unlabelled"]`, where their size is not 0, hold `image` (uint8
     [B, H, W, C]), `index` (int32 [B], the row in the source), `label` (int32 [B], labelled stream only) and the columns
-    of the table. `batch["audit"]` has the same streams with the true `label` (-1 where nobody knows it): for metrics only.
+    of the table. `batch["audit"]` has the same streams with the true `label`, -1 where unknown: for metrics only.
     """
 
     init: Callable[..., Any]

@@ -52,7 +52,7 @@ def contrastive(
 
 
 def same_class(label: jax.Array) -> jax.Array:
-    """Share of pairs of different rows of one class among those whose classes are known. label: int32 [B], -1 unknown."""
+    """Share of pairs of one class among those of different rows with known classes. label: int32 [B], -1 unknown."""
     known = (label[:, None] >= 0) & (label[None, :] >= 0) & ~jnp.eye(label.size, dtype=bool)
     same = jnp.sum(known & (label[:, None] == label[None, :]), dtype=jnp.float32)
     return same / jnp.maximum(jnp.sum(known, dtype=jnp.float32), 1.0)

@@ -1,6 +1,5 @@
 """Supervised training on the labelled images alone: the baseline of everything else."""
 
-from typing import Annotated
 
 import jax
 import jax.numpy as jnp
