@@ -68,7 +68,6 @@ class Checkpoints:
         """For messages: the newest whole checkpoint."""
         with contextlib.suppress(Exception):
             self.manager.wait_until_finished()
-        self.manager.reload()  # its list still holds a step whose save failed
         step = self.manager.latest_step()
         return "no checkpoint yet" if step is None else f"last good checkpoint: step {step} in {self.folder}"
 

@@ -1,5 +1,6 @@
 """Where numbers go: `metrics.jsonl` always, TensorBoard events, one progress line. And the guard against NaN."""
 
+import datetime
 import json
 import math
 import sys
@@ -79,20 +80,24 @@ class Writer:
 class Progress:
     """One line a log: step, images a second, the losses, the time to go. Overwritten in place on a terminal."""
 
-    def __init__(self, name: str, start: int, total: int):
-        self.name, self.total = name, total
-        self.step, self.time = start, time.perf_counter()
+    def __init__(self, name: str, start: int, total: int, images: int):
+        """`images` is the number a step takes, `total` the run's last step."""
+        self.name, self.total, self.images = name, total, images
+        self.begin = self.last = (start, time.perf_counter())
+        self.mean = 0.0  # images a second since the beginning
 
-    def show(self, step: int, images: int, scalars: dict[str, float]) -> float:
-        """Prints the line; returns images a second since the line before. `images` is the number a step takes."""
-        now = time.perf_counter()
-        per_second = (step - self.step) / max(now - self.time, 1e-9)
-        self.step, self.time = step, now
-        left = time.strftime("%H:%M:%S", time.gmtime((self.total - step) / max(per_second, 1e-9)))
-        losses = "  ".join(f"{name} {value:.4g}" for name, value in scalars.items() if "loss" in name)
-        line = f"{self.name}  step {step}/{self.total}  {per_second * images:,.0f} images/s  {losses}  ETA {left}"
-        terminal = sys.stderr.isatty()
-        print(
-            ("\r\x1b[K" if terminal else "") + line, end="" if terminal and step < self.total else "\n", file=sys.stderr
+    def images_per_second(self, step: int) -> float:
+        """Between the last call and this one."""
+        now = (step, time.perf_counter())
+        recent, self.mean = (
+            self.images * (now[0] - before[0]) / max(now[1] - before[1], 1e-9) for before in (self.last, self.begin)
         )
-        return per_second * images
+        self.last = now
+        return recent
+
+    def show(self, step: int, speed: float, scalars: dict[str, float]) -> None:
+        left = datetime.timedelta(seconds=round((self.total - step) * self.images / speed)) if speed else "?"
+        losses = "  ".join(f"{name} {value:.4g}" for name, value in scalars.items() if "loss" in name)
+        line = f"{self.name}  step {step}/{self.total}  {speed:,.0f} images/s  {losses}  ETA {left}"
+        terminal, last = sys.stderr.isatty(), step == self.total
+        print("\r\x1b[K" * terminal + line, end="" if terminal and not last else "\n", file=sys.stderr, flush=True)

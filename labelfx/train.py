@@ -108,6 +108,7 @@ class Loop:
     seconds: float = 0.0  # spent in the loop, over all resumes
     compilations: int = 0  # signatures that a phase's step was compiled for; 1 unless something is wrong
     bad: Any = None  # metric -> the first step at which it was not finite
+    progress: metrics.Progress | None = None
     late: Any = None  # the metrics of the last log, fetched at the next one so that logging never waits
 
     def build(self, index: int) -> Phase:
@@ -205,19 +206,18 @@ class Loop:
 
     def run(self) -> None:
         """Runs the phase from where it stands to its last step, saves, and exports its variables."""
-        phase, key = self.phase, fold_in_name(self.root, "step")
-        everywhere, split = on_every_device(self.mesh), split_over_data(self.mesh)
+        phase, everywhere, split = self.phase, on_every_device(self.mesh), split_over_data(self.mesh)
+        key = jax.device_put(fold_in_name(self.root, "step"), everywhere)
 
         @functools.partial(jax.jit, donate_argnums=0, out_shardings=everywhere)
-        def step(state, bad, batch, number):
+        def step(state, bad, batch, key, number):
             state, values = phase.method.step(state, batch, jax.random.fold_in(key, number))
             return state, metrics.first_bad(values, bad, number), values
 
         with self.blame(phase):
             values = jax.eval_shape(phase.method.step, self.state, self.example(phase, self.table), key)[1]
         self.bad = jax.device_put({name: np.int32(metrics.NEVER) for name in values}, everywhere)
-        self.progress = metrics.Progress(self.config.name, self.done, phase.stop)
-        self.clock = time.perf_counter()
+        self.clock, first = time.perf_counter(), self.done
         in_flight: collections.deque = collections.deque()
         every = phase.config["refresh_every"] or phase.config["steps"]
         while self.done < phase.stop:
@@ -227,9 +227,13 @@ class Loop:
             until = min(self.done + every - into, phase.stop)
             for number, batch in batches(self.done, until, workers=self.config.workers, **self.how(phase, self.table)):
                 self.state, self.bad, values = step(
-                    self.state, self.bad, jax.device_put(batch, split), np.int32(number)
+                    self.state, self.bad, jax.device_put(batch, split), key, np.int32(number)
                 )
                 self.done = number + 1
+                if number == first:  # the step is compiled: speed counts from here
+                    jax.block_until_ready(values)
+                    total = sum(phase["steps"] for phase in configs.phases(self.config))
+                    self.progress = metrics.Progress(self.config.name, self.done, total, phase.batch_size)
                 in_flight.append(values)
                 if len(in_flight) > IN_FLIGHT:
                     jax.block_until_ready(in_flight.popleft())
@@ -251,16 +255,16 @@ class Loop:
     def log(self, values: dict[str, jax.Array]) -> None:
         """Writes the metrics handed in before and keeps these for the next time."""
         self.flush()
-        self.late = (self.done, values, self.bad)
+        self.late = (self.done, self.progress.images_per_second(self.done), values, self.bad)
 
     def flush(self) -> None:
         if self.late is None:
             return
-        (step, *arrays), self.late = self.late, None
+        (step, speed, *arrays), self.late = self.late, None
         values, bad = jax.device_get(arrays)
         self.stop_if_bad(bad)
         scalars = {name: float(value) for name, value in values.items()}
-        speed = self.progress.show(step, self.phase.batch_size, scalars)
+        self.progress.show(step, speed, scalars)
         self.writer.write(step, {**scalars, "images_per_second": speed})
 
     def stop_if_bad(self, bad: dict[str, np.ndarray]) -> None:
@@ -291,11 +295,10 @@ class Loop:
 
     def summary(self) -> dict[str, Any]:
         """What `results.json` says of the training."""
-        images = sum(phase["steps"] * sum(phase["batch"].values()) for phase in configs.phases(self.config))
         return {
             "steps": self.done,
             "seconds": self.seconds,
-            "images_per_second": images / self.seconds,
+            "images_per_second": self.progress.mean if self.progress else None,
             "compilations": self.compilations,
         }
 

@@ -104,7 +104,11 @@ def test_state_keeps_its_types_and_jit_changes_nothing(run, tmp_path, monkeypatc
     # Without jit every operation is compiled by itself: the smallest network there is.
     config = run[0] | {"model": {"name": "mlp", "hidden": (4,), "dtype": "float32"}}
     config["method"] = config["method"] | {"augment": {"name": "identity"}}
-    config["phases"] = ()
+    if "projector" in config["method"]:
+        config["method"]["projector"] |= {"hidden": (), "batch_norm": False}
+    schedule = {"name": "constant", "warmup_steps": 0}
+    plain = {"momentum": 0.0, "weight_decay": 0.0, "schedule": schedule, "clip_norm": None, "accumulate": 1}
+    config |= {"phases": (), "optimizer": {"name": "sgd", "learning_rate": 0.1, **plain}}
     if config.get("backbone"):
         config["backbone"] = str(tmp_path / "pretrained")
         labelfx.train(tiny("supervised", model=config["model"]), tmp_path / "pretrained")

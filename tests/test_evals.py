@@ -112,7 +112,7 @@ def test_regularisation_is_fixed_below_five_labels_in_any_class():
         few = np.where((labels == 3) & (np.cumsum(labels == 3) > kept), 4, labels)
         result = probe(x, test, few, test_labels)
         assert result["chosen_by"] == chosen_by
-        assert kept == 5 or result["regularisation"] == 1e-3
+        assert kept == 5 or result["regularisation"] == 1e-2
 
 
 def test_linear_probe_ignores_shift_scale_and_rotation_of_features():
@@ -256,7 +256,7 @@ def random_projection(traces):
     """A backbone whose training mode is of no use, and which records the shapes that it is traced with."""
 
     def init(rng, x):
-        assert x.dtype == np.float32 and x.max() <= 1
+        assert x.dtype == np.float32
         return {"params": jax.random.normal(rng, (x[0].size, 64)) / 4}
 
     def apply(variables, x, *, train, rng=None):

@@ -119,7 +119,7 @@ def test_two_kills_and_a_sigterm_change_nothing(tmp_path):
     """One kill finds a save half written. SIGTERM saves first, says so in one line, and exits with 143."""
     draws = random.Random(0)
     command = Command(
-        tmp_path, model={"name": "mlp", "hidden": (1024, 1024), "dtype": "float32"}, steps=120, save_every=20,
+        tmp_path, model={"name": "mlp", "hidden": (512, 512), "dtype": "float32"}, steps=120, save_every=20,
         log_every=5, batch={"labelled": 16, "unlabelled": 0},
     )  # fmt: skip
     reference, workdir = tmp_path / "reference", tmp_path / "run"
@@ -151,7 +151,8 @@ def test_two_kills_and_a_sigterm_change_nothing(tmp_path):
 
 # Runs `python -m` of each list of words in a child that need not import everything again; prints (code, stderr) lines.
 FORKS = """
-import json, os, runpy, sys, tempfile, labelfx.train
+import json, os, runpy, sys, tempfile, labelfx.list, labelfx.train
+labelfx.list.table()  # imports the rest
 for module, *words in json.loads(sys.argv[1]):
     with tempfile.TemporaryFile() as errors:
         if not (child := os.fork()):
@@ -413,14 +414,23 @@ def test_a_failing_save_does_not_hide_what_ended_the_run(tmp_path, monkeypatch):
     monkeypatch.setattr(ocp.CheckpointManager, "_finalize", finalize)
     poison(monkeypatch, after=3)
     with pytest.raises(NonFinite, match="^loss is NaN or infinite at step 4; "):
-        labelfx.train(small(), tmp_path)
+        labelfx.train(small(), tmp_path / "nan")
+    real = train.Checkpoints.save
+
+    def save(self, *what):
+        real(self, *what)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(train.Checkpoints, "save", save)
+    with pytest.raises(KeyboardInterrupt):
+        labelfx.train(small(), tmp_path / "interrupted")
 
 
 def test_saved_arrays_are_those_of_their_step(tmp_path):
     """Steps donate their buffers while a save of them is being written; every checkpoint must still be its own."""
-    wide = {"name": "mlp", "hidden": (512, 512), "dtype": "float32"}
-    labelfx.train(small(model=wide, steps=10, save_every=1, log_every=10, keep=10), tmp_path)
-    for step in range(1, 11):
+    wide = {"name": "mlp", "hidden": (256, 256), "dtype": "float32"}
+    labelfx.train(small(model=wide, steps=8, save_every=1, log_every=8, keep=8), tmp_path)
+    for step in range(1, 9):
         folder = tmp_path / "checkpoints" / str(step)
         state = ocp.StandardCheckpointer().restore(folder / "state")
         assert {int(leaf) for leaf in jax.tree.leaves(state) if leaf.dtype == np.int32} == {step}

@@ -1,7 +1,7 @@
 """Batches: a pure function of (seed, step, table), the same on any number of processes and devices."""
 
 import functools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -68,7 +68,7 @@ def batches(start: int, stop: int, *, workers: int, **how: Any) -> Iterator[tupl
     Images in memory are gathered as arrays. Images that must be read and decoded come through Grain, `workers`
     processes or, with 0, threads preparing whole batches ahead.
     """
-    make = functools.partial(batch_at, **how)
+    make: Callable[[int], dict[str, Any]] = functools.partial(batch_at, **how)
     if isinstance(how["view"].split.images, np.ndarray):
         yield from ((step, make(step)) for step in range(start, stop))
         return

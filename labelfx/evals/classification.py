@@ -14,7 +14,8 @@ import optax
 from labelfx.types import Positive, PositiveInt
 
 GRID = (1e-1, 1e-2, 1e-3, 1e-4, 1e-5, 1e-6)  # strong to weak: each fit starts from the one before
-FIXED = 1e-2  # the best of GRID at 1, 2 and 4 labels a class over 8 draws of MNIST training images, pixels and random features
+# The best of GRID at 1, 2 and 4 labels a class over 8 draws of MNIST's training images, pixels and random features.
+FIXED = 1e-2
 FOLDS = 5
 TOLERANCE, MOST_STEPS = 3e-5, 1000  # of L-BFGS: the largest slope at which it has converged, and where it gives up
 HIGHEST = jax.lax.Precision.HIGHEST  # accelerators round the factors of a float32 product to fewer bits by default
@@ -53,7 +54,8 @@ def linear_probe(
     left, singular, axes = np.linalg.svd(x, full_matrices=False)
     rotated, second_moment = left * singular, singular**2 / len(x)
     train_on = np.ones((1, len(x)), np.float32)
-    grid, chosen_by = (FIXED,), f"fixed (fewer than {FOLDS} labels a class)"
+    grid: tuple[float, ...] = (FIXED,)
+    chosen_by = f"fixed (fewer than {FOLDS} labels a class)"
     if np.bincount(labelled_labels, minlength=num_classes).min() >= FOLDS:
         train_on = np.concatenate([train_on, _folds(labelled_labels)])
         grid, chosen_by = GRID, f"{FOLDS}-fold cross-validation in the label view"
@@ -128,9 +130,9 @@ def _fit(weights, bias, x, labels, train_on, second_moment, regularisation):
 
 
 def knn_predict(
-    train_features: jax.Array,
-    train_labels: jax.Array,
-    test_features: jax.Array,
+    train_features: jax.Array | np.ndarray,
+    train_labels: jax.Array | np.ndarray,
+    test_features: jax.Array | np.ndarray,
     *,
     k: PositiveInt,
     temperature: Positive,
@@ -147,7 +149,7 @@ def knn_predict(
       k, temperature: the field's usual values are k = 200 and T = 0.07 or 0.1.
 
     Returns:
-      float32 [Q, num_classes]. Below T = 1/70, where e^(1/T) nears the end of float32, each query's scores are divided
+      [Q, num_classes], float32, or float64 for float64 features. Below T = 1/70, where e^(1/T) nears the end of float32, each query's scores are divided
       by its nearest neighbour's weight, which leaves their order as it is.
 
     Raises:
@@ -164,12 +166,14 @@ def knn_predict(
 
 @functools.partial(jax.jit, static_argnames=("k", "temperature", "num_classes"))
 def _votes(train_features, train_labels, test_features, *, k, temperature, num_classes):
+    dtype = jnp.promote_types(jnp.promote_types(train_features.dtype, test_features.dtype), jnp.float32)
+
     def normalise(x):
-        x = x.astype(jnp.float32)
+        x = x.astype(dtype)
         return x / jnp.maximum(jnp.linalg.norm(x, axis=-1, keepdims=True), 1e-12)
 
     train = normalise(train_features)
-    classes = jax.nn.one_hot(train_labels, num_classes)
+    classes = jax.nn.one_hot(train_labels, num_classes, dtype=dtype)
 
     def votes(query):
         cosine, nearest = jax.lax.top_k(jnp.matmul(train, query, precision=HIGHEST), k)

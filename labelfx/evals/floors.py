@@ -31,7 +31,7 @@ def random_encoder(
 
     BatchNorm's running statistics are initial too, mean 0 and variance 1: it normalises nothing.
     """
-    variables = model.init(jax.random.key(seed), to_float(labelled_images[np.arange(1)]))
+    variables = jax.jit(model.init)(jax.random.key(seed), to_float(labelled_images[np.arange(1)]))
     labelled, test = (features(model, variables, images) for images in (labelled_images, test_images))
     return linear_probe(labelled, labelled_labels, test, test_labels, num_classes)
 
