@@ -31,25 +31,25 @@ def _located(argv: list[str]) -> list[str]:
     return found
 
 
-class _Recipe(flags.ArgumentParser):
+class _Recipe(flags.ArgumentParser[ConfigDict]):
     """A config file, with the knobs that it leaves at their defaults, so that the command line can override them."""
 
     def __init__(self, config_file: flags.ArgumentParser):
         self.config_file = config_file
 
     def parse(self, path: str) -> ConfigDict:
-        config = self.config_file.parse(path)
+        config: Any = self.config_file.parse(path)
         with config.unlocked():
             for field in dataclasses.fields(Run):
                 if field.default is not dataclasses.MISSING and field.name not in config:
                     config[field.name] = field.default
         for word in sys.argv:
             override = re.match(r"--?(?:no)?(config\.[^=]+)", word)
-            node = config
-            for key in override[1].split(".")[1:] if override else ():
+            node, path = config, override[1] if override else "config"
+            for key in path.split(".")[1:]:
                 keys = list(node) if isinstance(node, ConfigDict) else []
                 if key not in keys:
-                    raise flags.Error(f"--{override[1]}: the config file has no {key!r} there; {nearest(key, keys)}")
+                    raise flags.Error(f"--{path}: the config file has no {key!r} there; {nearest(key, keys)}")
                 node = node[key]
         return config
 
@@ -79,7 +79,7 @@ def run(main: Callable[[Any], Any], *, config: bool) -> None:
         if rest[1:]:
             _stop(2, f"{rest[1]!r}: not a flag; flags are --NAME=VALUE")
         if FLAGS["verbosity"].using_default_value:
-            FLAGS.verbosity = -1  # warnings; absl's own default, once flags are parsed, is to narrate
+            FLAGS["verbosity"].value = -1  # warnings; absl's own default, once flags are parsed, is to narrate
             # Orbax logs through absl, and what it logs as an error it either raises as well or copes with.
             logging.getLogger("absl").addFilter(lambda record: False)
         return rest

@@ -18,7 +18,7 @@ import numpy as np
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from labelfx import command, evaluate, metrics, weights
+from labelfx import command, metrics, results, run, weights
 from labelfx import config as configs
 from labelfx.checkpoint import Checkpoints
 from labelfx.config import ConfigError
@@ -50,14 +50,14 @@ def train(config: ConfigDict | Mapping[str, Any], workdir: str | Path) -> dict[s
     mesh = make_mesh(checked.devices)
     _check_divisible(checked, mesh.size)
     configs.freeze(checked, folder)
-    dataset, view = evaluate.load_data(checked, folder)
+    dataset, view = run.load_data(checked, folder)
     with contextlib.ExitStack() as stack:
         loop = Loop(
             config=checked,
             workdir=folder,
             dataset=dataset,
             view=view,
-            model=evaluate.build_model(checked),
+            model=run.build_model(checked),
             mesh=mesh,
             root=jax.random.key(checked.seed),
             checkpoints=stack.enter_context(Checkpoints(folder, keep=checked.keep)),
@@ -68,7 +68,7 @@ def train(config: ConfigDict | Mapping[str, Any], workdir: str | Path) -> dict[s
         for index in range(loop.phase.index, len(configs.phases(checked))):
             loop.enter(index)
             loop.run()
-    return evaluate.finish(checked, folder, dataset, view, loop.variables(), loop.summary())
+    return results.finish(checked, folder, dataset, view, loop.variables(), loop.summary())
 
 
 @dataclasses.dataclass(frozen=True)
@@ -108,7 +108,7 @@ class Loop:
     seconds: float = 0.0  # spent in the loop, over all resumes
     compilations: int = 0  # signatures that a phase's step was compiled for; 1 unless something is wrong
     bad: Any = None  # metric -> the first step at which it was not finite
-    progress: metrics.Progress | None = None
+    progress: metrics.Progress = dataclasses.field(init=False)
     late: Any = None  # the metrics of the last log, fetched at the next one so that logging never waits
 
     def build(self, index: int) -> Phase:
@@ -132,9 +132,9 @@ class Loop:
             "num_examples": len(self.view.truth),
         }
         if config["backbone"] == "previous":
-            provided["backbone"] = backbone(evaluate.load_variables(self.workdir, index - 1))
+            provided["backbone"] = backbone(run.load_variables(self.workdir, index - 1))
         elif config["backbone"]:
-            provided["backbone"] = backbone(evaluate.load_variables(Path(config["backbone"])))
+            provided["backbone"] = backbone(run.load_variables(Path(config["backbone"])))
         method = configs.build(configs.METHODS, config["method"], **provided)
         miner = configs.build(configs.MINERS, config["batches"], **provided)
         phase = Phase(index, config, method, miner, start, start + config["steps"])
@@ -189,6 +189,10 @@ class Loop:
         init = jax.jit(self.phase.method.init, out_shardings=on_every_device(self.mesh))
         fresh = init(rng, jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), self.example(self.phase, {})))
         follows = self.state is not None and before.config["method"]["name"] == self.phase.config["method"]["name"]
+        last = index == len(configs.phases(self.config)) - 1
+        if last and "head" in self.config.evals and not results.has_classifier(self.phase.method.variables(fresh)):
+            name = self.phase.config["method"]["name"]
+            raise ConfigError(f"config.evals.head: {name} trains no classifier; take linear_probe instead")
         self.table = self.refresh(self.state if follows else fresh)
         self.state = fresh
 
@@ -249,7 +253,7 @@ class Loop:
                     self.checkpoints.wait()
                     print(f"SIGTERM: step {self.done} is saved; the same command resumes", file=sys.stderr)
                     raise Preempted(143)
-        self.compilations = max(self.compilations, step._cache_size())
+        self.compilations = max(self.compilations, step._cache_size())  # type: ignore[attr-defined]
         weights.save(self.workdir / "weights" / f"{phase.index}.safetensors", self.variables())
 
     def log(self, values: dict[str, jax.Array]) -> None:
@@ -298,7 +302,9 @@ class Loop:
         return {
             "steps": self.done,
             "seconds": self.seconds,
-            "images_per_second": self.progress.mean if self.progress else None,
+            "images_per_second": self.progress.mean
+            if hasattr(self, "progress")
+            else None,  # None: nothing was left to do
             "compilations": self.compilations,
         }
 
@@ -306,7 +312,7 @@ class Loop:
         """Writes the evals of this moment to the metrics; their time is not the loop's."""
         self.stop_if_not_finite()
         begin = time.perf_counter()
-        found = evaluate.run_evals(self.config, self.dataset, self.view, self.model, self.variables())
+        found = results.run_evals(self.config, self.dataset, self.view, self.model, self.variables())
         scalars = {f"{name}/{key}": v for name, part in found.items() for key, v in part.items() if type(v) is float}
         self.writer.write(self.done, scalars)
         self.clock += time.perf_counter() - begin

@@ -8,7 +8,8 @@ import pytest
 from recipes import METHODS, recipe_of, tiny
 
 import labelfx
-from labelfx import evaluate, weights
+from labelfx import run as runs
+from labelfx import weights
 from labelfx.data.batches import batch_at
 from labelfx.data.batches import label_view as real_label_view
 from labelfx.train import Loop
@@ -71,7 +72,7 @@ def test_rerun_with_permuted_audit_is_bitwise_the_same(run, tmp_path, monkeypatc
         view = real_label_view(split, rows)
         return view._replace(truth=np.random.default_rng(0).permutation(view.truth))
 
-    monkeypatch.setattr(evaluate, "label_view", permuted)
+    monkeypatch.setattr(runs, "label_view", permuted)
     labelfx.train(config, tmp_path)
     assert_same(folder, tmp_path)
     lines = [[line for line in metrics(path) if "loss" in line] for path in (folder, tmp_path)]

@@ -18,7 +18,7 @@ import pytest
 from recipes import RECIPES, tiny
 
 import labelfx
-from labelfx import checkpoint, evaluate, metrics, train, weights
+from labelfx import checkpoint, metrics, run, train, weights
 from labelfx import config as configs
 from labelfx import list as listing
 from labelfx.checkpoint import CheckpointError
@@ -489,7 +489,7 @@ def test_labels_that_changed_are_refused(tmp_path):
     np.savez(data, **arrays)
     config = configs.check(small(data={"name": f"npz:{data}"}))
     folder.mkdir()
-    evaluate.load_data(config, folder)
+    run.load_data(config, folder)
     path, whole = folder / "labels.json", (folder / "labels.json").read_text()
     kept = json.loads(whole)
     changed = "its rows do not have the labels they had; the data set has changed since"
@@ -502,13 +502,13 @@ def test_labels_that_changed_are_refused(tmp_path):
     }.items():
         path.write_text(content)
         with pytest.raises(ConfigError) as error:
-            evaluate.load_data(config, folder)
+            run.load_data(config, folder)
         assert str(error.value).startswith(f"{path}: {message}") and "\n" not in str(error.value)
     path.write_text(whole)
     arrays["train_labels"] = (arrays["train_labels"] + 1) % 4
     np.savez(data, **arrays)
     with pytest.raises(ConfigError, match=changed):
-        evaluate.load_data(config, folder)
+        run.load_data(config, folder)
 
 
 def test_evaluate_finds_the_same_numbers(finished, workdir):

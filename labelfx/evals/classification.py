@@ -149,8 +149,8 @@ def knn_predict(
       k, temperature: the field's usual values are k = 200 and T = 0.07 or 0.1.
 
     Returns:
-      [Q, num_classes], float32, or float64 for float64 features. Below T = 1/70, where e^(1/T) nears the end of float32, each query's scores are divided
-      by its nearest neighbour's weight, which leaves their order as it is.
+      [Q, num_classes], float32, or float64 for float64 features. Below T = 1/70, where e^(1/T) nears the end of
+      float32, each query's scores are divided by its nearest neighbour's weight, which leaves their order as it is.
 
     Raises:
       ValueError: k > N, or a label outside 0..num_classes - 1 (not checked under a caller's jit).

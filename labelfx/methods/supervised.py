@@ -1,6 +1,5 @@
 """Supervised training on the labelled images alone: the baseline of everything else."""
 
-
 import jax
 import jax.numpy as jnp
 import optax

@@ -1,0 +1,129 @@
+"""What a run is worth: its evals, and `results.json`."""
+
+import datetime
+import functools
+import importlib.metadata
+import json
+import platform
+import subprocess
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+import labelfx
+from labelfx import config as configs
+from labelfx import models
+from labelfx.data import Dataset
+from labelfx.data.batches import View
+from labelfx.data.labels import labels_hash
+from labelfx.evals import features
+from labelfx.models import Model
+from labelfx.models.heads import linear
+from labelfx.run import build_model
+
+
+class _Inputs:
+    """What evals may ask for by name, each made when first asked for."""
+
+    def __init__(self, config: configs.Run, dataset: Dataset, view: View, model: Model, variables: dict[str, Any]):
+        self.model, self.seed, self.num_classes = model, config.seed, len(dataset.class_names)
+        self.train_images, self.test_images = dataset.train.images, dataset.test.images
+        self.test_labels, self.rows = dataset.test.labels, view.rows
+        self.labelled_labels = view.split.labels[view.rows]
+        self.variables = variables
+
+    def _features(self, images: Any) -> np.ndarray:
+        return features(self.model, models.backbone(self.variables), images)
+
+    @functools.cached_property
+    def features(self) -> np.ndarray:
+        return self._features(self.train_images)
+
+    @functools.cached_property
+    def test_features(self) -> np.ndarray:
+        return self._features(self.test_images)
+
+    @functools.cached_property
+    def labelled_images(self) -> np.ndarray:
+        return self.train_images[self.rows]
+
+    @functools.cached_property
+    def labelled_features(self) -> np.ndarray:
+        return self._features(self.labelled_images)
+
+    @functools.cached_property
+    def test_logits(self) -> np.ndarray:
+        head = {"params": self.variables["params"]["head"]}
+        return np.asarray(linear(features=self.num_classes).apply(head, self.test_features, train=False)[0])
+
+
+def has_classifier(variables: dict[str, Any]) -> bool:
+    """Whether the method trains a linear head on the features."""
+    return "head" in variables["params"]
+
+
+def run_evals(
+    config: configs.Run, dataset: Dataset, view: View, model: Model, variables: dict[str, Any]
+) -> dict[str, dict[str, Any]]:
+    """Eval name -> its results, for the evals of the configuration; those of a classifier only where there is one."""
+    inputs = _Inputs(config, dataset, view, model, variables)
+    found = {}
+    for name, keywords in config.evals.items():
+        function = configs.function(configs.EVALS, name)
+        positional = configs.parameters(function)[0]
+        if "test_logits" in positional and not has_classifier(variables):
+            continue
+        result = function(*(getattr(inputs, p) for p in positional), **keywords)
+        found[name] = result if isinstance(result, dict) else {"value": float(result)}
+    return found
+
+
+def finish(
+    config: configs.Run,
+    workdir: Path,
+    dataset: Dataset,
+    view: View,
+    variables: dict[str, Any],
+    training: Mapping[str, Any],
+) -> dict[str, Any]:
+    """Runs the evals and writes `workdir/results.json`. `training` is what the loop knows of itself."""
+    found = run_evals(config, dataset, view, build_model(config), variables)
+    device = jax.devices()[0]
+    results = {
+        "name": config.name,
+        "metrics": {name: {**part, "weights": "last step"} for name, part in found.items()},
+        "config_hash": configs.config_hash(config),
+        "commit": commit(),
+        "seeds": {"seed": config.seed, "label_seed": config.label_seed, "data_seed": config.data_seed},
+        "labels": {"n": len(view.rows), "hash": labels_hash(view.rows, dataset.train.labels)},
+        "training": dict(training),
+        "device": {"kind": device.device_kind, "platform": device.platform, "count": jax.device_count()},
+        "versions": {"python": platform.python_version(), "labelfx": labelfx.__version__}
+        | {package: importlib.metadata.version(package) for package in ("jax", "jaxlib", "flax", "optax", "numpy")},
+        "finished": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+    }
+    configs.write_text(workdir / "results.json", json.dumps(results, indent=2) + "\n")
+    for name, part in found.items():
+        print(f"{name}: " + ", ".join(f"{k} {v:.4g}" if isinstance(v, float) else f"{k} {v}" for k, v in part.items()))
+    return results
+
+
+@functools.cache
+def commit() -> str | None:
+    """The commit that this code is at, `+changes` where it was edited since; None outside a repository."""
+    package = Path(__file__).parent
+    git = ["git", "-C", str(package)]
+    try:
+        top = subprocess.run([*git, "rev-parse", "--show-toplevel"], capture_output=True, text=True, check=True).stdout
+        if not (Path(top.strip()) / "labelfx").samefile(package):
+            return None
+        head = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True).stdout
+        edited = subprocess.run(
+            [*git, "status", "--porcelain", "-uno"], capture_output=True, text=True, check=True
+        ).stdout
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return head.strip() + ("+changes" if edited.strip() else "")

@@ -1,0 +1,62 @@
+"""What a run is made of, by its configuration and in its folder: data, labels, model, trained variables."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from labelfx import config as configs
+from labelfx import weights
+from labelfx.config import ConfigError
+from labelfx.data import Dataset
+from labelfx.data.batches import View, label_view
+from labelfx.data.labels import labels_hash
+from labelfx.models import Model
+
+
+def load_data(config: configs.Run, workdir: Path) -> tuple[Dataset, View]:
+    """The data set, and its training rows under the label view that `workdir/labels.json` keeps.
+
+    The rows are drawn once and read again on every resume.
+
+    Raises:
+      ConfigError: the data set or the labels cannot be had, or are not those that the run was started with.
+    """
+    try:
+        dataset = configs.build(configs.DATA, config.data)
+    except (ValueError, FileNotFoundError) as error:
+        raise ConfigError(f"config.data: {error}") from error
+    given = dataset.train.labels
+    path = workdir / "labels.json"
+    if path.exists():
+        try:
+            kept = json.loads(path.read_text())
+            rows, expected = np.array(kept["rows"], np.int64), kept["hash"]
+        except (KeyError, TypeError, ValueError) as error:
+            raise ConfigError(f"{path}: not as it was written ({error}); use another workdir") from error
+        outside = (rows < 0) | (rows >= len(given))
+        if outside.any() or labels_hash(rows, given) != expected:
+            raise ConfigError(f"{path}: its rows do not have the labels they had; the data set has changed since")
+        return dataset, label_view(dataset.train, rows)
+    try:
+        choose = configs.build(configs.LABELS, config.labels)
+        rows = choose(given, np.random.default_rng(config.label_seed))
+    except ValueError as error:
+        raise ConfigError(f"config.labels: {error}") from error
+    configs.write_text(path, json.dumps({"hash": labels_hash(rows, given), "rows": rows.tolist()}) + "\n")
+    return dataset, label_view(dataset.train, rows)
+
+
+def build_model(config: configs.Run) -> Model:
+    return configs.build(configs.BACKBONES, config.model)
+
+
+def load_variables(workdir: Path, phase: int | None = None) -> dict[str, Any]:
+    """The variables that a phase of a run ended with, those of its last phase by default."""
+    if phase is None:
+        path = workdir / "config.json"
+        if not path.exists():
+            raise FileNotFoundError(f"{workdir}: no config.json there; give the workdir of a finished run")
+        phase = len(configs.phases(json.loads(path.read_text()))) - 1
+    return weights.load(workdir / "weights" / f"{phase}.safetensors")
