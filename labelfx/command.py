@@ -79,7 +79,8 @@ def run(main: Callable[[Any], Any], *, config: bool) -> None:
         if rest[1:]:
             _stop(2, f"{rest[1]!r}: not a flag; flags are --NAME=VALUE")
         if FLAGS["verbosity"].using_default_value:
-            FLAGS["verbosity"].value = -1  # warnings; absl's own default, once flags are parsed, is to narrate
+            # Warnings; absl's own default, once flags are parsed, is to narrate.
+            FLAGS.verbosity = -1  # type: ignore[assignment]
             # Orbax logs through absl, and what it logs as an error it either raises as well or copes with.
             logging.getLogger("absl").addFilter(lambda record: False)
         return rest

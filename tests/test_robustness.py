@@ -151,7 +151,7 @@ def test_two_kills_and_a_sigterm_change_nothing(tmp_path):
 
 # Runs `python -m` of each list of words in a child that need not import everything again; prints (code, stderr) lines.
 FORKS = """
-import json, os, runpy, sys, tempfile, labelfx.list, labelfx.train
+import json, os, runpy, sys, tempfile, labelfx.evaluate, labelfx.list, labelfx.train
 labelfx.list.table()  # imports the rest
 for module, *words in json.loads(sys.argv[1]):
     with tempfile.TemporaryFile() as errors:
