@@ -160,7 +160,7 @@ def _describe(annotation: Any) -> str:
     if origin is Literal:
         return "one of " + ", ".join(map(repr, arguments))
     if origin in (typing.Union, types.UnionType):
-        return " or ".join("None" if a is type(None) else _describe(a) for a in arguments)
+        return f"{_describe(arguments[0])} or None"
     if origin is tuple:
         return f"a tuple, each {_describe(arguments[0])}"
     if origin is dict or annotation is dict:
@@ -186,16 +186,10 @@ def _check(annotation: Any, value: Any, path: str) -> Any:
             raise wrong
         return value
     if origin in (typing.Union, types.UnionType):
-        for option in arguments:
-            if option is type(None) or value is None:
-                if value is None and type(None) in arguments:
-                    return None
-                continue
-            try:
-                return _check(option, value, path)
-            except ConfigError:
-                continue
-        raise wrong
+        try:  # the one union there is: X | None
+            return None if value is None else _check(arguments[0], value, path)
+        except ConfigError:
+            raise wrong from None
     if origin is Literal:
         if not any(type(value) is type(a) and value == a for a in arguments):
             raise wrong

@@ -30,7 +30,7 @@ def finite(tree: Any) -> jax.Array:
     return jnp.all(jnp.stack([jnp.all(jnp.isfinite(leaf)) for leaf in leaves]))
 
 
-def _event_writer(folder: Path) -> Any:
+def _event_writer(folder: Path, start: int) -> Any:
     """clu's writer where TensorFlow is installed, else tensorboardX's, which needs none."""
     try:
         from clu.metric_writers import SummaryWriter
@@ -44,7 +44,8 @@ def _event_writer(folder: Path) -> Any:
                 for name, value in scalars.items():
                     self.add_scalar(name, value, step)
 
-        return Events(str(folder), flush_secs=10)
+        # Files are named by the second: a quick resume must not write over the file before it.
+        return Events(str(folder), flush_secs=10, filename_suffix=f".{start}")
 
 
 class Writer:
@@ -64,7 +65,7 @@ class Writer:
             scratch.write_text("".join(kept))
             scratch.replace(path)
         self.lines = path.open("a", buffering=1)
-        self.events = _event_writer(workdir / "tensorboard")
+        self.events = _event_writer(workdir / "tensorboard", start)
 
     def write(self, step: int, scalars: dict[str, float]) -> None:
         # JSON has no NaN: null keeps every line readable by any parser.

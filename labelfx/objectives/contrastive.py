@@ -210,6 +210,7 @@ def _cosine(left, right):
 
 
 def _at_least_float32(array):
+    array = jnp.asarray(array)  # NumPy's float64 is float32 unless 64-bit types are enabled
     return array.astype(jnp.float64 if array.dtype == jnp.float64 else jnp.float32)
 
 

@@ -1,0 +1,90 @@
+"""What the house rules ask of the source itself, and of the package from outside."""
+
+import ast
+import inspect
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import labelfx
+from labelfx import config as configs
+from labelfx import list as listing
+from labelfx import metrics
+from labelfx.config import ConfigError, locate
+
+ROOT = Path(__file__).parents[1]
+SOURCES = sorted([*ROOT.glob("labelfx/**/*.py"), *ROOT.glob("configs/**/*.py"), *ROOT.glob("experiments/**/*.py")])
+
+
+def imports(path):
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def test_flax_linen_stays_in_models():
+    importers = {path.parent.name for path in SOURCES if any("flax" in name for name in imports(path))}
+    assert importers == {"models"}
+
+
+def test_no_pickle_and_no_tensorflow():
+    for path in SOURCES:
+        assert not {"pickle", "dill", "tensorflow", "torch"} & {name.partition(".")[0] for name in imports(path)}, path
+        assert "allow_pickle=True" not in path.read_text()
+
+
+def test_everything_that_a_config_may_name_is_documented_in_one_line():
+    for section, lines in listing.table().items():
+        assert lines, section
+        assert all(line and "\n" not in line for line in lines.values())
+    assert "Robinson et al. 2021" in listing.table()["objectives"]["hard_negative"]
+    assert "He et al. 2020" in listing.table()["methods"]["moco"]
+
+
+def test_what_changes_results_has_no_default():
+    """A default is for what cannot change a result, and there is no such keyword so far."""
+    for part in listing.SECTIONS.values():
+        for name in configs.names(part):
+            keywords = configs.parameters(configs.function(part, name))[1]
+            assert all(keyword.default is inspect.Parameter.empty for keyword in keywords.values()), name
+
+
+def test_the_package_from_outside(tmp_path):
+    code = (
+        "import labelfx, labelfx.train, inspect; from labelfx.config import locate; print(locate('hard_negative'));"
+        "assert callable(labelfx.train) and callable(labelfx.evaluate) and labelfx.train.train;"
+        "assert labelfx.ConfigError is labelfx.train.ConfigError; import sys; assert 'tensorflow' not in sys.modules"
+    )
+    found = subprocess.run([sys.executable, "-W", "error", "-c", code], cwd=tmp_path, capture_output=True, text=True)
+    assert found.returncode == 0, found.stderr
+    assert Path(found.stdout.strip()).name == "hard_negative.py"
+    assert (Path(labelfx.__file__).parent / "py.typed").exists()
+
+
+def test_a_recipe_is_found_by_name_or_path(tmp_path):
+    own = tmp_path / "own.py"
+    own.touch()
+    assert locate(str(own)) == str(own)
+    assert locate("configs/moco.py").endswith("configs/moco.py")
+    with pytest.raises(ConfigError, match="did you mean 'moco'"):
+        locate("mocco")
+
+
+def test_metrics_are_json_and_tensorboard(tmp_path):
+    writer = metrics.Writer(tmp_path, start=0)
+    for step in (1, 2, 3):
+        writer.write(step, {"loss": 0.5 * step} | ({"gone": float("nan")} if step == 2 else {}))
+    writer.close()
+    with (tmp_path / "metrics.jsonl").open("a") as lines:
+        lines.write('{"step": 4, "lo')  # cut short by a kill
+    metrics.Writer(tmp_path, start=2).close()
+    lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert lines == [{"step": 1, "loss": 0.5}, {"step": 2, "loss": 1.0, "gone": None}]
+    events = b"".join(path.read_bytes() for path in (tmp_path / "tensorboard").iterdir())
+    assert b"loss" in events and np.float32(1.5).tobytes() in events
