@@ -77,7 +77,9 @@ def run_evals(
         if "test_logits" in positional and not has_classifier(variables):
             continue
         result = function(*(getattr(inputs, p) for p in positional), **keywords)
-        found[name] = result if isinstance(result, dict) else {"value": float(result)}
+        if not isinstance(result, dict):  # a score of the features, without labels
+            result = {"value": float(result), "split": "train", "n": len(dataset.train.labels)}
+        found[name] = result
     return found
 
 

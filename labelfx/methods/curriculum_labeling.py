@@ -35,8 +35,9 @@ def curriculum_labeling(
     Each step draws `batch["unlabelled"]` from the labelled and the kept rows together. The paper stops by accuracy on
     labelled validation images; here the rounds are fixed in advance, so no label is spent on them.
 
-    Metrics: `loss`, `accuracy` (against the labels and pseudo-labels trained on), `pseudo_label_accuracy` (against the
-    truth, where known; 0 where no row's truth is known), `labelled_share` of the batch.
+    BatchNorm uses the statistics of the batch; the pseudo-labels and evals use the running ones. Metrics: `loss`,
+    `accuracy` (against the labels and pseudo-labels trained on), `pseudo_label_accuracy` (of the batch's pseudo-labels
+    against the truth; 0 where there are none or nobody knows it), `labelled_share` of the batch.
     """
     net = stack(backbone=model, head=linear(features=num_classes))
 
