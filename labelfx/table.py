@@ -10,11 +10,13 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import scipy.stats
+
 from labelfx.config import nearest
 
 CAPTION = (
     "accuracy in %: mean and sd over n seeds and splits; difference: paired, mean +- standard error over n shared "
-    "seeds and splits; 'noise' where it is within 2 standard errors"
+    "seeds and splits; 'noise' where its 95 % interval (Student's t) holds 0"
 )
 FLOORS = ("raw_pixels", "random_encoder")  # nothing of these is trained: whichever run reports them, they are the same
 SAME_FLOOR = 0.005  # results of one floor that differ by more are not of one data set, model or code
@@ -165,7 +167,8 @@ def _difference(row: Row, base: Row, budget: int) -> str:
     if len(pairs) == 1:
         return f"{mean:+.2f} +- -"
     error = statistics.stdev(pairs) / len(pairs) ** 0.5
-    return f"{mean:+.2f} +- {error:.2f}" + (" (noise)" if abs(mean) <= 2 * error else "")
+    within = abs(mean) <= scipy.stats.t.ppf(0.975, len(pairs) - 1) * error
+    return f"{mean:+.2f} +- {error:.2f}" + (" (noise)" if within else "")
 
 
 def _doubts(row: Row) -> list[str]:
