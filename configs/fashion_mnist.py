@@ -1,0 +1,42 @@
+"""Contrastive learning with hard negatives (Robinson et al. 2021) on Fashion-MNIST.
+
+    python -m labelfx.train --config=fashion_mnist --workdir=/tmp/labelfx/fashion_mnist --config.data.data_dir=DIR
+
+TODO
+"""
+
+from ml_collections import ConfigDict
+
+
+def get_config() -> ConfigDict:
+    return ConfigDict(
+        dict(
+            name="fashion_mnist",
+            seed=0,
+            label_seed=0,
+            data_seed=0,
+            data=dict(name="fashion_mnist", data_dir="data/fashion_mnist"),
+            labels=dict(name="per_class", k=10),
+            model=dict(name="conv3", width=32, dtype="float32"),
+            method=dict(
+                name="contrastive",
+                augment=dict(name="small_grey", min_scale=0.5, max_rotation=15.0, jitter_strength=0.5, cutout=0.0),
+                projector=dict(name="projector", hidden=(128,), features=64, batch_norm=True, dtype="float32"),
+                objective=dict(name="hard_negative", temperature=0.5, tau_plus=0.1, beta=1.0),
+            ),
+            optimizer=dict(
+                name="adamw",
+                learning_rate=2e-3,
+                b1=0.9,
+                b2=0.999,
+                weight_decay=1e-4,
+                schedule=dict(name="cosine", warmup_steps=20),
+                clip_norm=None,
+                accumulate=1,
+            ),
+            batch=dict(labelled=0, unlabelled=256),
+            batches=dict(name="uniform"),
+            steps=600,
+            evals=dict(linear_probe={}, knn=dict(k=20, temperature=0.1), rankme={}, raw_pixels={}, random_encoder={}),
+        )
+    )
