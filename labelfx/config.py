@@ -77,7 +77,8 @@ class Run:
     refresh_every: NonNegativeInt = 0  # steps between refreshes of the table; 0: at the start of a phase only
     phases: tuple[dict, ...] = ()  # each phase replaces some of PHASE_FIELDS; () is one phase without changes
     # From here on nothing can change a result, so a run may be resumed with other values.
-    devices: NonNegativeInt = 0  # devices of the mesh's data axis; 0: all
+    devices: NonNegativeInt = 0  # of the mesh; 0: all
+    fsdp: PositiveInt = 1  # devices that share one copy of the state; the batch is split over all of them
     workers: NonNegativeInt = 0  # processes that decode images, for sources that do not fit in memory
     log_every: PositiveInt = 50
     eval_every: NonNegativeInt = 0  # 0: at the end only
@@ -87,7 +88,7 @@ class Run:
 
 PHASE_FIELDS = ("method", "optimizer", "batch", "batches", "steps", "backbone", "refresh_every")
 NEUTRAL = ("config.name", "config.data.data_dir") + tuple(
-    f"config.{field}" for field in ("devices", "workers", "log_every", "eval_every", "save_every", "keep")
+    f"config.{field}" for field in ("devices", "fsdp", "workers", "log_every", "eval_every", "save_every", "keep")
 )
 
 

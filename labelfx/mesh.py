@@ -1,28 +1,52 @@
-"""The mesh: one data axis. Batches are split over it, the state is on every device; jit inserts the collectives."""
+"""The mesh: a data axis and an fsdp axis. jit splits the step over it and inserts the collectives.
+
+Batches are split over both axes. The state (parameters, optimiser, moving averages, queues) is on every device along
+`data` and split along `fsdp`, by one rule for every array: its largest dimension that the axis divides.
+"""
+
+from typing import Any
 
 import jax
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from labelfx.config import ConfigError
 
+SMALL = 2**10  # arrays of fewer elements are on every device: splitting them saves nothing
 
-def make_mesh(devices: int) -> Mesh:
-    """A mesh over this many devices, 0 for all.
+
+def make_mesh(devices: int, fsdp: int) -> Mesh:
+    """A mesh over this many devices, 0 for all: `fsdp` of them along that axis, the rest of the division along `data`.
 
     Raises:
-      ConfigError: there are fewer.
+      ConfigError: there are fewer devices, or `fsdp` does not divide their number.
     """
     found = jax.devices()
     if devices > len(found):
         raise ConfigError(f"config.devices = {devices}: this machine has {len(found)} ({found[0].platform})")
     count = devices or len(found)
-    return jax.make_mesh((count,), ("data",), axis_types=(AxisType.Auto,), devices=found[:count])
+    if count % fsdp:
+        raise ConfigError(f"config.fsdp = {fsdp}: must divide the {count} devices of the mesh")
+    axes = (AxisType.Auto,) * 2  # the default, Explicit, breaks dropout and z @ z.T
+    return jax.make_mesh((count // fsdp, fsdp), ("data", "fsdp"), axis_types=axes, devices=found[:count])
 
 
 def on_every_device(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec())
 
 
-def split_over_data(mesh: Mesh) -> NamedSharding:
-    """Leading dimension split over the data axis."""
-    return NamedSharding(mesh, PartitionSpec("data"))
+def split_rows(mesh: Mesh) -> NamedSharding:
+    """Leading dimension split over all devices: batches."""
+    return NamedSharding(mesh, PartitionSpec(("data", "fsdp")))
+
+
+def split_state(mesh: Mesh, state: Any) -> Any:
+    """The sharding of each array of a state (or of its shapes)."""
+
+    def one(array: Any) -> NamedSharding:
+        fits = [axis for axis, size in enumerate(array.shape) if size % mesh.shape["fsdp"] == 0]
+        if array.size < SMALL or not fits or mesh.shape["fsdp"] == 1:
+            return on_every_device(mesh)
+        largest = max(fits, key=lambda axis: array.shape[axis])
+        return NamedSharding(mesh, PartitionSpec(*(None,) * largest, "fsdp"))
+
+    return jax.tree.map(one, state)

@@ -25,7 +25,7 @@ from labelfx.config import ConfigError
 from labelfx.data import Dataset
 from labelfx.data.batches import View, batch_at, batches
 from labelfx.data.miners import Miner, uniform
-from labelfx.mesh import make_mesh, on_every_device, split_over_data
+from labelfx.mesh import make_mesh, on_every_device, split_rows, split_state
 from labelfx.methods import Method
 from labelfx.models import Model, backbone
 from labelfx.state import fold_in_name
@@ -47,7 +47,7 @@ def train(config: ConfigDict | Mapping[str, Any], workdir: str | Path) -> dict[s
     """
     checked = configs.check(config)
     folder = Path(workdir)
-    mesh = make_mesh(checked.devices)
+    mesh = make_mesh(checked.devices, checked.fsdp)
     _check_divisible(checked, mesh.size)
     configs.freeze(checked, folder)
     dataset, view = run.load_data(checked, folder)
@@ -165,16 +165,18 @@ class Loop:
         how = self.how(phase, table) | ({} if table else {"miner": uniform()})
         return jax.eval_shape(lambda: batch_at(phase.start, **how))
 
+    def shapes(self, phase: Phase) -> Any:
+        """The state's shapes, with where its arrays lie on the mesh."""
+        shapes = jax.eval_shape(phase.method.init, self.root, self.example(phase, {}))
+        return jax.tree.map(
+            lambda x, sharding: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding),
+            shapes,
+            split_state(self.mesh, shapes),
+        )
+
     def resume(self) -> None:
         """Takes up the newest whole checkpoint, or stands before the first phase."""
-        everywhere = on_every_device(self.mesh)
-
-        def abstract(meta: dict[str, Any]) -> Any:
-            phase = self.build(meta["phase"])
-            shapes = jax.eval_shape(phase.method.init, self.root, self.example(phase, {}))
-            return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=everywhere), shapes)
-
-        last = self.checkpoints.restore(abstract)
+        last = self.checkpoints.restore(lambda meta: self.shapes(self.build(meta["phase"])))
         self.phase = self.build(last.meta["phase"] if last else 0)
         if last:
             self.state, self.table, self.done, self.seconds = last.state, last.table, last.step, last.meta["seconds"]
@@ -186,7 +188,8 @@ class Loop:
         if self.state is not None and before.index == index:
             return
         rng = jax.random.fold_in(fold_in_name(self.root, "init"), index)
-        init = jax.jit(self.phase.method.init, out_shardings=on_every_device(self.mesh))
+        where = jax.tree.map(lambda x: x.sharding, self.shapes(self.phase))
+        init = jax.jit(self.phase.method.init, out_shardings=where)
         fresh = init(rng, jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), self.example(self.phase, {})))
         follows = self.state is not None and before.config["method"]["name"] == self.phase.config["method"]["name"]
         last = index == len(configs.phases(self.config)) - 1
@@ -210,10 +213,12 @@ class Loop:
 
     def run(self) -> None:
         """Runs the phase from where it stands to its last step, saves, and exports its variables."""
-        phase, everywhere, split = self.phase, on_every_device(self.mesh), split_over_data(self.mesh)
+        phase, everywhere, split = self.phase, on_every_device(self.mesh), split_rows(self.mesh)
         key = jax.device_put(fold_in_name(self.root, "step"), everywhere)
 
-        @functools.partial(jax.jit, donate_argnums=0, out_shardings=everywhere)
+        @functools.partial(
+            jax.jit, donate_argnums=0, out_shardings=(split_state(self.mesh, self.state), everywhere, everywhere)
+        )
         def step(state, bad, batch, key, number):
             state, values = phase.method.step(state, batch, jax.random.fold_in(key, number))
             return state, metrics.first_bad(values, bad, number), values

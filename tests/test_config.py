@@ -156,7 +156,16 @@ def test_another_configuration_in_the_same_workdir_is_refused(tmp_path):
     config = check(tiny("hard_negative"))
     freeze(config, tmp_path)
     assert json.loads((tmp_path / "config.json").read_text())["method"]["objective"]["beta"] == 1.0
-    neutral = {"devices": 2, "log_every": 7, "save_every": 9, "keep": 1, "workers": 1, "eval_every": 3, "name": "again"}
+    neutral = {
+        "devices": 2,
+        "fsdp": 2,
+        "log_every": 7,
+        "save_every": 9,
+        "keep": 1,
+        "workers": 1,
+        "eval_every": 3,
+        "name": "again",
+    }
     assert {f"config.{name}" for name in neutral} | {"config.data.data_dir"} == set(NEUTRAL)
     freeze(check(tiny("hard_negative") | neutral), tmp_path)
     other = ConfigDict(tiny("hard_negative", seed=3))

@@ -84,7 +84,7 @@ def moco(
             "negative_score": jnp.mean(negative),
             "embedding_std": jnp.mean(jnp.std(query, 0)),
         }
-        queue = jax.lax.dynamic_update_slice(old.queue, key, (old.oldest, 0))
+        queue = jax.lax.dynamic_update_slice_in_dim(old.queue, key, old.oldest, axis=0)
         oldest = (old.oldest + key.shape[0]) % queue_size
         query_state = state.descend(old.query, tx, gradient, model_state)
         return MocoState(query_state, key_params, key_model_state, queue, oldest), metrics

@@ -1,0 +1,134 @@
+"""Gradient parity: every method's update under SGD in float64 is the same on any mesh.
+
+After many steps a wrong gradient hides behind Adam, so one step of plain SGD is taken: the change of a parameter is its
+gradient. The network has BatchNorm, each device has two rows, and contrastive negatives lie on other devices.
+"""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from jax.sharding import PartitionSpec
+from recipes import METHODS, recipe_of, tiny
+
+import labelfx
+from labelfx.data.batches import batch_at
+from labelfx.mesh import make_mesh, on_every_device, split_rows, split_state
+from labelfx.train import Loop
+
+MESHES = {"8 x 1": (8, 1), "4 x 2": (8, 2), "1 x 8": (8, 8)}  # data x fsdp
+SGD = {
+    "name": "sgd",
+    "learning_rate": 1.0,
+    "momentum": 0.0,
+    "weight_decay": 0.0,
+    "schedule": {"name": "constant", "warmup_steps": 0},
+    "clip_norm": None,
+    "accumulate": 1,
+}
+
+
+def double(tree):
+    def one(x):
+        x = np.asarray(x)
+        return x.astype(np.float64) / (255 if x.dtype == np.uint8 else 1) if x.dtype in (np.float32, np.uint8) else x
+
+    return jax.tree.map(one, tree)
+
+
+@pytest.fixture(scope="module", params=METHODS)
+def start(request, tmp_path_factory):
+    """(step, state, batch) of a method's first step, in float64."""
+    folder = tmp_path_factory.mktemp(request.param)
+    config = tiny(recipe_of(request.param), optimizer=SGD, model={"name": "conv3", "width": 4, "dtype": "float32"})
+    if config.get("backbone"):
+        config["backbone"] = str(folder / "pretrained")
+        labelfx.train(tiny("supervised", model=config["model"], steps=2), folder / "pretrained")
+    seen = {}
+
+    def stop(self):
+        batch = batch_at(self.done, **self.how(self.phase, self.table))
+        seen.update(step=self.phase.method.step, state=jax.device_get(self.state), batch=batch)
+        raise KeyboardInterrupt
+
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(Loop, "run", stop)
+        labelfx.train(config, folder / "run")
+    return seen["step"], double(seen["state"]), double(seen["batch"])
+
+
+def updated(step, state, batch, devices, fsdp):
+    """The state after one step on a mesh, and how many arrays of it were split."""
+    mesh = make_mesh(devices, fsdp)
+    where = split_state(mesh, state)
+    placed = jax.device_put(state, where), jax.device_put(batch, split_rows(mesh))
+    key = jax.device_put(jax.random.key(0), on_every_device(mesh))
+    after, _ = jax.jit(step, out_shardings=(where, on_every_device(mesh)))(*placed, key)
+    split = sum(not sharding.is_fully_replicated for sharding in jax.tree.leaves(where))
+    return jax.device_get(after), split
+
+
+def relative_error(state, after, expected):
+    """The largest difference between two updates, relative to the largest entry of each array's update."""
+    worst = 0.0
+    for before, left, right in zip(*map(jax.tree.leaves, (state, after, expected)), strict=True):
+        if np.issubdtype(before.dtype, np.floating):
+            size = np.abs(right - before).max()
+            worst = max(worst, np.abs(left - right).max() / size if size else np.abs(left - right).max())
+    return worst
+
+
+def test_every_mesh_gives_the_same_gradient(start):
+    step, state, batch = start
+    with jax.enable_x64(True), jax.numpy_dtype_promotion("standard"):  # indices are int64 here
+        expected, _ = updated(step, state, batch, 1, 1)
+        moved = [np.abs(a - b).max() for a, b in zip(jax.tree.leaves(state), jax.tree.leaves(expected), strict=True)]
+        assert max(moved) > 1e-3
+        for name, mesh in MESHES.items():
+            after, split = updated(step, state, batch, *mesh)
+            error = relative_error(state, after, expected)
+            print(f"data x fsdp = {name}: relative error {error:.1e}, {split} arrays split")
+            assert error < 1e-9
+            assert (split > 0) == (mesh[1] > 1)
+
+
+def test_a_loss_of_each_device_is_caught(start):
+    """The field's commonest mistake: the mean of the gradients of each device's own loss."""
+    step, state, batch = start
+    with jax.enable_x64(True), jax.numpy_dtype_promotion("standard"):  # indices are int64 here
+        expected, _ = updated(step, state, batch, 1, 1)
+        mesh = make_mesh(8, 1)
+        everywhere, rows = PartitionSpec(), PartitionSpec("data")
+
+        def local(state, batch, key):
+            after, values = step(state, batch, key)
+            return jax.tree.map(
+                lambda x: jax.lax.pmean(x, "data") if jnp.issubdtype(x.dtype, jnp.floating) else x, after
+            )
+
+        mutant = jax.shard_map(
+            local, mesh=mesh, in_specs=(everywhere, rows, everywhere), out_specs=everywhere, check_vma=False
+        )
+        error = relative_error(state, jax.device_get(jax.jit(mutant)(state, batch, jax.random.key(0))), expected)
+        print(f"a loss of each device: relative error {error:.2f}")
+        assert error > 0.1
+
+
+def test_what_is_split():
+    mesh = make_mesh(8, 4)
+    shapes = {"kernel": (3, 3, 64, 128), "odd": (1023, 7), "bias": (128,), "queue": (4096, 64), "step": ()}
+    where = split_state(mesh, {name: np.zeros(shape, np.float32) for name, shape in shapes.items()})
+    assert where["kernel"].spec == PartitionSpec(None, None, None, "fsdp")
+    assert where["queue"].spec == PartitionSpec("fsdp")
+    assert all(where[name].is_fully_replicated for name in ("odd", "bias", "step"))
+    assert make_mesh(0, 2).shape == {"data": 4, "fsdp": 2}
+    with pytest.raises(labelfx.ConfigError, match="config.fsdp = 3: must divide the 8 devices"):
+        make_mesh(0, 3)
+
+
+def test_sgd_moves_by_the_gradient():
+    """What the parity tests rest on."""
+    tx = optax.sgd(1.0, 0.0, nesterov=True)
+    updates, _ = tx.update(jnp.asarray([0.5]), tx.init(jnp.zeros(1)))
+    assert updates == -0.5
