@@ -121,7 +121,7 @@ def configuration(recipe: str, changes: Mapping[str, Any]) -> dict[str, Any]:
 def _is_done(job: Job) -> bool:
     done = (job.folder / "results.json").exists()
     if done and not job.pretrained:
-        configs.freeze(configs.check(job.config), job.folder)  # ConfigError where it was another run
+        configs.compare(configs.check(job.config), job.folder)  # ConfigError where it was another run
     return done
 
 

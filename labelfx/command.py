@@ -92,6 +92,8 @@ def run(main: Callable[[Any], Any], *, config: bool) -> None:
             _stop(2, str(error))
         except (NonFinite, CheckpointError, OSError) as error:
             _stop(1, str(error))
+        except MemoryError as error:
+            _stop(1, f"not enough memory: {error}")
 
     app.run(guarded, flags_parser=parse)
 

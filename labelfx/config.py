@@ -360,22 +360,20 @@ def config_hash(config: Any) -> str:
     return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()[:12]
 
 
-def freeze(config: Any, workdir: Path) -> None:
-    """Writes `workdir/config.json`, or compares with the one that is there.
+def compare(config: Any, workdir: Path) -> None:
+    """Compares with the configuration that a workdir holds, if it holds one.
 
     Raises:
-      ConfigError: the workdir holds a run of another configuration; the differing paths are named.
+      ConfigError: it is another; the differing paths are named.
     """
     path = workdir / "config.json"
-    if path.exists():
-        old, new = what_matters(json.loads(path.read_text())), what_matters(json.loads(json.dumps(plain(config))))
-        differing = sorted(p for p in old.keys() | new.keys() if old.get(p) != new.get(p))
-        if differing:
-            shown = ", ".join(f"{p} ({old.get(p)!r} there, {new.get(p)!r} now)" for p in differing)
-            raise ConfigError(f"{workdir} holds a run of another configuration: {shown}; use another workdir")
+    if not path.exists():
         return
-    workdir.mkdir(parents=True, exist_ok=True)
-    write_text(path, json.dumps(plain(config), indent=2) + "\n")
+    old, new = what_matters(json.loads(path.read_text())), what_matters(json.loads(json.dumps(plain(config))))
+    differing = sorted(p for p in old.keys() | new.keys() if old.get(p) != new.get(p))
+    if differing:
+        shown = ", ".join(f"{p} ({old.get(p)!r} there, {new.get(p)!r} now)" for p in differing)
+        raise ConfigError(f"{workdir} holds a run of another configuration: {shown}; use another workdir")
 
 
 def write_text(path: Path, text: str) -> None:

@@ -11,7 +11,7 @@ from labelfx import command
 from labelfx import config as configs
 from labelfx.config import ConfigError
 from labelfx.results import finish
-from labelfx.run import load_data, load_variables
+from labelfx.run import begin, load_data, load_variables
 
 
 def evaluate(
@@ -27,7 +27,7 @@ def evaluate(
 
     Args:
       workdir: of the run.
-      out: where to write `results.json` and `labels.json`; the run's own workdir by default.
+      out: a folder for `results.json`, `labels.json` and `config.json`; the run's own workdir by default.
       labels, label_seed, evals, name: replace those of the run's configuration; only with `out`.
 
     Returns:
@@ -43,8 +43,10 @@ def evaluate(
         raise FileNotFoundError(f"{run}: no config.json there; --workdir is the folder of a run")
     config = configs.check({**json.loads(path.read_text()), **changes})
     folder = Path(out) if out else run
+    configs.compare(config, folder)
     folder.mkdir(parents=True, exist_ok=True)
     dataset, view = load_data(config, folder)
+    begin(config, folder, view)
     before = run / "results.json"
     trained = json.loads(before.read_text())["training"] if before.exists() else {}
     return finish(config, folder, dataset, view, load_variables(run), trained)

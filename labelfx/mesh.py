@@ -4,6 +4,7 @@ Batches are split over both axes. The state (parameters, optimiser, moving avera
 `data` and split along `fsdp`, by one rule for every array: its largest dimension that the axis divides.
 """
 
+import os
 from typing import Any
 
 import jax
@@ -28,6 +29,12 @@ def make_mesh(devices: int, fsdp: int) -> Mesh:
         raise ConfigError(f"config.fsdp = {fsdp}: must divide the {count} devices of the mesh")
     axes = (AxisType.Auto,) * 2  # the default, Explicit, breaks dropout and z @ z.T
     return jax.make_mesh((count // fsdp, fsdp), ("data", "fsdp"), axis_types=axes, devices=found[:count])
+
+
+def device_memory(mesh: Mesh) -> int:
+    """Bytes of one device; those of the machine where the device is its processor."""
+    stats = mesh.devices.flat[0].memory_stats()
+    return stats["bytes_limit"] if stats else os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
 def on_every_device(mesh: Mesh) -> NamedSharding:

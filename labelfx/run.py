@@ -16,9 +16,7 @@ from labelfx.models import Model
 
 
 def load_data(config: configs.Run, workdir: Path) -> tuple[Dataset, View]:
-    """The data set, and its training rows under the label view that `workdir/labels.json` keeps.
-
-    The rows are drawn once and read again on every resume.
+    """The data set, and its training rows under the label view: the one that `workdir` keeps if its run has begun.
 
     Raises:
       ConfigError: the data set or the labels cannot be had, or are not those that the run was started with.
@@ -29,11 +27,11 @@ def load_data(config: configs.Run, workdir: Path) -> tuple[Dataset, View]:
         raise ConfigError(f"config.data: {error}") from error
     given = dataset.train.labels
     path = workdir / "labels.json"
-    if path.exists():
+    if (workdir / "config.json").exists():
         try:
             kept = json.loads(path.read_text())
             rows, expected = np.array(kept["rows"], np.int64), kept["hash"]
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, OSError, TypeError, ValueError) as error:
             raise ConfigError(f"{path}: not as it was written ({error}); use another workdir") from error
         outside = (rows < 0) | (rows >= len(given))
         if outside.any() or labels_hash(rows, given) != expected:
@@ -44,8 +42,15 @@ def load_data(config: configs.Run, workdir: Path) -> tuple[Dataset, View]:
         rows = choose(given, np.random.default_rng(config.label_seed))
     except ValueError as error:
         raise ConfigError(f"config.labels: {error}") from error
-    configs.write_text(path, json.dumps({"hash": labels_hash(rows, given), "rows": rows.tolist()}) + "\n")
     return dataset, label_view(dataset.train, rows)
+
+
+def begin(config: configs.Run, workdir: Path, view: View) -> None:
+    """Writes `labels.json` and `config.json` where they are not there yet: from now on the workdir is of this run."""
+    if not (workdir / "config.json").exists():
+        labels = {"hash": labels_hash(view.rows, view.truth), "rows": view.rows.tolist()}
+        configs.write_text(workdir / "labels.json", json.dumps(labels) + "\n")
+        configs.write_text(workdir / "config.json", json.dumps(configs.plain(config), indent=2) + "\n")
 
 
 def build_model(config: configs.Run) -> Model:

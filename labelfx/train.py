@@ -4,6 +4,7 @@ import collections
 import contextlib
 import dataclasses
 import functools
+import math
 import signal
 import sys
 import threading
@@ -25,7 +26,7 @@ from labelfx.config import ConfigError
 from labelfx.data import Dataset
 from labelfx.data.batches import View, batch_at, batches
 from labelfx.data.miners import Miner, uniform
-from labelfx.mesh import make_mesh, on_every_device, split_rows, split_state
+from labelfx.mesh import device_memory, make_mesh, on_every_device, split_rows, split_state
 from labelfx.methods import Method
 from labelfx.models import Model, backbone
 from labelfx.state import fold_in_name
@@ -49,7 +50,8 @@ def train(config: ConfigDict | Mapping[str, Any], workdir: str | Path) -> dict[s
     folder = Path(workdir)
     mesh = make_mesh(checked.devices, checked.fsdp)
     _check_divisible(checked, mesh.size)
-    configs.freeze(checked, folder)
+    configs.compare(checked, folder)
+    folder.mkdir(parents=True, exist_ok=True)
     dataset, view = run.load_data(checked, folder)
     with contextlib.ExitStack() as stack:
         loop = Loop(
@@ -64,6 +66,7 @@ def train(config: ConfigDict | Mapping[str, Any], workdir: str | Path) -> dict[s
             terminated=stack.enter_context(_sigterm()),
         )
         loop.resume()
+        run.begin(checked, folder, view)  # not before all of it is known to be right
         loop.writer = stack.enter_context(contextlib.closing(metrics.Writer(folder, start=loop.done)))
         for index in range(loop.phase.index, len(configs.phases(checked))):
             loop.enter(index)
@@ -139,7 +142,14 @@ class Loop:
         miner = configs.build(configs.MINERS, config["batches"], **provided)
         phase = Phase(index, config, method, miner, start, start + config["steps"])
         with self.blame(phase):
-            jax.eval_shape(method.init, self.root, self.example(phase, {}))
+            shapes = jax.eval_shape(method.init, self.root, self.example(phase, {}))
+        need = sum(math.prod(x.shape) * x.dtype.itemsize for x in jax.tree.leaves(shapes)) / self.config.fsdp
+        have = device_memory(self.mesh)
+        if need > have:
+            raise ConfigError(
+                f"config.model: the state takes {need / 1e9:.3g} GB of a device's {have / 1e9:.3g} GB; "
+                "must be a smaller network or a larger config.fsdp"
+            )
         return phase
 
     @contextlib.contextmanager
@@ -152,8 +162,8 @@ class Loop:
                 raise
             stream, name = error.args[0], phase.config["method"]["name"]
             raise ConfigError(f"config.batch.{stream} = 0: {name} reads {stream} images; must be at least 1") from None
-        except ValueError as error:
-            raise ConfigError(f"config.method: {error}") from error
+        except (OverflowError, TypeError, ValueError) as error:
+            raise ConfigError(f"config.method: {str(error).splitlines()[0]}") from error
 
     def how(self, phase: Phase, table: dict[str, np.ndarray]) -> dict[str, Any]:
         """The arguments of `batch_at` but the step."""

@@ -11,7 +11,7 @@ from recipes import RECIPES, recipe, tiny
 
 import labelfx
 from labelfx import config as configs
-from labelfx.config import NEUTRAL, ConfigError, check, freeze
+from labelfx.config import NEUTRAL, ConfigError, check, compare
 
 
 def leaves(tree, path=()):
@@ -142,6 +142,8 @@ def test_batch_indivisible_by_the_mesh(size, tmp_path):
         ({"batch": {"labelled": 16, "unlabelled": 0}}, "config.batch.unlabelled = 0: contrastive reads"),
         ({"batch": {"labelled": 0, "unlabelled": 0}}, "config.batch: both sizes are 0"),
         ({"devices": 9}, "config.devices = 9: this machine has 8"),
+        ({"model": {"name": "conv3", "width": 2**20, "dtype": "float32"}}, "config.model: the state takes "),
+        ({"model": {"name": "conv3", "width": 2**31 - 1, "dtype": "float32"}}, "config.m"),
         ({"backbone": "previous"}, "config.backbone = 'previous': contrastive starts from no backbone"),
         ({"data": {"name": "npz:/nowhere.npz"}}, "config.data: "),
     ],
@@ -150,11 +152,14 @@ def test_what_only_the_data_can_tell(changes, message, tmp_path):
     with pytest.raises(ConfigError) as error:
         labelfx.train(tiny("hard_negative", **changes), tmp_path)
     assert message in str(error.value) and "\n" not in str(error.value)
+    assert not (tmp_path / "config.json").exists()  # corrected, the same command may use the same workdir
 
 
 def test_another_configuration_in_the_same_workdir_is_refused(tmp_path):
     config = check(tiny("hard_negative"))
-    freeze(config, tmp_path)
+    compare(config, tmp_path)  # nothing there yet
+    (tmp_path / "config.json").write_text(json.dumps(configs.plain(config)))
+    compare(config, tmp_path)
     assert json.loads((tmp_path / "config.json").read_text())["method"]["objective"]["beta"] == 1.0
     neutral = {
         "devices": 2,
@@ -167,11 +172,11 @@ def test_another_configuration_in_the_same_workdir_is_refused(tmp_path):
         "name": "again",
     }
     assert {f"config.{name}" for name in neutral} | {"config.data.data_dir"} == set(NEUTRAL)
-    freeze(check(tiny("hard_negative") | neutral), tmp_path)
+    compare(check(tiny("hard_negative") | neutral), tmp_path)
     other = ConfigDict(tiny("hard_negative", seed=3))
     other.method.objective.beta = 0.25
     with pytest.raises(ConfigError) as error:
-        freeze(check(other), tmp_path)
+        compare(check(other), tmp_path)
     assert "config.method.objective.beta" in str(error.value) and "config.seed" in str(error.value)
     assert "config.steps" not in str(error.value)
 

@@ -489,7 +489,7 @@ def test_labels_that_changed_are_refused(tmp_path):
     np.savez(data, **arrays)
     config = configs.check(small(data={"name": f"npz:{data}"}))
     folder.mkdir()
-    run.load_data(config, folder)
+    run.begin(config, folder, run.load_data(config, folder)[1])
     path, whole = folder / "labels.json", (folder / "labels.json").read_text()
     kept = json.loads(whole)
     changed = "its rows do not have the labels they had; the data set has changed since"
