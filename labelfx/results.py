@@ -24,6 +24,8 @@ from labelfx.models import Model
 from labelfx.models.heads import linear
 from labelfx.run import build_model
 
+SCORED = 25_600  # images that label-free scores look at, as many as RankMe's authors take: their cost grows fast
+
 
 class _Inputs:
     """What evals may ask for by name, each made when first asked for."""
@@ -35,12 +37,15 @@ class _Inputs:
         self.labelled_labels = view.split.labels[view.rows]
         self.variables = variables
 
-    def _features(self, images: Any) -> np.ndarray:
-        return features(self.model, models.backbone(self.variables), images)
+    def _features(self, images: Any, rows: np.ndarray | None = None) -> np.ndarray:
+        return features(self.model, models.backbone(self.variables), images, rows)
 
     @functools.cached_property
     def features(self) -> np.ndarray:
-        return self._features(self.train_images)
+        """Of training images, evenly spaced where there are more than `SCORED`."""
+        count = len(self.train_images)
+        rows = np.linspace(0, count - 1, min(count, SCORED)).astype(np.int64)
+        return self._features(self.train_images, rows)
 
     @functools.cached_property
     def test_features(self) -> np.ndarray:
@@ -52,7 +57,7 @@ class _Inputs:
 
     @functools.cached_property
     def labelled_features(self) -> np.ndarray:
-        return self._features(self.labelled_images)
+        return self._features(self.train_images, self.rows)
 
     @functools.cached_property
     def test_logits(self) -> np.ndarray:
@@ -78,7 +83,7 @@ def run_evals(
             continue
         result = function(*(getattr(inputs, p) for p in positional), **keywords)
         if not isinstance(result, dict):  # a score of the features, without labels
-            result = {"value": float(result), "split": "train", "n": len(dataset.train.labels)}
+            result = {"value": float(result), "split": "train", "n": len(inputs.features)}
         found[name] = result
     return found
 

@@ -19,17 +19,21 @@ from labelfx.models import Model
 __all__ = ["alignment", "features", "knn_predict", "rankme", "uniformity"]
 
 
-def features(model: Model, variables: Any, images: Any, *, batch: int = 256) -> np.ndarray:
-    """The model's outputs for un-augmented images, in evaluation mode: float32 [N, F].
+def features(
+    model: Model, variables: Any, images: Any, rows: np.ndarray | None = None, *, batch: int = 256
+) -> np.ndarray:
+    """The model's outputs for un-augmented images, in evaluation mode: float32 [N, F], or [len(rows), F].
 
     Args:
       model: a backbone, with its `variables`.
       images: uint8 [N, H, W, C], N > 0, an ndarray or lazy (`labelfx.data.Split`), read `batch` rows at a time.
+      rows: int [L], which images, all by default.
       batch: rows a call; the last one is padded, so that a model is compiled once.
     """
+    rows = np.arange(len(images)) if rows is None else rows
     chunks = []
-    for start in range(0, len(images), batch):
-        chunk = images[np.arange(start, min(start + batch, len(images)))]
+    for start in range(0, len(rows), batch):
+        chunk = images[rows[start : start + batch]]
         padded = np.pad(chunk, [(0, batch - len(chunk)), (0, 0), (0, 0), (0, 0)])
         chunks.append(np.asarray(_encode(variables, padded, apply=model.apply))[: len(chunk)])
     return np.concatenate(chunks)
