@@ -2,7 +2,8 @@
 
     python -m labelfx.train --config=debiased --workdir=/tmp/labelfx/debiased
 
-TODO
+51 s on two CPU cores. At 10 labels a class: linear probe 0.940, kNN 0.911; raw pixels 0.895, random encoder 0.840.
+Seed 0, one label draw: a sign that it works, not a result; those are in experiments/README.md.
 """
 
 from ml_collections import ConfigDict

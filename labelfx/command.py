@@ -4,7 +4,7 @@ import dataclasses
 import logging
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from absl import app, flags
@@ -15,6 +15,7 @@ from labelfx.config import ConfigError, Run, locate, nearest
 from labelfx.metrics import NonFinite
 
 FLAGS = flags.FLAGS
+WORKDIR = {"workdir": "the folder of the run: configuration, checkpoints, metrics, results"}
 
 
 def _located(argv: list[str]) -> list[str]:
@@ -54,13 +55,15 @@ class _Recipe(flags.ArgumentParser[ConfigDict]):
         return config
 
 
-def run(main: Callable[[Any], Any], *, config: bool) -> None:
-    """Parses `--workdir` and, where asked, `--config` and its overrides; then calls `main(flags)`.
+def run(main: Callable[[Any], Any], *, config: bool, strings: Mapping[str, str] = WORKDIR) -> None:
+    """Parses the flags `strings` (name -> meaning) and, where asked, `--config` and its overrides, all of which must be
+    given; then calls `main(flags)`.
 
     A mistake of the user's, or a run that had to stop, is one line on standard error and exit code 2 or 1.
     """
-    required = {"workdir": "the folder of the run: configuration, checkpoints, metrics, results"}
-    flags.DEFINE_string("workdir", None, required["workdir"])
+    required = dict(strings)
+    for name, meaning in strings.items():
+        flags.DEFINE_string(name, None, meaning)
     if config:
         required["config"] = "a recipe's name or a config file; --config.a.b=v overrides"
         config_flags.DEFINE_config_file("config", None, required["config"])

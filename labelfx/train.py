@@ -49,7 +49,7 @@ def train(config: ConfigDict | Mapping[str, Any], workdir: str | Path) -> dict[s
     checked = configs.check(config)
     folder = Path(workdir)
     mesh = make_mesh(checked.devices, checked.fsdp)
-    _check_divisible(checked, mesh.size)
+    check_divisible(checked, mesh.size)
     configs.compare(checked, folder)
     folder.mkdir(parents=True, exist_ok=True)
     dataset, view = run.load_data(checked, folder)
@@ -62,9 +62,9 @@ def train(config: ConfigDict | Mapping[str, Any], workdir: str | Path) -> dict[s
             model=run.build_model(checked),
             mesh=mesh,
             root=jax.random.key(checked.seed),
-            checkpoints=stack.enter_context(Checkpoints(folder, keep=checked.keep)),
-            terminated=stack.enter_context(_sigterm()),
         )
+        loop.checkpoints = stack.enter_context(Checkpoints(folder, keep=checked.keep))
+        loop.terminated = stack.enter_context(_sigterm())
         loop.resume()
         run.begin(checked, folder, view)  # not before all of it is known to be right
         loop.writer = stack.enter_context(contextlib.closing(metrics.Writer(folder, start=loop.done)))
@@ -72,6 +72,22 @@ def train(config: ConfigDict | Mapping[str, Any], workdir: str | Path) -> dict[s
             loop.enter(index)
             loop.run()
     return results.finish(checked, folder, dataset, view, loop.variables(), loop.summary())
+
+
+def jit_step(method: Method, mesh: Mesh, state: Any) -> Any:
+    """What runs on the devices: `(state, bad, batch, key, number) -> (state, bad, metrics)`, jitted.
+
+    The method's step with the run's key and the number of the step, and `metrics.first_bad` beside it. The new state
+    takes the memory of the old one. `state` gives the shapes.
+    """
+    everywhere = on_every_device(mesh)
+
+    @functools.partial(jax.jit, donate_argnums=0, out_shardings=(split_state(mesh, state), everywhere, everywhere))
+    def step(state, bad, batch, key, number):
+        state, values = method.step(state, batch, jax.random.fold_in(key, number))
+        return state, metrics.first_bad(values, bad, number), values
+
+    return step
 
 
 @dataclasses.dataclass(frozen=True)
@@ -101,8 +117,8 @@ class Loop:
     model: Model
     mesh: Mesh
     root: jax.Array  # the key of config.seed; the step's key is fold_in(fold_in_name(root, "step"), step)
-    checkpoints: Checkpoints
-    terminated: threading.Event
+    checkpoints: Checkpoints = dataclasses.field(init=False)
+    terminated: threading.Event = dataclasses.field(init=False)
     writer: metrics.Writer = dataclasses.field(init=False)
     phase: Phase = dataclasses.field(init=False)
     state: Any = None
@@ -134,15 +150,18 @@ class Loop:
             "num_classes": len(self.dataset.class_names),
             "num_examples": len(self.view.truth),
         }
-        if config["backbone"] == "previous":
-            provided["backbone"] = backbone(run.load_variables(self.workdir, index - 1))
-        elif config["backbone"]:
-            provided["backbone"] = backbone(run.load_variables(Path(config["backbone"])))
+        if config["backbone"]:
+            provided["backbone"] = self.pretrained(index, config["backbone"])
         method = configs.build(configs.METHODS, config["method"], **provided)
         miner = configs.build(configs.MINERS, config["batches"], **provided)
         phase = Phase(index, config, method, miner, start, start + config["steps"])
         with self.blame(phase):
             shapes = jax.eval_shape(method.init, self.root, self.example(phase, {}))
+        self.check_memory(shapes)
+        return phase
+
+    def check_memory(self, shapes: Any) -> None:
+        """ConfigError where a device cannot even hold the state."""
         need = sum(math.prod(x.shape) * x.dtype.itemsize for x in jax.tree.leaves(shapes)) / self.config.fsdp
         have = device_memory(self.mesh)
         if need > have:
@@ -150,7 +169,12 @@ class Loop:
                 f"config.model: the state takes {need / 1e9:.3g} GB of a device's {have / 1e9:.3g} GB; "
                 "must be a smaller network or a larger config.fsdp"
             )
-        return phase
+
+    def pretrained(self, index: int, where: str) -> dict[str, Any]:
+        """The backbone that a phase starts from."""
+        if where == "previous":
+            return backbone(run.load_variables(self.workdir, index - 1))
+        return backbone(run.load_variables(Path(where)))
 
     @contextlib.contextmanager
     def blame(self, phase: Phase) -> Iterator[None]:
@@ -225,14 +249,7 @@ class Loop:
         """Runs the phase from where it stands to its last step, saves, and exports its variables."""
         phase, everywhere, split = self.phase, on_every_device(self.mesh), split_rows(self.mesh)
         key = jax.device_put(fold_in_name(self.root, "step"), everywhere)
-
-        @functools.partial(
-            jax.jit, donate_argnums=0, out_shardings=(split_state(self.mesh, self.state), everywhere, everywhere)
-        )
-        def step(state, bad, batch, key, number):
-            state, values = phase.method.step(state, batch, jax.random.fold_in(key, number))
-            return state, metrics.first_bad(values, bad, number), values
-
+        step = jit_step(phase.method, self.mesh, self.state)
         with self.blame(phase):
             values = jax.eval_shape(phase.method.step, self.state, self.example(phase, self.table), key)[1]
         self.bad = jax.device_put({name: np.int32(metrics.NEVER) for name in values}, everywhere)
@@ -268,7 +285,7 @@ class Loop:
                     self.checkpoints.wait()
                     print(f"SIGTERM: step {self.done} is saved; the same command resumes", file=sys.stderr)
                     raise Preempted(143)
-        self.compilations = max(self.compilations, step._cache_size())  # type: ignore[attr-defined]
+        self.compilations = max(self.compilations, step._cache_size())
         weights.save(self.workdir / "weights" / f"{phase.index}.safetensors", self.variables())
 
     def log(self, values: dict[str, jax.Array]) -> None:
@@ -333,7 +350,8 @@ class Loop:
         self.clock += time.perf_counter() - begin
 
 
-def _check_divisible(config: configs.Run, devices: int) -> None:
+def check_divisible(config: configs.Run, devices: int) -> None:
+    """ConfigError where a batch cannot be split over this many devices."""
     for index, phase in enumerate(configs.phases(config)):
         path = f"config.phases[{index}]" if "batch" in (config.phases or ({},))[index] else "config"
         for stream, size in phase["batch"].items():
