@@ -2,7 +2,8 @@
 
     python -m labelfx.train --config=fashion_mnist --workdir=/tmp/labelfx/fashion_mnist --config.data.data_dir=DIR
 
-TODO
+120 s on two CPU cores. At 10 labels a class: linear probe 0.707, kNN 0.696; raw pixels 0.696, random encoder 0.693.
+Seed 0, one label draw: a sign that it works, not a result; those are in experiments/README.md.
 """
 
 from ml_collections import ConfigDict
