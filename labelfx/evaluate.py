@@ -11,7 +11,7 @@ from labelfx import command
 from labelfx import config as configs
 from labelfx.config import ConfigError
 from labelfx.results import finish
-from labelfx.run import begin, load_data, load_variables
+from labelfx.run import begin, build_model, load_data, load_variables
 
 
 def evaluate(
@@ -49,7 +49,7 @@ def evaluate(
     begin(config, folder, view)
     before = run / "results.json"
     trained = json.loads(before.read_text())["training"] if before.exists() else {}
-    return finish(config, folder, dataset, view, load_variables(run), trained)
+    return finish(config, folder, dataset, view, build_model(config), load_variables(run), trained)
 
 
 def main() -> None:

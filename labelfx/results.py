@@ -22,7 +22,6 @@ from labelfx.data.labels import labels_hash
 from labelfx.evals import features
 from labelfx.models import Model
 from labelfx.models.heads import linear
-from labelfx.run import build_model
 
 SCORED = 25_600  # images that label-free scores look at, as many as RankMe's authors take: their cost grows fast
 
@@ -93,11 +92,12 @@ def finish(
     workdir: Path,
     dataset: Dataset,
     view: View,
+    model: Model,
     variables: dict[str, Any],
     training: Mapping[str, Any],
 ) -> dict[str, Any]:
     """Runs the evals and writes `workdir/results.json`. `training` is what the loop knows of itself."""
-    found = run_evals(config, dataset, view, build_model(config), variables)
+    found = run_evals(config, dataset, view, model, variables)
     device = jax.devices()[0]
     results = {
         "name": config.name,

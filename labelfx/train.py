@@ -71,7 +71,7 @@ def train(config: ConfigDict | Mapping[str, Any], workdir: str | Path) -> dict[s
         for index in range(loop.phase.index, len(configs.phases(checked))):
             loop.enter(index)
             loop.run()
-    return results.finish(checked, folder, dataset, view, loop.variables(), loop.summary())
+    return results.finish(checked, folder, dataset, view, loop.model, loop.variables(), loop.summary())
 
 
 def jit_step(method: Method, mesh: Mesh, state: Any) -> Any:
