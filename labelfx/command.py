@@ -11,7 +11,7 @@ from absl import app, flags
 from ml_collections import ConfigDict, config_flags
 
 from labelfx.checkpoint import CheckpointError
-from labelfx.config import ConfigError, Run, locate, nearest
+from labelfx.config import ConfigError, Placement, Run, locate, nearest
 from labelfx.metrics import NonFinite
 
 FLAGS = flags.FLAGS
@@ -44,6 +44,8 @@ class _Recipe(flags.ArgumentParser[ConfigDict]):
             for field in dataclasses.fields(Run):
                 if field.default is not dataclasses.MISSING and field.name not in config:
                     config[field.name] = field.default
+            if "data" in config and "placement" not in config.data:
+                config.data.placement = Placement.placement
         for word in sys.argv:
             override = re.match(r"--?(?:no)?(config\.[^=]+)", word)
             node, path = config, override[1] if override else "config"

@@ -5,6 +5,7 @@ takes (`labelfx.types`). `Run` is the schema of the top level. An error is one l
 what is allowed, the nearest valid name.
 """
 
+import contextlib
 import dataclasses
 import difflib
 import functools
@@ -31,7 +32,7 @@ class ConfigError(ValueError):
 
 # What a run provides to builders, by the name of their positional parameters.
 PROVIDED = {
-    "methods": ("model", "tx", "num_classes", "num_examples", "backbone"),
+    "methods": ("model", "tx", "steps", "num_classes", "num_examples", "backbone", "teacher"),
     "data.miners": ("model",),
     "data.augment": (),
     "models.backbones": (),
@@ -43,7 +44,14 @@ PROVIDED = {
 }
 
 
-DATA, LABELS = Part("data.sources"), Part("data.labels", ("labels", "rng"))
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Placement:
+    """Where the training images stay: with "device", on the devices, each of which holds a share of them."""
+
+    placement: Literal["host", "device"] = "host"
+
+
+DATA, LABELS = Part("data.sources", common=Placement), Part("data.labels", ("labels", "rng"))
 BACKBONES, METHODS, OPTIMIZERS = Part("models.backbones"), Part("methods"), Part("optim", ("steps",))
 MINERS, EVALS = Part("data.miners"), Part("evals")
 
@@ -74,11 +82,13 @@ class Run:
     steps: PositiveInt
     evals: dict[str, dict]  # eval name -> its keywords
     backbone: str = ""  # for methods that start from one: a run's workdir, or "previous" for the phase before
+    teacher: str = ""  # for methods that learn from a trained network: likewise
     refresh_every: NonNegativeInt = 0  # steps between refreshes of the table; 0: at the start of a phase only
     phases: tuple[dict, ...] = ()  # each phase replaces some of PHASE_FIELDS; () is one phase without changes
     # From here on nothing can change a result, so a run may be resumed with other values.
     devices: NonNegativeInt = 0  # of the mesh; 0: all
     fsdp: PositiveInt = 1  # devices that share one copy of the state; the batch is split over all of them
+    steps_per_dispatch: PositiveInt = 1  # steps that the devices run on their own, without a word from Python
     workers: NonNegativeInt = 0  # processes that decode images, for sources that do not fit in memory
     log_every: PositiveInt = 50
     eval_every: NonNegativeInt = 0  # 0: at the end only
@@ -86,9 +96,14 @@ class Run:
     keep: PositiveInt = 3  # checkpoints kept
 
 
-PHASE_FIELDS = ("method", "optimizer", "batch", "batches", "steps", "backbone", "refresh_every")
-NEUTRAL = ("config.name", "config.data.data_dir") + tuple(
-    f"config.{field}" for field in ("devices", "fsdp", "workers", "log_every", "eval_every", "save_every", "keep")
+PHASE_FIELDS = ("method", "optimizer", "batch", "batches", "steps", "backbone", "teacher", "refresh_every")
+TRAINED = ("backbone", "teacher")  # fields that name a run whose weights a phase takes
+NEUTRAL = tuple(
+    f"config.{field}"
+    for field in (
+        "name data.data_dir data.placement model.remat devices fsdp steps_per_dispatch workers log_every eval_every "
+        "save_every keep"
+    ).split()
 )
 
 
@@ -212,10 +227,10 @@ def _check(annotation: Any, value: Any, path: str) -> Any:
     return value
 
 
-def _check_fields(builder: Callable, value: Any, path: str, named: str = "") -> dict:
+def _check_fields(builder: Callable, value: Any, path: str, named: str = "", common: Callable | None = None) -> dict:
+    takes = parameters(builder)[1] | (parameters(common)[1] if common else {})
     if not isinstance(value, Mapping):
-        raise ConfigError(f"{path} = {value!r}: must be a dict with {', '.join(parameters(builder)[1]) or 'no keys'}")
-    takes = parameters(builder)[1]
+        raise ConfigError(f"{path} = {value!r}: must be a dict with {', '.join(takes) or 'no keys'}")
     for key in value:
         if key not in takes:
             hint = nearest(key, takes)
@@ -245,7 +260,7 @@ def _check_part(part: Part, value: Any, path: str) -> dict:
     if argument and not takes_argument:
         raise ConfigError(f"{path}.name = {name!r}: takes nothing after the colon; use {name.partition(':')[0]!r}")
     keys = {k: v for k, v in value.items() if k != "name"}
-    return {"name": name, **_check_fields(builder, keys, path, named=name)}
+    return {"name": name, **_check_fields(builder, keys, path, named=name, common=part.common)}
 
 
 def _find(part: Part, name: Any, path: str) -> tuple[Callable, str]:
@@ -294,15 +309,19 @@ def check(config: Any) -> Run:
     for index, phase in enumerate(phases(checked)):
         path = f"config.phases[{index}]" if checked["phases"] else "config"
         method = phase["method"]["name"]
-        wants = "backbone" in parameters(function(METHODS, method))[0]
-        if wants and not phase["backbone"]:
-            raise ConfigError(f"{path}.backbone: missing; {method} starts from a run's workdir or 'previous'")
-        if phase["backbone"] and not wants:
-            raise ConfigError(f"{path}.backbone = {phase['backbone']!r}: {method} starts from no backbone")
-        if phase["backbone"] == "previous" and index == 0:
-            raise ConfigError(f"{path}.backbone = 'previous': the first phase has none before it; give a run's workdir")
+        for field in TRAINED:
+            wants = field in parameters(function(METHODS, method))[0]
+            if wants and not phase[field]:
+                raise ConfigError(f"{path}.{field}: missing; {method} takes one, a run's workdir or 'previous'")
+            if phase[field] and not wants:
+                raise ConfigError(f"{path}.{field} = {phase[field]!r}: {method} takes no {field}")
+            if phase[field] == "previous" and index == 0:
+                raise ConfigError(f"{path}.{field} = 'previous': the first phase has none before it; give a workdir")
         if not any(phase["batch"].values()):
             raise ConfigError(f"{path}.batch: both sizes are 0; give labelled or unlabelled images to each step")
+    if checked["steps_per_dispatch"] > checked["log_every"]:
+        found, most = checked["steps_per_dispatch"], checked["log_every"]
+        raise ConfigError(f"config.steps_per_dispatch = {found}: must be at most config.log_every = {most}")
     return Run(**checked)
 
 
@@ -354,7 +373,7 @@ def config_hash(config: Any) -> str:
     for path, value in what_matters(config).items():
         if path in ("config.seed", "config.label_seed", "config.data_seed") or path.startswith("config.labels."):
             continue
-        if path.endswith("backbone") and value not in ("", "previous"):
+        if path.rpartition(".")[2] in TRAINED and value not in ("", "previous"):
             value = config_hash(json.loads((Path(value) / "config.json").read_text()))
         kept[path] = value
     return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()[:12]
@@ -369,7 +388,10 @@ def compare(config: Any, workdir: Path) -> None:
     path = workdir / "config.json"
     if not path.exists():
         return
-    old, new = what_matters(json.loads(path.read_text())), what_matters(json.loads(json.dumps(plain(config))))
+    old = json.loads(path.read_text())
+    with contextlib.suppress(ConfigError):
+        old = check(old)  # fills in what it did not say, such as a field that is newer
+    old, new = (what_matters(json.loads(json.dumps(plain(each)))) for each in (old, config))
     differing = sorted(p for p in old.keys() | new.keys() if old.get(p) != new.get(p))
     if differing:
         shown = ", ".join(f"{p} ({old.get(p)!r} there, {new.get(p)!r} now)" for p in differing)

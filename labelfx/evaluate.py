@@ -11,7 +11,7 @@ from labelfx import command
 from labelfx import config as configs
 from labelfx.config import ConfigError
 from labelfx.results import finish
-from labelfx.run import begin, build_model, load_data, load_variables
+from labelfx.run import begin, build_model, load_config, load_data, load_variables
 
 
 def evaluate(
@@ -38,10 +38,7 @@ def evaluate(
     changes = {key: value for key, value in changes.items() if value is not None}
     if changes and out is None:
         raise ConfigError(f"evaluate: {', '.join(changes)} would overwrite the results of {run}; give out=")
-    path = run / "config.json"
-    if not path.exists():
-        raise FileNotFoundError(f"{run}: no config.json there; --workdir is the folder of a run")
-    config = configs.check({**json.loads(path.read_text()), **changes})
+    config = configs.check({**configs.plain(load_config(run)), **changes})
     folder = Path(out) if out else run
     configs.compare(config, folder)
     folder.mkdir(parents=True, exist_ok=True)

@@ -4,11 +4,13 @@ Batches are split over both axes. The state (parameters, optimiser, moving avera
 `data` and split along `fsdp`, by one rule for every array: its largest dimension that the axis divides.
 """
 
+import functools
 import os
 from collections.abc import Sequence
 from typing import Any
 
 import jax
+import numpy as np
 from jax.experimental.mesh_utils import create_device_mesh
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
@@ -47,9 +49,55 @@ def on_every_device(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec())
 
 
-def split_rows(mesh: Mesh) -> NamedSharding:
-    """Leading dimension split over all devices: batches."""
-    return NamedSharding(mesh, PartitionSpec(("data", "fsdp")))
+def split_rows(mesh: Mesh, axis: int = 0) -> NamedSharding:
+    """This dimension split over all devices: batches."""
+    return NamedSharding(mesh, PartitionSpec(*(None,) * axis, ("data", "fsdp")))
+
+
+@functools.lru_cache(maxsize=8)
+def own_rows(mesh: Mesh, size: int) -> np.ndarray:
+    """Which rows of a batch of this size this process's devices hold, int64, rising."""
+    where = split_rows(mesh).addressable_devices_indices_map((size,))
+    return np.unique(np.concatenate([np.arange(size)[rows] for rows in where.values()]))
+
+
+def place_batches(mesh: Mesh, batches: Any) -> Any:
+    """Batches of some steps (leading dimensions: steps, rows) on the devices; of each this process has its own rows."""
+    split = split_rows(mesh, axis=1)
+    if jax.process_count() == 1:
+        return jax.device_put(batches, split)
+
+    def one(own: np.ndarray) -> jax.Array:
+        size = own.shape[1] * mesh.size // len(mesh.local_devices)
+        rows = own_rows(mesh, size)
+
+        def part(index: Any) -> np.ndarray:
+            first = np.searchsorted(rows, index[1].start or 0)
+            return own[:, first : first + size // mesh.size]
+
+        return jax.make_array_from_callback((own.shape[0], size, *own.shape[2:]), split, part)
+
+    return jax.tree.map(one, batches)
+
+
+def place_images(mesh: Mesh, images: Any) -> jax.Array:
+    """All images on the devices, each of which holds a share; the last one's is filled up with zeros."""
+    count = -(-len(images) // mesh.size) * mesh.size
+
+    def part(index: Any) -> np.ndarray:
+        found = images[index[0]]
+        missing = (index[0].stop or count) - (index[0].start or 0) - len(found)
+        return np.pad(found, [(0, missing), *[(0, 0)] * (found.ndim - 1)])
+
+    return jax.make_array_from_callback((count, *images.shape[1:]), split_rows(mesh), part)
+
+
+def whole(mesh: Mesh, tree: Any) -> Any:
+    """The tree as arrays of this process alone; every process must call it."""
+    if jax.process_count() == 1:
+        return tree
+    copies = jax.jit(lambda tree: tree, out_shardings=on_every_device(mesh))(tree)
+    return jax.tree.map(lambda x: np.asarray(x.addressable_data(0)), copies)
 
 
 def split_state(mesh: Mesh, state: Any) -> Any:

@@ -37,8 +37,10 @@ from labelfx.config import ConfigError, nearest
 from labelfx.data import Dataset, Split
 from labelfx.data.batches import label_view
 from labelfx.data.miners import uniform
-from labelfx.mesh import make_mesh, on_every_device, split_rows
+from labelfx.mesh import make_mesh, on_every_device, split_rows, split_state
 from labelfx.metrics import NEVER
+from labelfx.models import stack
+from labelfx.models.heads import linear
 from labelfx.train import Loop, Phase, check_divisible, jit_step
 
 GIB = 2**30
@@ -226,10 +228,15 @@ class Blanks:
 class Blank(Loop):
     """The loop of a run on blank images, from a blank backbone: what its arrays look like, never what is in them."""
 
-    def pretrained(self, index: int, where: str) -> dict[str, Any]:
+    def trained(self, field: str, index: int, where: str) -> Any:
+        model = self.model
+        if field == "teacher":
+            own = self.model if where == "previous" else run.build_model(run.load_config(Path(where)))
+            model = stack(backbone=own, head=linear(features=len(self.dataset.class_names)))
         image = jax.ShapeDtypeStruct((1, *self.view.split.images.shape[1:]), np.float32)
-        shapes = jax.eval_shape(self.model.init, self.root, image)
-        return jax.tree.map(lambda x: np.broadcast_to(np.zeros((), x.dtype), x.shape), shapes)
+        shapes = jax.eval_shape(model.init, self.root, image)
+        variables = jax.tree.map(lambda x: np.broadcast_to(np.zeros((), x.dtype), x.shape), shapes)
+        return run.Teacher(model, variables) if field == "teacher" else variables
 
     def check_memory(self, shapes: Any) -> None:
         """The compiler's to say."""
@@ -256,17 +263,27 @@ class Blank(Loop):
     def lower(self, index: int) -> jax.stages.Lowered:
         """A phase's step, ready to compile for the devices of the mesh."""
         phase = dataclasses.replace(self.build(index), miner=uniform())
-        batch, state = self.example(phase, self.columns(phase)), self.shapes(phase)
-        with self.blame(phase):
-            values = jax.eval_shape(phase.method.step, state, batch, self.root)[1]
+        self.table, self.state = self.columns(phase), self.shapes(phase)
+        batch, frozen = self.example(phase, self.table), phase.method.frozen
 
         def placed(tree: Any, sharding: NamedSharding) -> Any:
             return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), tree)
 
         everywhere = on_every_device(self.mesh)
-        bad, key = placed(({name: np.int32(NEVER) for name in values}, self.root), everywhere)
-        step = jit_step(phase.method, self.mesh, state)
-        return step.lower(state, bad, placed(batch, split_rows(self.mesh)), key, np.int32(0))
+        bad, key = placed(({name: np.int32(NEVER) for name in self.metrics(phase)}, self.root), everywhere)
+        fixed = {}
+        if frozen is not None:
+            del batch["frozen"]
+            fixed["frozen"] = jax.tree.map(placed, frozen, split_state(self.mesh, frozen))
+        if self.on_device:
+            count, *shape = self.view.split.images.shape
+            count = -(-count // self.mesh.size) * self.mesh.size
+            fixed["images"] = placed(jax.ShapeDtypeStruct((count, *shape), np.uint8), split_rows(self.mesh))
+            for stream in batch["audit"]:
+                del batch[stream]["image"]
+        batches = jax.tree.map(lambda x: jax.ShapeDtypeStruct((1, *x.shape), x.dtype), batch)
+        step = jit_step(phase.method, self.mesh, self.state)
+        return step.lower(self.state, bad, fixed, placed(batches, split_rows(self.mesh, axis=1)), key, np.int32(0))
 
 
 def plan(

@@ -112,6 +112,8 @@ def finish(
         | {package: importlib.metadata.version(package) for package in ("jax", "jaxlib", "flax", "optax", "numpy")},
         "finished": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
     }
+    if jax.process_index() > 0:
+        return results
     configs.write_text(workdir / "results.json", json.dumps(results, indent=2) + "\n")
     for name, part in found.items():
         print(f"{name}: " + ", ".join(f"{k} {v:.4g}" if isinstance(v, float) else f"{k} {v}" for k, v in part.items()))

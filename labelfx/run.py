@@ -1,9 +1,11 @@
 """What a run is made of, by its configuration and in its folder: data, labels, model, trained variables."""
 
 import json
+import os
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 
 from labelfx import config as configs
@@ -12,7 +14,8 @@ from labelfx.config import ConfigError
 from labelfx.data import Dataset
 from labelfx.data.batches import View, label_view
 from labelfx.data.labels import labels_hash
-from labelfx.models import Model
+from labelfx.models import Model, stack
+from labelfx.models.heads import linear
 
 
 def load_data(config: configs.Run, workdir: Path) -> tuple[Dataset, View]:
@@ -47,21 +50,62 @@ def load_data(config: configs.Run, workdir: Path) -> tuple[Dataset, View]:
 
 def begin(config: configs.Run, workdir: Path, view: View) -> None:
     """Writes `labels.json` and `config.json` where they are not there yet: from now on the workdir is of this run."""
-    if not (workdir / "config.json").exists():
+    if jax.process_index() == 0 and not (workdir / "config.json").exists():
         labels = {"hash": labels_hash(view.rows, view.truth), "rows": view.rows.tolist()}
         configs.write_text(workdir / "labels.json", json.dumps(labels) + "\n")
         configs.write_text(workdir / "config.json", json.dumps(configs.plain(config), indent=2) + "\n")
+
+
+def keep_compiled_programs() -> None:
+    """Turns JAX's persistent compilation cache on, in `~/.cache/labelfx`, unless the user has said where or not to."""
+    settings: Any = jax.config
+    if settings.jax_enable_compilation_cache and not settings.jax_compilation_cache_dir:
+        folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "labelfx")
+        jax.config.update("jax_compilation_cache_dir", str(folder))
 
 
 def build_model(config: configs.Run) -> Model:
     return configs.build(configs.BACKBONES, config.model)
 
 
+def load_config(workdir: Path) -> configs.Run:
+    """The configuration of a run that was started in `workdir`."""
+    path = workdir / "config.json"
+    if not path.exists():
+        raise FileNotFoundError(f"{workdir}: no config.json there; give the workdir of a run")
+    return configs.check(json.loads(path.read_text()))
+
+
 def load_variables(workdir: Path, phase: int | None = None) -> dict[str, Any]:
     """The variables that a phase of a run ended with, those of its last phase by default."""
     if phase is None:
-        path = workdir / "config.json"
-        if not path.exists():
-            raise FileNotFoundError(f"{workdir}: no config.json there; give the workdir of a finished run")
-        phase = len(configs.phases(json.loads(path.read_text()))) - 1
+        phase = len(configs.phases(load_config(workdir))) - 1
     return weights.load(workdir / "weights" / f"{phase}.safetensors")
+
+
+class Teacher(NamedTuple):
+    """A trained classifier: `model` gives `{"backbone": [B, F], "head": [B, num_classes]}`."""
+
+    model: Model
+    variables: dict[str, Any]
+
+
+def load_teacher(workdir: Path, num_classes: int, *, own: tuple[Model, int] | None = None) -> Teacher:
+    """The classifier that a run ended with.
+
+    Args:
+      workdir: of that run.
+      num_classes: that it must have.
+      own: where it is the run itself that asks, its backbone and the phase that it ended.
+
+    Raises:
+      ConfigError: it has no classifier, or one of other classes.
+    """
+    backbone, phase = own or (build_model(load_config(workdir)), None)
+    variables = load_variables(workdir, phase)
+    if "head" not in variables["params"]:
+        raise ConfigError(f"config.teacher: the run in {workdir} has trained no classifier")
+    found = next(iter(variables["params"]["head"].values()))["kernel"].shape[-1]
+    if found != num_classes:
+        raise ConfigError(f"config.teacher: the run in {workdir} has {found} classes, these data {num_classes}")
+    return Teacher(stack(backbone=backbone, head=linear(features=num_classes)), variables)

@@ -4,6 +4,7 @@ import collections
 import contextlib
 import dataclasses
 import functools
+import itertools
 import math
 import signal
 import sys
@@ -15,7 +16,9 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
+from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
@@ -26,7 +29,16 @@ from labelfx.config import ConfigError
 from labelfx.data import Dataset
 from labelfx.data.batches import View, batch_at, batches
 from labelfx.data.miners import Miner, uniform
-from labelfx.mesh import device_memory, make_mesh, on_every_device, split_rows, split_state
+from labelfx.mesh import (
+    device_memory,
+    make_mesh,
+    on_every_device,
+    own_rows,
+    place_batches,
+    place_images,
+    split_state,
+    whole,
+)
 from labelfx.methods import Method
 from labelfx.models import Model, backbone
 from labelfx.state import fold_in_name
@@ -48,6 +60,7 @@ def train(config: ConfigDict | Mapping[str, Any], workdir: str | Path) -> dict[s
     """
     checked = configs.check(config)
     folder = Path(workdir)
+    run.keep_compiled_programs()
     mesh = make_mesh(checked.devices, checked.fsdp)
     check_divisible(checked, mesh.size)
     configs.compare(checked, folder)
@@ -67,27 +80,45 @@ def train(config: ConfigDict | Mapping[str, Any], workdir: str | Path) -> dict[s
         loop.terminated = stack.enter_context(_sigterm())
         loop.resume()
         run.begin(checked, folder, view)  # not before all of it is known to be right
-        loop.writer = stack.enter_context(contextlib.closing(metrics.Writer(folder, start=loop.done)))
+        if jax.process_index() == 0:
+            loop.writer = stack.enter_context(contextlib.closing(metrics.Writer(folder, start=loop.done)))
         for index in range(loop.phase.index, len(configs.phases(checked))):
             loop.enter(index)
             loop.run()
     return results.finish(checked, folder, dataset, view, loop.model, loop.variables(), loop.summary())
 
 
-def jit_step(method: Method, mesh: Mesh, state: Any) -> Any:
-    """What runs on the devices: `(state, bad, batch, key, number) -> (state, bad, metrics)`, jitted.
+def jit_step(method: Method, mesh: Mesh, state: Any, count: int = 1) -> Any:
+    """What the devices run in one dispatch: `(state, bad, fixed, batches, key, number) -> (state, bad, metrics)`.
 
-    The method's step with the run's key and the number of the step, and `metrics.first_bad` beside it. The new state
-    takes the memory of the old one. `state` gives the shapes.
+    Jitted. `count` steps of the method, from step `number` on, with the run's key and `metrics.first_bad` beside them; the
+    metrics are those of the last. The new state takes the memory of the old one. `state` gives the shapes, `batches`
+    have a leading dimension of `count`, and `fixed` is what no step changes (see `Loop.fixed`).
     """
     everywhere = on_every_device(mesh)
+    # XLA's CPU backend runs convolutions inside a loop on one thread, tens of times slower.
+    unroll = count == 1 or mesh.devices.flat[0].platform == "cpu"
 
     @functools.partial(jax.jit, donate_argnums=0, out_shardings=(split_state(mesh, state), everywhere, everywhere))
-    def step(state, bad, batch, key, number):
-        state, values = method.step(state, batch, jax.random.fold_in(key, number))
-        return state, metrics.first_bad(values, bad, number), values
+    def steps(state, bad, fixed, batches, key, number):
+        def one(carry, each):
+            (state, bad), (number, batch) = carry, each
+            state, values = method.step(state, complete(batch, fixed), jax.random.fold_in(key, number))
+            return (state, metrics.first_bad(values, bad, number)), values
 
-    return step
+        numbers = number + jnp.arange(count, dtype=jnp.int32)
+        (state, bad), values = jax.lax.scan(one, (state, bad), (numbers, batches), unroll=unroll)
+        return state, bad, jax.tree.map(lambda x: x[-1], values)
+
+    return steps
+
+
+def complete(batch: dict[str, Any], fixed: dict[str, Any]) -> dict[str, Any]:
+    """A batch with what lies on the devices already: its images, by their index, and the method's frozen arrays."""
+    if "images" in fixed:
+        images = {name: fixed["images"][batch[name]["index"]] for name in batch["audit"]}
+        batch = batch | {name: batch[name] | {"image": image} for name, image in images.items()}
+    return batch | {name: fixed[name] for name in ("frozen",) if name in fixed}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -119,8 +150,9 @@ class Loop:
     root: jax.Array  # the key of config.seed; the step's key is fold_in(fold_in_name(root, "step"), step)
     checkpoints: Checkpoints = dataclasses.field(init=False)
     terminated: threading.Event = dataclasses.field(init=False)
-    writer: metrics.Writer = dataclasses.field(init=False)
     phase: Phase = dataclasses.field(init=False)
+    fixed: dict[str, Any] = dataclasses.field(default_factory=dict)  # on the devices: images, the phase's frozen arrays
+    writer: metrics.Writer | None = None  # only the first process of several has one
     state: Any = None
     table: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
     done: int = 0  # finished steps
@@ -129,6 +161,7 @@ class Loop:
     bad: Any = None  # metric -> the first step at which it was not finite
     progress: metrics.Progress = dataclasses.field(init=False)
     late: Any = None  # the metrics of the last log, fetched at the next one so that logging never waits
+    dispatches: int = 0  # by this process
 
     def build(self, index: int) -> Phase:
         """Builds a phase; ConfigError where its parts do not fit together."""
@@ -147,12 +180,17 @@ class Loop:
         provided = {
             "model": self.model,
             "tx": tx,
+            "steps": config["steps"],
             "num_classes": len(self.dataset.class_names),
             "num_examples": len(self.view.truth),
         }
-        if config["backbone"]:
-            provided["backbone"] = self.pretrained(index, config["backbone"])
-        method = configs.build(configs.METHODS, config["method"], **provided)
+        for field in configs.TRAINED:
+            if config[field]:
+                provided[field] = self.trained(field, index, config[field])
+        try:
+            method = configs.build(configs.METHODS, config["method"], **provided)
+        except ValueError as error:
+            raise ConfigError(f"config.method: {error}") from error
         miner = configs.build(configs.MINERS, config["batches"], **provided)
         phase = Phase(index, config, method, miner, start, start + config["steps"])
         with self.blame(phase):
@@ -161,20 +199,35 @@ class Loop:
         return phase
 
     def check_memory(self, shapes: Any) -> None:
-        """ConfigError where a device cannot even hold the state."""
-        need = sum(math.prod(x.shape) * x.dtype.itemsize for x in jax.tree.leaves(shapes)) / self.config.fsdp
-        have = device_memory(self.mesh)
-        if need > have:
-            raise ConfigError(
-                f"config.model: the state takes {need / 1e9:.3g} GB of a device's {have / 1e9:.3g} GB; "
-                "must be a smaller network or a larger config.fsdp"
-            )
+        """ConfigError where a device cannot even hold the state, or not its share of the images."""
+        images, have = self.dataset.train.images.shape, device_memory(self.mesh)
+        needs = {
+            "config.model: the state": (
+                sum(math.prod(x.shape) * x.dtype.itemsize for x in jax.tree.leaves(shapes)) / self.config.fsdp,
+                "a smaller network or a larger config.fsdp",
+            ),
+            "config.data.placement: the images": (math.prod(images) / self.mesh.size, "'host'"),
+        }
+        for what, (need, instead) in list(needs.items())[: 1 + self.on_device]:
+            if need > have:
+                raise ConfigError(
+                    f"{what} take{'' if what.endswith('images') else 's'} {need / 1e9:.3g} GB of a device's "
+                    f"{have / 1e9:.3g} GB; must be {instead}"
+                )
 
-    def pretrained(self, index: int, where: str) -> dict[str, Any]:
-        """The backbone that a phase starts from."""
-        if where == "previous":
-            return backbone(run.load_variables(self.workdir, index - 1))
-        return backbone(run.load_variables(Path(where)))
+    @property
+    def on_device(self) -> bool:
+        """Whether the training images lie on the devices."""
+        return self.config.data["placement"] == "device"
+
+    def trained(self, field: str, index: int, where: str) -> Any:
+        """The backbone that a phase starts from, or the teacher that it learns from."""
+        own = where == "previous"
+        folder = self.workdir if own else Path(where)
+        if field == "teacher":
+            before = (self.model, index - 1) if own else None
+            return run.load_teacher(folder, len(self.dataset.class_names), own=before)
+        return backbone(run.load_variables(folder, index - 1 if own else None))
 
     @contextlib.contextmanager
     def blame(self, phase: Phase) -> Iterator[None]:
@@ -190,14 +243,15 @@ class Loop:
             raise ConfigError(f"config.method: {str(error).splitlines()[0]}") from error
 
     def how(self, phase: Phase, table: dict[str, np.ndarray]) -> dict[str, Any]:
-        """The arguments of `batch_at` but the step."""
+        """The arguments of `batch_at` but the step and what is left to this process."""
         sizes = phase.config["batch"]
         return {"view": self.view, "sizes": sizes, "seed": self.config.data_seed, "miner": phase.miner, "table": table}
 
     def example(self, phase: Phase, table: dict[str, np.ndarray]) -> dict[str, Any]:
-        """The shapes of a batch; before the first refresh there is no table to mine by."""
+        """The shapes of a method's batch; before the first refresh there is no table to mine by."""
         how = self.how(phase, table) | ({} if table else {"miner": uniform()})
-        return jax.eval_shape(lambda: batch_at(phase.start, **how))
+        fixed = {} if phase.method.frozen is None else {"frozen": phase.method.frozen}
+        return jax.eval_shape(lambda: complete(batch_at(phase.start, **how), fixed))
 
     def shapes(self, phase: Phase) -> Any:
         """The state's shapes, with where its arrays lie on the mesh."""
@@ -219,12 +273,18 @@ class Loop:
         """Starts a phase: fresh parameters, and a table made by the network of the phase before where it is of the
         same method. Does nothing where a checkpoint of this phase was taken up."""
         before, self.phase = self.phase, self.build(index)
+        self.fixed = {name: self.fixed[name] for name in ("images",) if name in self.fixed}
+        if self.on_device and not self.fixed:
+            self.fixed["images"] = place_images(self.mesh, self.view.split.images)
+        if (frozen := self.phase.method.frozen) is not None:
+            self.fixed["frozen"] = jax.device_put(frozen, split_state(self.mesh, frozen))
         if self.state is not None and before.index == index:
             return
         rng = jax.random.fold_in(fold_in_name(self.root, "init"), index)
         where = jax.tree.map(lambda x: x.sharding, self.shapes(self.phase))
         init = jax.jit(self.phase.method.init, out_shardings=where)
-        fresh = init(rng, jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), self.example(self.phase, {})))
+        blank = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), self.example(self.phase, {}))
+        fresh = init(rng, complete(blank, self.fixed))
         follows = self.state is not None and before.config["method"]["name"] == self.phase.config["method"]["name"]
         last = index == len(configs.phases(self.config)) - 1
         if last and "head" in self.config.evals and not results.has_classifier(self.phase.method.variables(fresh)):
@@ -236,6 +296,9 @@ class Loop:
     def refresh(self, state: Any) -> dict[str, np.ndarray]:
         """The table that batches are made with from here on."""
         method, miner = self.phase.method, self.phase.miner
+        if not (method.refresh or miner.refresh):
+            return {}
+        state = whole(self.mesh, state)
         table: dict[str, np.ndarray] = {}
         if method.refresh:
             rng = jax.random.fold_in(fold_in_name(self.root, "refresh"), self.done)
@@ -243,16 +306,16 @@ class Loop:
         if miner.refresh:
             generator = np.random.default_rng([self.config.seed, self.done])
             table |= miner.refresh(method.variables(state), self.view.split, generator)
-        return table
+        # Machines of one kind agree to the bit; batches must not hang on that.
+        return multihost_utils.broadcast_one_to_all(table) if jax.process_count() > 1 else table
 
     def run(self) -> None:
         """Runs the phase from where it stands to its last step, saves, and exports its variables."""
-        phase, everywhere, split = self.phase, on_every_device(self.mesh), split_rows(self.mesh)
-        key = jax.device_put(fold_in_name(self.root, "step"), everywhere)
-        step = jit_step(phase.method, self.mesh, self.state)
-        with self.blame(phase):
-            values = jax.eval_shape(phase.method.step, self.state, self.example(phase, self.table), key)[1]
-        self.bad = jax.device_put({name: np.int32(metrics.NEVER) for name in values}, everywhere)
+        phase, everywhere = self.phase, on_every_device(self.mesh)
+        key = jax.jit(lambda: fold_in_name(jax.random.key(self.config.seed), "step"), out_shardings=everywhere)()
+        longest = self.config.steps_per_dispatch
+        step = {count: jit_step(phase.method, self.mesh, self.state, count) for count in {1, longest}}
+        self.bad = jax.device_put({name: np.int32(metrics.NEVER) for name in self.metrics(phase)}, everywhere)
         self.clock, first = time.perf_counter(), self.done
         in_flight: collections.deque = collections.deque()
         every = phase.config["refresh_every"] or phase.config["steps"]
@@ -261,32 +324,64 @@ class Loop:
             if into == 0 and self.done > phase.start:
                 self.table = self.refresh(self.state)
             until = min(self.done + every - into, phase.stop)
-            for number, batch in batches(self.done, until, workers=self.config.workers, **self.how(phase, self.table)):
-                self.state, self.bad, values = step(
-                    self.state, self.bad, jax.device_put(batch, split), key, np.int32(number)
+            for count, batch in self.dispatches_of(phase, until):
+                self.state, self.bad, values = step[count](
+                    self.state, self.bad, self.fixed, batch, key, np.int32(self.done)
                 )
-                self.done = number + 1
-                if number == first:  # the step is compiled: speed counts from here
+                self.done += count
+                if self.done == first + count:  # the step is compiled: speed counts from here
                     jax.block_until_ready(values)
                     total = sum(phase["steps"] for phase in configs.phases(self.config))
                     self.progress = metrics.Progress(self.config.name, self.done, total, phase.batch_size)
                 in_flight.append(values)
-                if len(in_flight) > IN_FLIGHT:
+                if len(in_flight) * count > IN_FLIGHT:
                     jax.block_until_ready(in_flight.popleft())
                 if self.done % self.config.log_every == 0 or self.done == phase.stop:
                     self.log(values)
                 # Before the save, whose step's metrics must be whole: a resume starts after it.
                 if self.config.eval_every and self.done % self.config.eval_every == 0 and self.done < phase.stop:
                     self.evaluate()
-                terminated = self.terminated.is_set()
-                if self.done % self.config.save_every == 0 or self.done == phase.stop or terminated:
+                preempted = self.preempted()
+                if self.done % self.config.save_every == 0 or self.done == phase.stop or preempted:
                     self.save()
-                if terminated:
+                if preempted:
                     self.checkpoints.wait()
                     print(f"SIGTERM: step {self.done} is saved; the same command resumes", file=sys.stderr)
                     raise Preempted(143)
-        self.compilations = max(self.compilations, step._cache_size())
-        weights.save(self.workdir / "weights" / f"{phase.index}.safetensors", self.variables())
+        self.compilations = max(self.compilations, *(each._cache_size() for each in step.values()))
+        variables = self.variables()
+        if jax.process_index() == 0:
+            weights.save(self.workdir / "weights" / f"{phase.index}.safetensors", variables)
+
+    def metrics(self, phase: Phase) -> list[str]:
+        """The names of a step's metrics."""
+        with self.blame(phase):
+            return list(jax.eval_shape(phase.method.step, self.state, self.example(phase, self.table), self.root)[1])
+
+    def dispatches_of(self, phase: Phase, until: int) -> Iterator[tuple[int, Any]]:
+        """(number of steps, their batches on the devices) from here to step `until`: `steps_per_dispatch` at a time,
+        and one at a time where that would run past a step after which the loop has something to do."""
+        how = self.how(phase, self.table) | {
+            "own": functools.partial(own_rows, self.mesh),
+            "images": not self.on_device,
+        }
+        prepared = batches(self.done, until, workers=self.config.workers, **how)
+        events = [each for each in (self.config.log_every, self.config.save_every, self.config.eval_every) if each]
+        done, longest = self.done, self.config.steps_per_dispatch
+        while done < until:
+            room = min(until - done, *(each - done % each for each in events))
+            count = longest if room >= longest else 1
+            some = list(itertools.islice(prepared, count))
+            stacked = jax.tree.map(lambda *each: np.stack(each) if len(each) > 1 else each[0][None], *some)
+            yield count, place_batches(self.mesh, stacked)
+            done += count
+
+    def preempted(self) -> bool:
+        """Whether SIGTERM came; several processes agree on the step at which they say so."""
+        self.dispatches += 1
+        if jax.process_count() == 1:
+            return self.terminated.is_set()
+        return multihost_utils.reached_preemption_sync_point(self.dispatches)
 
     def log(self, values: dict[str, jax.Array]) -> None:
         """Writes the metrics handed in before and keeps these for the next time."""
@@ -299,9 +394,10 @@ class Loop:
         (step, speed, *arrays), self.late = self.late, None
         values, bad = jax.device_get(arrays)
         self.stop_if_bad(bad)
-        scalars = {name: float(value) for name, value in values.items()}
-        self.progress.show(step, speed, scalars)
-        self.writer.write(step, {**scalars, "images_per_second": speed})
+        if self.writer is not None:
+            scalars = {name: float(value) for name, value in values.items()}
+            self.progress.show(step, speed, scalars)
+            self.writer.write(step, {**scalars, "images_per_second": speed})
 
     def stop_if_bad(self, bad: dict[str, np.ndarray]) -> None:
         name = min(bad, key=lambda name: bad[name])
@@ -327,7 +423,7 @@ class Loop:
         self.checkpoints.save(self.done, self.state, self.table, {"phase": self.phase.index, "seconds": self.seconds})
 
     def variables(self) -> dict[str, Any]:
-        return self.phase.method.variables(self.state)
+        return self.phase.method.variables(whole(self.mesh, self.state))
 
     def summary(self) -> dict[str, Any]:
         """What `results.json` says of the training."""
@@ -346,7 +442,8 @@ class Loop:
         begin = time.perf_counter()
         found = results.run_evals(self.config, self.dataset, self.view, self.model, self.variables())
         scalars = {f"{name}/{key}": v for name, part in found.items() for key, v in part.items() if type(v) is float}
-        self.writer.write(self.done, scalars)
+        if self.writer is not None:
+            self.writer.write(self.done, scalars)
         self.clock += time.perf_counter() - begin
 
 
@@ -365,7 +462,8 @@ def check_divisible(config: configs.Run, devices: int) -> None:
 def _sigterm() -> Iterator[threading.Event]:
     """An event that SIGTERM sets; only a process's main thread can listen."""
     event = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
+    # Several processes are told of it by JAX's preemption service, which listens itself.
+    if jax.process_count() > 1 or threading.current_thread() is not threading.main_thread():
         yield event
         return
     before = signal.signal(signal.SIGTERM, lambda *_: event.set())

@@ -21,11 +21,13 @@ class Part(NamedTuple):
     """A nested part of the configuration: a dict whose `name` picks a function of package or module `labelfx.<where>`.
 
     `positional` names the leading parameters that the caller gives later; the value is then that function with its
-    keywords bound. Without it the function is a builder and the value is what it returns.
+    keywords bound. Without it the function is a builder and the value is what it returns. `common` is a class whose
+    keyword-only parameters every dict of this kind takes beside those of its function.
     """
 
     where: str
     positional: tuple[str, ...] = ()
+    common: Callable[..., Any] | None = None
 
 
 class Fields(NamedTuple):
@@ -45,6 +47,9 @@ Objective = Annotated[functools.partial, Part("objectives", ("z_a", "z_b"))]
 """A two-view objective `(z_a, z_b) -> scalar`, its keywords bound."""
 Augment = Annotated[Callable[..., Any], Part("data.augment")]
 """An augmentation `(rng, images) -> images`, float32 [B, H, W, C] in [0, 1]."""
+
+Optimizer = Annotated[Callable[..., Any], Part("optim", ("steps",))]
+"""An optimiser `(steps) -> optax.GradientTransformation`, for methods that train a second network."""
 
 Head = Annotated[Any, Part("models.heads")]
 """A network on features (`labelfx.models.Model`)."""

@@ -42,10 +42,27 @@ def draw(seed: int, stream: int, step: int, size: int, pool: np.ndarray) -> np.n
     return pool[np.concatenate(parts)]
 
 
+def everything(size: int) -> np.ndarray:
+    """All rows of a batch of this size."""
+    return np.arange(size)
+
+
 def batch_at(
-    step: int, *, view: View, sizes: dict[str, int], seed: int, miner: Miner, table: dict[str, np.ndarray]
+    step: int,
+    *,
+    view: View,
+    sizes: dict[str, int],
+    seed: int,
+    miner: Miner,
+    table: dict[str, np.ndarray],
+    own: Callable[[int], np.ndarray] = everything,
+    images: bool = True,
 ) -> dict[str, Any]:
-    """The batch of a global step (see `labelfx.methods.Method`), as NumPy arrays."""
+    """The batch of a global step (see `labelfx.methods.Method`), as NumPy arrays.
+
+    `own` picks the rows of a batch that this process reads, from the size of the batch; without `images` there are only
+    their `index`es, for a step that holds the images itself.
+    """
     pools = {"labelled": view.rows, "unlabelled": np.flatnonzero(table.get("include", np.ones(len(view.truth), bool)))}
     batch: dict[str, Any] = {"audit": {}}
     for stream, name in enumerate(("labelled", "unlabelled")):
@@ -54,23 +71,25 @@ def batch_at(
         rows = draw(seed, stream, step, sizes[name], pools[name])
         if name == "unlabelled":
             rows = miner.rows(np.random.Generator(np.random.Philox([seed, 2, step])), rows, table)
-        columns = {key: column[rows] for key, column in table.items()}
-        batch[name] = {"image": view.split.images[rows], "index": rows.astype(np.int32), **columns}
+        rows = rows[own(sizes[name])]
+        batch[name] = {"index": rows.astype(np.int32), **{key: column[rows] for key, column in table.items()}}
+        if images:
+            batch[name]["image"] = view.split.images[rows]
         batch["audit"][name] = {"label": view.truth[rows]}
     if "labelled" in batch:
         batch["labelled"]["label"] = view.split.labels[batch["labelled"]["index"]]
     return batch
 
 
-def batches(start: int, stop: int, *, workers: int, **how: Any) -> Iterator[tuple[int, dict[str, Any]]]:
-    """(step, batch) for steps start to stop - 1; `how` are the arguments of `batch_at`.
+def batches(start: int, stop: int, *, workers: int, **how: Any) -> Iterator[dict[str, Any]]:
+    """The batches of steps start to stop - 1; `how` are the arguments of `batch_at`.
 
     Images in memory are gathered as arrays. Images that must be read and decoded come through Grain, `workers`
     processes or, with 0, threads preparing whole batches ahead.
     """
     make: Callable[[int], dict[str, Any]] = functools.partial(batch_at, **how)
-    if isinstance(how["view"].split.images, np.ndarray):
-        yield from ((step, make(step)) for step in range(start, stop))
+    if isinstance(how["view"].split.images, np.ndarray) or not how.get("images", True):
+        yield from map(make, range(start, stop))
         return
     import grain
 
@@ -83,4 +102,4 @@ def batches(start: int, stop: int, *, workers: int, **how: Any) -> Iterator[tupl
         )
     else:
         prepared = ahead.to_iter_dataset(grain.ReadOptions(num_threads=4, prefetch_buffer_size=8))
-    yield from zip(range(start, stop), prepared, strict=True)
+    yield from prepared

@@ -24,13 +24,17 @@ class Method(NamedTuple):
         `table` a dict of NumPy arrays with leading dimension `num_examples`. Each reaches the step as
         `batch[stream][name]`, gathered at the rows of the batch; a boolean array named `include` says which rows the
         unlabelled stream draws from.
+      frozen: arrays that the step reads and never changes, such as the variables of a teacher. They lie on the devices
+        once and are in no checkpoint.
 
     A batch is a dict: `batch["labelled"]` and `batch["unlabelled"]`, where their size is not 0, hold `image` (uint8
     [B, H, W, C]), `index` (int32 [B], the row in the source), `label` (int32 [B], labelled stream only) and the columns
     of the table. `batch["audit"]` has the same streams with the true `label`, -1 where unknown: for metrics only.
+    `batch["frozen"]` is the method's `frozen`, where it has any.
     """
 
     init: Callable[..., Any]
     step: Callable[..., Any]
     variables: Callable[..., Any]
     refresh: Callable[..., Any] | None = None
+    frozen: Any = None
