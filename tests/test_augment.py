@@ -1,4 +1,4 @@
-"""Augmentation against SciPy, colorsys and loops in NumPy."""
+"""Augmentation against SciPy, colorsys, Pillow and loops in NumPy."""
 
 import colorsys
 from functools import partial
@@ -8,16 +8,21 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import scipy.ndimage
+import sklearn.datasets
+from PIL import Image, ImageEnhance, ImageFilter, ImageOps
 
 from labelfx.data import augment
 
 GREY = (6, 9, 9, 1)
 RGB = (6, 10, 8, 3)
+RANDAUGMENT = dict(padding=2, flip=True, operations=2, magnitude=1.0, probability=0.5, cutout=0.3)
 PRESETS = {
     "identity": (augment.identity(), RGB),
     "crop_flip": (augment.crop_flip(padding=2, flip=True), RGB),
     "simclr": (augment.simclr(min_scale=0.2, flip=True, jitter_strength=1.0, grayscale=0.2, blur=0.5), RGB),
     "small_grey": (augment.small_grey(min_scale=0.5, max_rotation=20.0, jitter_strength=0.5, cutout=0.3), GREY),
+    "randaugment": (augment.randaugment(**RANDAUGMENT), RGB),
+    "randaugment_grey": (augment.randaugment(**RANDAUGMENT), GREY),
 }
 
 
@@ -208,3 +213,120 @@ def test_cutout_is_a_square_that_may_stick_out():
     sides = [min(c + 2, 12) - max(c - 2, 0) for c in range(12)]
     assert abs(holes.sum((1, 2)).mean() - np.mean(sides) ** 2) < 0.5
     assert not (draws(lambda rng, image: augment.random_cutout(rng, image, 0), 10, image) == 0.5).any()
+
+
+@pytest.fixture(scope="module")
+def photographs():
+    """Three 32x32 photographs, uint8: one of many colours, one dark, one of a single channel."""
+    china, flower = (sklearn.datasets.load_sample_image(f"{name}.jpg") for name in ("china", "flower"))
+    dark = flower[100:292:6, 200:392:6] // 3 + 7
+    return china[:416:13, ::20], dark, china[40:72, 300:332, :1]
+
+
+def pillow(image, change):
+    grey = image.shape[-1] == 1
+    out = np.asarray(change(Image.fromarray(image[..., 0] if grey else image)))
+    return (out[..., None] if grey else out) / 255
+
+
+POINTWISE = {
+    "autocontrast": (augment.autocontrast, ImageOps.autocontrast, 1.001),
+    "equalize": (augment.equalize, ImageOps.equalize, 1e-3),
+    "smooth": (augment.smooth, lambda image: image.filter(ImageFilter.SMOOTH), 0.501),
+    "posterize": (lambda x: augment.posterize(x, 5.0), lambda image: ImageOps.posterize(image, 5), 1e-3),
+    "posterize to 8 bits": (lambda x: augment.posterize(x, 8.0), lambda image: image, 1e-3),
+    "solarize": (lambda x: augment.solarize(x, 99.5 / 255), lambda image: ImageOps.solarize(image, 100), 1e-3),
+}
+
+
+@pytest.mark.parametrize("name", POINTWISE)
+def test_operations_are_pillows(name, photographs):
+    """Within the given number of Pillow's 256 levels: it truncates (1) or rounds (0.5), the floats here do not."""
+    ours, theirs, levels = POINTWISE[name]
+    for image in photographs:
+        close(jax.jit(ours)(np.float32(image) / 255), pillow(image, theirs), levels / 255)
+
+
+def test_autocontrast_and_equalize_of_flat_channels():
+    image = np.full((40, 50, 3), [7, 100, 0], np.uint8)
+    image[0, :3, 1] = [200, 9, 254]  # fewer than 255 pixels differ from the brightest: no step for equalize
+    image[1:, :, 1] = 254
+    image[..., 2] = 50 + np.arange(2000).reshape(40, 50) % 5
+    for ours, theirs in ((augment.autocontrast, ImageOps.autocontrast), (augment.equalize, ImageOps.equalize)):
+        got = jax.jit(ours)(np.float32(image) / 255)
+        close(got, pillow(image, theirs), 1.001 / 255)
+        close(got[..., 0], np.full((40, 50), 7 / 255))
+
+
+def affine_operations(image, strength):
+    """Pillow's own, as FixMatch calls them: colour outside is 128 here, 0.5 there."""
+    rows, columns = image.size[1], image.size[0]
+    outside = 128 if image.mode == "L" else (128, 128, 128)
+
+    def transform(*matrix):
+        return image.transform(image.size, Image.Transform.AFFINE, matrix, fillcolor=outside)
+
+    return [
+        image.rotate(30 * strength, fillcolor=outside),
+        transform(1, 0.3 * strength, 0, 0, 1, 0),
+        transform(1, 0, 0, 0.3 * strength, 1, 0),
+        transform(1, 0, 0.3 * strength * columns, 0, 1, 0),
+        transform(1, 0, 0, 0, 1, 0.3 * strength * rows),
+    ]
+
+
+def test_affine_operations_are_pillows(photographs):
+    """Equal pixels; a coordinate between two pixels may fall to either side."""
+    ours = jax.jit(jax.vmap(augment.affine, (None, 0)))
+    for strength in (-0.931, 0.377):
+        for image in (*photographs, photographs[0][:20]):
+            views = ours(np.float32(image) / 255, augment._affine_maps(jnp.float32(strength), *image.shape[:2]))
+            for i, view in enumerate(views):
+                wanted = pillow(image, lambda picture, i=i, s=strength: affine_operations(picture, s)[i])
+                wrong = (np.abs(view - wanted) > 0.6 / 255).any(-1).mean()
+                assert wrong < 0.005, (i, strength, image.shape, wrong)
+
+
+def test_randaugment_draws_every_operation_over_its_range(photographs):
+    """One step on one photograph: each of 14 equally likely operations recognised by Pillow's result."""
+    count, photograph = 700, photographs[0]
+    preset = augment.randaugment(padding=0, flip=False, operations=1, magnitude=1.0, probability=1.0, cutout=0.0)
+    views = np.asarray(jax.jit(preset)(jax.random.key(7), np.broadcast_to(photograph, (count, 32, 32, 3))))
+
+    def nearest(candidates):
+        """The strength of the most like candidate, and how unlike it is, for every view."""
+        pixels = [np.asarray(candidate) / np.float32(255) for candidate in candidates]
+        errors = np.stack([np.abs(views - candidate).mean((1, 2, 3)) for candidate in pixels])
+        return errors.argmin(0), errors.min(0)
+
+    picture, grid = Image.fromarray(photograph), np.linspace(0, 1, 61, dtype=np.float32)
+    enhancers = (ImageEnhance.Brightness, ImageEnhance.Color, ImageEnhance.Contrast, ImageEnhance.Sharpness)
+    families = [[picture], [ImageOps.autocontrast(picture)], [ImageOps.equalize(picture)]]
+    families += [[enhancer(picture).enhance(0.05 + 0.9 * strength) for strength in grid] for enhancer in enhancers]
+    families += [[ImageOps.posterize(picture, bits) for bits in (4, 5, 6, 7)]]
+    families += [[ImageOps.solarize(picture, int(256 * strength)) for strength in grid]]
+    families += zip(*(affine_operations(picture, strength) for strength in 2 * grid - 1), strict=True)
+    strengths, errors = zip(*map(nearest, families), strict=True)
+    family = np.stack(errors).argmin(0)
+    assert np.quantile(np.stack(errors).min(0), 0.95) < 0.01
+    expected = np.full(14, 1 / 14)
+    expected[[0, 7]] = 1.2 / 14, 0.8 / 14  # one in five of posterize keeps all 8 bits
+    frequency = np.bincount(family, minlength=14) / count
+    assert np.abs(frequency - expected).max() < 0.035, frequency
+    for i in (3, 4, 5, 6, 9, 10, 11, 12, 13):
+        drawn = grid[strengths[i][family == i]]
+        assert drawn.min() < 0.08 and drawn.max() > 0.92 and abs(drawn.mean() - 0.5) < 0.15, i
+
+
+def test_randaugment_at_its_limits(photographs):
+    """At probability 0 nothing, at no strength only autocontrast and equalize; cutout comes last."""
+    images = np.broadcast_to(photographs[0], (64, 32, 32, 3))
+    keywords = RANDAUGMENT | dict(padding=0, flip=False, operations=1)
+    off = augment.randaugment(**keywords | dict(probability=0.0, cutout=0.0))
+    close(jax.jit(off)(jax.random.key(0), images), images / 255)
+    mild = augment.randaugment(**keywords | dict(probability=1.0, magnitude=1e-6, cutout=0.5))
+    views = np.asarray(jax.jit(mild)(jax.random.key(0), images))
+    holes = (views == 0.5).all(-1)
+    assert holes.sum((1, 2)).min() >= 64 and holes.sum((1, 2)).max() == 256
+    changed = np.where(holes[..., None], 0, np.abs(views - images / 255)).max((1, 2, 3)) > 0.051
+    assert 0 < changed.mean() < 0.35  # 2 of 14, where a factor of 0.95 changes no pixel by more than 0.05

@@ -1,11 +1,12 @@
 """Augmentation on the device, inside the jitted step.
 
-A builder (`identity`, `crop_flip`, `simclr`, `small_grey`) returns `augment(rng, images) -> images`: uint8 or float
-[B, H, W, C] to float of the same shape in [0, 1], float32 unless the images are of another float type. Every image
-draws its own random numbers, and those of row i depend on `(rng, i)` only: not on the batch size, nor on `jit`.
+A builder (`identity`, `crop_flip`, `simclr`, `small_grey`, `randaugment`) returns `augment(rng, images) -> images`:
+uint8 or float [B, H, W, C] to float of the same shape in [0, 1], float32 unless the images are of another float type.
+Every image draws its own random numbers, and those of row i depend on `(rng, i)` only: not on the batch size, nor on
+`jit`.
 
 The other functions act on one float image [H, W, C] in [0, 1]. Those named `random_*` take `rng` first. Interpolation
-is bilinear and repeats the border.
+is bilinear and repeats the border, but for RandAugment's `affine`, which is as published.
 """
 
 from collections.abc import Callable
@@ -14,7 +15,7 @@ from typing import Annotated
 import jax
 import jax.numpy as jnp
 
-from labelfx.types import Fraction, Limit, NonNegative, NonNegativeInt, Probability
+from labelfx.types import Fraction, Limit, NonNegative, NonNegativeInt, PositiveInt, Probability
 
 Scale = Annotated[float, Limit("a number in (0, 1]", lambda v: 0 < v <= 1)]
 Augmentation = Callable[[jax.Array, jax.Array], jax.Array]
@@ -73,6 +74,62 @@ def small_grey(
         image = rotate(image, _uniform(rng_rotate, image, -max_rotation, max_rotation))
         image = random_jitter(rng_jitter, image, jitter_strength)
         return random_cutout(rng_cutout, image, round(cutout * image.shape[0]))
+
+    return _batched(augment)
+
+
+def randaugment(
+    *,
+    padding: NonNegativeInt,
+    flip: bool,
+    operations: PositiveInt,
+    magnitude: Scale,
+    probability: Probability,
+    cutout: Fraction,
+) -> Augmentation:
+    """The strong augmentation of FixMatch (Sohn et al. 2020, section 2.3 and appendix): RandAugment, then cutout.
+
+    After `crop_flip(padding, flip)`, each of `operations` steps draws one of 14 operations and, with `probability`,
+    applies it at a strength drawn from its range: brightness, colour, contrast and sharpness factors 0.05 to 0.95,
+    posterize to 4 to 8 bits, rotation by up to 30 degrees, shear by up to 0.3, any threshold of solarize, translation
+    by up to 0.3 of the side; autocontrast, equalize and identity have none. `magnitude` below 1 keeps that part of each
+    range which is nearest to the identity. Last, a square of side `cutout * H` is set to 0.5.
+
+    Published for CIFAR-10: padding 4, flip, 2 operations, magnitude 1, cutout 0.5. The ranges are the paper's; its code
+    has others (such as factors of 0.1 to 1.9), draws whole levels of strength and has probability 0.5. As in that code,
+    what rotation, shear and translation bring in is 0.5. Colour leaves grey images alone.
+    """
+
+    def augment(rng, image):
+        rng_shift, rng_flip, rng_operations, rng_cutout = jax.random.split(rng, 4)
+        image = random_shift(rng_shift, image, padding)
+        image = random_flip(rng_flip, image) if flip else image
+        image, _ = jax.lax.scan(
+            lambda image, rng: (sometimes(rng, probability, image, lambda rng: step(rng, image)), None),
+            image,
+            jax.random.split(rng_operations, operations),
+        )
+        return random_cutout(rng_cutout, image, round(cutout * image.shape[0]))
+
+    def step(rng, image):
+        rng_operation, rng_strength, rng_sign = jax.random.split(rng, 3)
+        operation = jax.random.randint(rng_operation, (), 0, 14)
+        strength = _uniform(rng_strength, image, 0.0, magnitude)
+        factor, signed = 0.95 - 0.9 * strength, strength * jax.random.rademacher(rng_sign, (), image.dtype)
+        # The five affine operations share one resampling: under vmap every branch is computed for every image.
+        branches = [
+            lambda: image,
+            lambda: autocontrast(image),
+            lambda: equalize(image),
+            lambda: blend(jnp.zeros_like(image), image, factor),  # brightness
+            lambda: blend(luminance(image), image, factor),  # colour
+            lambda: blend(luminance(image).mean(), image, factor),  # contrast
+            lambda: blend(smooth(image), image, factor),  # sharpness
+            lambda: posterize(image, 8 - jnp.floor(5 * strength)),
+            lambda: solarize(image, 256 / 255 * (1 - strength)),
+            lambda: affine(image, _affine_maps(signed, *image.shape[:2])[operation - 9]),
+        ]
+        return jax.lax.switch(jnp.minimum(operation, 9), branches)
 
     return _batched(augment)
 
@@ -194,6 +251,58 @@ def gaussian_blur(image, sigma):
     return _separable(weights(image.shape[0]), weights(image.shape[1]), image)
 
 
+def autocontrast(image):
+    """Stretches every channel to [0, 1]; a constant channel stays as it is."""
+    low, high = image.min((0, 1), keepdims=True), image.max((0, 1), keepdims=True)
+    return jnp.where(high > low, (image - low) / jnp.where(high > low, high - low, 1), image)
+
+
+def equalize(image):
+    """Flattens the histogram of every channel, at 256 levels and with Pillow's rounding."""
+
+    def channel(levels):
+        histogram = jnp.bincount(levels, length=256)
+        below = jnp.cumsum(histogram) - histogram
+        step = (levels.size - histogram[levels.max()]) // 255
+        table = jnp.where(step > 0, jnp.minimum((step // 2 + below) // jnp.maximum(step, 1), 255), jnp.arange(256))
+        return table[levels]
+
+    levels = jnp.round(255 * image).astype(jnp.int32).reshape(-1, image.shape[-1])
+    return jax.vmap(channel, 1, 1)(levels).reshape(image.shape).astype(image.dtype) / 255
+
+
+def posterize(image, bits):
+    """Keeps the highest `bits` of the 8 bits of every pixel."""
+    step = jnp.exp2(8 - bits)
+    return jnp.floor(jnp.round(255 * image) / step) * step / 255
+
+
+def solarize(image, threshold):
+    """Inverts the pixels at or above the threshold."""
+    return jnp.where(image < threshold, image, 1 - image)
+
+
+def smooth(image):
+    """Pillow's SMOOTH: a 3x3 mean with weight 5 in the middle and 1 around it; the border stays as it is."""
+    rows = image[:-2] + image[1:-1] + image[2:]
+    box = rows[:, :-2] + rows[:, 1:-1] + rows[:, 2:]
+    return image.at[1:-1, 1:-1].set((box + 4 * image[1:-1, 1:-1]) / 13)
+
+
+def affine(image, matrix):
+    """The pixel at (x, y) is that nearest to `matrix @ (x, y, 1)`, with matrix [2, 3], or 0.5 outside the image.
+
+    Coordinates are those of pixel centres, (0.5, 0.5) for the first.
+    """
+    rows, columns, _ = image.shape
+    y = jnp.arange(rows, dtype=image.dtype)[:, None] + 0.5
+    x = jnp.arange(columns, dtype=image.dtype)[None, :] + 0.5
+    source_x = jnp.floor(matrix[0, 0] * x + matrix[0, 1] * y + matrix[0, 2]).astype(jnp.int32)
+    source_y = jnp.floor(matrix[1, 0] * x + matrix[1, 1] * y + matrix[1, 2]).astype(jnp.int32)
+    inside = (source_x >= 0) & (source_x < columns) & (source_y >= 0) & (source_y < rows)
+    return jnp.where(inside[..., None], image[source_y, source_x], jnp.asarray(0.5, image.dtype))
+
+
 def random_cutout(rng, image, side):
     """A square of `side` pixels set to 0.5; its centre is anywhere in the image, so that it may stick out."""
     rng_y, rng_x = jax.random.split(rng)
@@ -212,6 +321,21 @@ def _batched(augment):
         return jax.vmap(augment)(rngs, to_float(images))
 
     return apply
+
+
+def _affine_maps(signed, rows, columns):
+    """[5, 2, 3]: rotation, shears along x and y and translations along x and y, at a strength in [-1, 1]."""
+    angle, slope, zero, one = jnp.deg2rad(30 * signed), 0.3 * signed, jnp.zeros_like(signed), jnp.ones_like(signed)
+    cos, sin = jnp.cos(angle), jnp.sin(angle)
+    centre_x, centre_y = columns / 2, rows / 2
+    maps = [
+        [cos, -sin, centre_x - cos * centre_x + sin * centre_y, sin, cos, centre_y - sin * centre_x - cos * centre_y],
+        [one, slope, zero, zero, one, zero],
+        [one, zero, zero, slope, one, zero],
+        [one, zero, slope * columns, zero, one, zero],
+        [one, zero, zero, zero, one, slope * rows],
+    ]
+    return jnp.stack([jnp.stack(row) for row in maps]).reshape(5, 2, 3)
 
 
 def _uniform(rng, image, low=0.0, high=1.0):

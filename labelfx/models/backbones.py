@@ -1,18 +1,24 @@
 """Backbones: float images [B, H, W, C] in [0, 1] to features [B, F].
 
 `dtype` is the compute dtype. Parameters are float32, features have the dtype of the images, and "float32" leaves
-float64 images and parameters at float64. The statistics of batch normalisation (see `layers.batch_norm`) are taken over
-the whole batch: under `jit` over a mesh that is the global batch, not a device's share of it.
+float64 images and parameters at float64. `remat` computes every residual block again in the backward pass: about a
+third more time for the memory of its activations (not on CPU, where XLA merges the two computations).
+
+Batch normalisation (see `layers.BatchNorm`) takes its statistics over the whole batch: under `jit` over a mesh that is
+the global batch, not a device's share of it. `norm_groups` takes them over that many equal shares of the batch instead,
+whatever the mesh; as many as devices is the per-device normalisation of common recipes.
 """
 
 from typing import Any, Literal
 
+import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import linen as nn
 
 from labelfx.models import Model, from_linen
-from labelfx.models.layers import batch_norm, compute_dtype
-from labelfx.types import PositiveInt
+from labelfx.models.layers import BatchNorm, block, compute_dtype, layer_norm, widen
+from labelfx.types import Fraction, PositiveInt
 
 _he_init = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
 
@@ -22,30 +28,84 @@ def mlp(*, hidden: tuple[int, ...], dtype: Literal["float32", "bfloat16"]) -> Mo
     return from_linen(_Mlp(hidden, compute_dtype(dtype)))
 
 
-def conv3(*, width: PositiveInt, dtype: Literal["float32", "bfloat16"]) -> Model:
+def conv3(*, width: PositiveInt, norm_groups: PositiveInt = 1, dtype: Literal["float32", "bfloat16"]) -> Model:
     """Three 3x3 Conv-BatchNorm-ReLU layers of `width`, `2 width` and `4 width` channels, flattened.
 
     For small images on a CPU: a layer has stride 2 while its input is larger than 4x4, so 28x28 and 32x32 images end
     at 4x4 as do 8x8 ones, with `F = 64 width`. Width 32 has 92,896 parameters on grey images, width 48 208,464.
     """
-    return from_linen(_Conv3(width, compute_dtype(dtype)))
+    return from_linen(_Conv3(width, norm_groups, compute_dtype(dtype)))
 
 
-def resnet18(*, stem: Literal["cifar", "imagenet"], width: PositiveInt, dtype: Literal["float32", "bfloat16"]) -> Model:
+def resnet18(
+    *,
+    stem: Literal["cifar", "imagenet"],
+    width: PositiveInt,
+    norm_groups: PositiveInt = 1,
+    remat: bool = False,
+    dtype: Literal["float32", "bfloat16"],
+) -> Model:
     """ResNet-18 (He et al. 2016, table 1) with basic blocks; `width` 64 is published. `F = 8 width`.
 
     The "imagenet" stem is a 7x7 convolution of stride 2 and a 3x3 max-pool of stride 2, the "cifar" stem one 3x3
     convolution of stride 1 (for images of about 32x32).
     """
-    return from_linen(_ResNet((2, 2, 2, 2), False, stem, width, compute_dtype(dtype)))
+    return from_linen(_ResNet((2, 2, 2, 2), False, stem, width, norm_groups, remat, compute_dtype(dtype)))
 
 
-def resnet50(*, stem: Literal["cifar", "imagenet"], width: PositiveInt, dtype: Literal["float32", "bfloat16"]) -> Model:
+def resnet50(
+    *,
+    stem: Literal["cifar", "imagenet"],
+    width: PositiveInt,
+    norm_groups: PositiveInt = 1,
+    remat: bool = False,
+    dtype: Literal["float32", "bfloat16"],
+) -> Model:
     """ResNet-50 v1.5 as in torchvision: bottleneck blocks (He et al. 2016, table 1) with the stride in the 3x3.
 
     `width` 64 is published. `F = 32 width`. Stems as for `resnet18`.
     """
-    return from_linen(_ResNet((3, 4, 6, 3), True, stem, width, compute_dtype(dtype)))
+    return from_linen(_ResNet((3, 4, 6, 3), True, stem, width, norm_groups, remat, compute_dtype(dtype)))
+
+
+def wrn28(
+    *,
+    width: PositiveInt,
+    dropout: Fraction,
+    norm_groups: PositiveInt = 1,
+    remat: bool = False,
+    dtype: Literal["float32", "bfloat16"],
+) -> Model:
+    """WRN-28-`width` (Zagoruyko & Komodakis 2016, table 1) for images of about 32x32, as in FixMatch's code.
+
+    Pre-activation blocks with leaky ReLU of slope 0.1; the first block's shortcut also starts from the activation.
+    `F = 64 width`; width 2 has 1,467,610 parameters with a linear head for 10 classes. `dropout` acts on the features
+    (as in FixMatch's and MPL's code, not between convolutions as in the paper), so that training takes an `rng`.
+    FixMatch's convolutions have biases, which a later normalisation takes away again; its running statistics decay by
+    0.999 a step, here by 0.9. MPL's own network has slope 0.2, a wider stem and activates every changing shortcut.
+    """
+    return from_linen(_Wrn(4, width, dropout, norm_groups, remat, compute_dtype(dtype)))
+
+
+def vit(
+    *,
+    size: Literal["ti", "s"],
+    patch: PositiveInt,
+    dropout: Fraction,
+    remat: bool = False,
+    dtype: Literal["float32", "bfloat16"],
+) -> Model:
+    """ViT-Ti or ViT-S (Touvron et al. 2021, table 1: 12 blocks, `F` 192 or 384, 3 or 6 heads) of square patches.
+
+    The plain form of Beyer et al. (2022): pre-norm, fixed 2-D sine-cosine positions, no class token, mean of the normed
+    tokens. `dropout` is that of Dosovitskiy et al. (2021, appendix B.1): after the positions and after every dense
+    layer but those of queries, keys and values.
+
+    Raises:
+      ValueError: `patch` does not divide the images' sides.
+    """
+    width, heads = {"ti": (192, 3), "s": (384, 6)}[size]
+    return from_linen(_Vit(12, width, heads, patch, dropout, remat, compute_dtype(dtype)))
 
 
 def _centred(images):
@@ -68,6 +128,7 @@ class _Mlp(nn.Module):
 
 class _Conv3(nn.Module):
     width: int
+    norm_groups: int
     dtype: Any
 
     @nn.compact
@@ -76,7 +137,7 @@ class _Conv3(nn.Module):
         for features in (self.width, 2 * self.width, 4 * self.width):
             strides = 2 if max(x.shape[1:3]) > 4 else 1
             x = _conv(x, features, 3, strides, self.dtype)
-            x = nn.relu(batch_norm(x, train))
+            x = nn.relu(BatchNorm(self.norm_groups)(x, train))
         return x.reshape(len(x), -1).astype(images.dtype)
 
 
@@ -85,19 +146,22 @@ class _ResNet(nn.Module):
     bottleneck: bool
     stem: str
     width: int
+    norm_groups: int
+    remat: bool
     dtype: Any
 
     @nn.compact
     def __call__(self, images, train):
         size, strides = (3, 1) if self.stem == "cifar" else (7, 2)
         x = _conv(_centred(images), self.width, size, strides, self.dtype)
-        x = nn.relu(batch_norm(x, train))
+        x = nn.relu(BatchNorm(self.norm_groups)(x, train))
         if self.stem == "imagenet":
             x = nn.max_pool(x, (3, 3), (2, 2), [(1, 1), (1, 1)])
-        for stage, blocks in enumerate(self.stage_sizes):
-            for block in range(blocks):
-                strides = 2 if stage > 0 and block == 0 else 1
-                x = _Block(self.width * 2**stage, strides, self.bottleneck, self.dtype)(x, train)
+        stages = [stage for stage, blocks in enumerate(self.stage_sizes) for _ in range(blocks)]
+        for i, stage in enumerate(stages):
+            strides = 2 if i > 0 and stage > stages[i - 1] else 1
+            sizes = self.width * 2**stage, strides, self.bottleneck
+            x = block(_Block, self.remat)(*sizes, self.norm_groups, self.dtype, name=f"_Block_{i}")(x, train)
         return x.mean((1, 2), dtype=images.dtype)
 
 
@@ -105,6 +169,7 @@ class _Block(nn.Module):
     width: int
     strides: int
     bottleneck: bool
+    norm_groups: int
     dtype: Any
 
     @nn.compact
@@ -116,11 +181,107 @@ class _Block(nn.Module):
         y = x
         for i, (features, size, strides) in enumerate(layers):
             y = nn.relu(y) if i > 0 else y
-            y = batch_norm(_conv(y, features, size, strides, self.dtype), train)
+            y = BatchNorm(self.norm_groups)(_conv(y, features, size, strides, self.dtype), train)
         if x.shape != y.shape:
             x = _conv(x, features, 1, self.strides, self.dtype, name="shortcut")
-            x = batch_norm(x, train, name="shortcut_norm")
+            x = BatchNorm(self.norm_groups, name="shortcut_norm")(x, train)
         return nn.relu(x + y)
+
+
+class _Wrn(nn.Module):
+    blocks: int
+    width: int
+    dropout: float
+    norm_groups: int
+    remat: bool
+    dtype: Any
+
+    @nn.compact
+    def __call__(self, images, train):
+        x = _conv(_centred(images), 16, 3, 1, self.dtype)
+        for i in range(3 * self.blocks):
+            stage, later = divmod(i, self.blocks)
+            strides = 2 if stage > 0 and not later else 1
+            sizes = 16 * self.width * 2**stage, strides, i == 0
+            x = block(_WrnBlock, self.remat)(*sizes, self.norm_groups, self.dtype, name=f"_WrnBlock_{i}")(x, train)
+        x = nn.leaky_relu(BatchNorm(self.norm_groups)(x, train), 0.1)
+        x = x.mean((1, 2), dtype=images.dtype)
+        return nn.Dropout(self.dropout, deterministic=not train)(x)
+
+
+class _WrnBlock(nn.Module):
+    width: int
+    strides: int
+    activated_shortcut: bool
+    norm_groups: int
+    dtype: Any
+
+    @nn.compact
+    def __call__(self, x, train):
+        y = nn.leaky_relu(BatchNorm(self.norm_groups)(x, train), 0.1)
+        x = y if self.activated_shortcut else x
+        y = _conv(y, self.width, 3, self.strides, self.dtype)
+        y = nn.leaky_relu(BatchNorm(self.norm_groups)(y, train), 0.1)
+        y = _conv(y, self.width, 3, 1, self.dtype)
+        if x.shape != y.shape:
+            x = _conv(x, self.width, 1, self.strides, self.dtype, name="shortcut")
+        return x + y
+
+
+class _Vit(nn.Module):
+    blocks: int
+    width: int
+    heads: int
+    patch: int
+    dropout: float
+    remat: bool
+    dtype: Any
+
+    @nn.compact
+    def __call__(self, images, train):
+        rows, columns = (side // self.patch for side in images.shape[1:3])
+        if (rows * self.patch, columns * self.patch) != images.shape[1:3]:
+            raise ValueError(f"vit's patch {self.patch} does not divide images of shape {images.shape}")
+        window = (self.patch, self.patch)
+        x = nn.Conv(self.width, window, window, "VALID", dtype=self.dtype, name="patches")(_centred(images))
+        x = x.reshape(len(x), rows * columns, self.width)
+        x = x + _sincos_2d(rows, columns, self.width)[None].astype(x.dtype)
+        x = nn.Dropout(self.dropout, deterministic=not train)(x)
+        for i in range(self.blocks):
+            x = block(_VitBlock, self.remat)(self.heads, self.dropout, self.dtype, name=f"_VitBlock_{i}")(x, train)
+        return layer_norm(x).mean(1, dtype=images.dtype)
+
+
+class _VitBlock(nn.Module):
+    heads: int
+    dropout: float
+    dtype: Any
+
+    @nn.compact
+    def __call__(self, x, train):
+        batch, tokens, width = x.shape
+
+        def dense(y, features, name):
+            return nn.Dense(features, kernel_init=nn.initializers.xavier_uniform(), dtype=self.dtype, name=name)(y)
+
+        def drop(y):
+            return nn.Dropout(self.dropout, deterministic=not train)(y)
+
+        y = layer_norm(x)
+        query, key, value = (
+            dense(y, width, name).reshape(batch, tokens, self.heads, -1) for name in ("query", "key", "value")
+        )
+        scores = widen(jnp.einsum("bqhd,bkhd->bhqk", query, key)) * (width // self.heads) ** -0.5
+        y = jnp.einsum("bhqk,bkhd->bqhd", jax.nn.softmax(scores).astype(x.dtype), value)
+        x = x + drop(dense(y.reshape(x.shape), width, "out"))
+        y = drop(nn.gelu(dense(layer_norm(x), 4 * width, "hidden")))
+        return x + drop(dense(y, width, "mlp_out"))
+
+
+def _sincos_2d(rows, columns, width):
+    """Positions [rows * columns, width] as in MoCo v3 (Chen et al. 2021) and Beyer et al. 2022."""
+    y, x = np.mgrid[:rows, :columns].reshape(2, -1, 1) * 10000.0 ** -np.linspace(0, 1, width // 4)
+    return jnp.asarray(np.concatenate([np.sin(x), np.cos(x), np.sin(y), np.cos(y)], 1))
 
 
 def _conv(x, features, size, strides, dtype, name=None):
