@@ -2,16 +2,19 @@
 
 import dataclasses
 import logging
+import os
 import re
 import sys
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import jax
 from absl import app, flags
 from ml_collections import ConfigDict, config_flags
 
 from labelfx.checkpoint import CheckpointError
 from labelfx.config import ConfigError, Placement, Run, locate, nearest
+from labelfx.distributed import PeerLost
 from labelfx.metrics import NonFinite
 
 FLAGS = flags.FLAGS
@@ -95,7 +98,7 @@ def run(main: Callable[[Any], Any], *, config: bool, strings: Mapping[str, str] 
             main(FLAGS)
         except (ConfigError, FileNotFoundError) as error:
             _stop(2, str(error))
-        except (NonFinite, CheckpointError, OSError) as error:
+        except (NonFinite, CheckpointError, PeerLost, OSError) as error:
             _stop(1, str(error))
         except MemoryError as error:
             _stop(1, f"not enough memory: {error}")
@@ -104,5 +107,7 @@ def run(main: Callable[[Any], Any], *, config: bool, strings: Mapping[str, str] 
 
 
 def _stop(code: int, message: str) -> None:
-    print("error: " + " ".join(message.split()), file=sys.stderr)
+    print("error: " + " ".join(message.split()), file=sys.stderr, flush=True)
+    if jax.distributed.is_initialized():
+        os._exit(code)  # a usual exit waits for the other processes, which wait for this one
     raise SystemExit(code)

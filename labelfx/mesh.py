@@ -41,7 +41,7 @@ def make_mesh(devices: int, fsdp: int, among: Sequence[Any] = ()) -> Mesh:
 
 def device_memory(mesh: Mesh) -> int:
     """Bytes of one device; those of the machine where the device is its processor."""
-    stats = mesh.devices.flat[0].memory_stats()
+    stats = mesh.local_devices[0].memory_stats()
     return stats["bytes_limit"] if stats else os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 

@@ -22,7 +22,7 @@ from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from labelfx import command, metrics, results, run, weights
+from labelfx import command, distributed, metrics, results, run, weights
 from labelfx import config as configs
 from labelfx.checkpoint import Checkpoints
 from labelfx.config import ConfigError
@@ -91,9 +91,9 @@ def train(config: ConfigDict | Mapping[str, Any], workdir: str | Path) -> dict[s
 def jit_step(method: Method, mesh: Mesh, state: Any, count: int = 1) -> Any:
     """What the devices run in one dispatch: `(state, bad, fixed, batches, key, number) -> (state, bad, metrics)`.
 
-    Jitted. `count` steps of the method, from step `number` on, with the run's key and `metrics.first_bad` beside them; the
-    metrics are those of the last. The new state takes the memory of the old one. `state` gives the shapes, `batches`
-    have a leading dimension of `count`, and `fixed` is what no step changes (see `Loop.fixed`).
+    Jitted. `count` steps of the method, from step `number` on, with the run's key and `metrics.first_bad` beside them;
+    the metrics are those of the last. The new state takes the memory of the old one. `state` gives the shapes,
+    `batches` have a leading dimension of `count`, and `fixed` is what no step changes (see `Loop.fixed`).
     """
     everywhere = on_every_device(mesh)
     # XLA's CPU backend runs convolutions inside a loop on one thread, tens of times slower.
@@ -474,7 +474,12 @@ def _sigterm() -> Iterator[threading.Event]:
 
 
 def main() -> None:
-    command.run(lambda flags: train(flags.config, flags.workdir), config=True)
+    def start(flags: Any) -> None:
+        distributed.connect(Path(flags.workdir))
+        with distributed.together(Path(flags.workdir)):
+            train(flags.config, flags.workdir)
+
+    command.run(start, config=True)
 
 
 class _Module(types.ModuleType):

@@ -13,9 +13,10 @@ from jax.sharding import PartitionSpec
 from recipes import METHODS, recipe_of, tiny
 
 import labelfx
+from labelfx import config as configs
 from labelfx.data.batches import batch_at
 from labelfx.mesh import make_mesh, on_every_device, split_rows, split_state
-from labelfx.train import Loop
+from labelfx.train import Loop, complete
 
 MESHES = {"8 x 1": (8, 1), "4 x 2": (8, 2), "1 x 8": (8, 8)}  # data x fsdp
 SGD = {
@@ -37,24 +38,44 @@ def double(tree):
     return jax.tree.map(one, tree)
 
 
+class Stopped(Exception):
+    """The run is where the test wants it."""
+
+
+def config_of(method: str, pretrained) -> dict:
+    """A method's smallest run with plain SGD; `pretrained` is the run that it starts or learns from, if it does."""
+    config = tiny(recipe_of(method), optimizer=SGD, model={"name": "conv3", "width": 4, "dtype": "float32"})
+    for key, value in config["method"].items():
+        if key.endswith("optimizer"):
+            config["method"][key] = SGD | {"learning_rate": value["learning_rate"]}
+    return config | {field: str(pretrained) for field in configs.TRAINED if config.get(field)}
+
+
+def pretrain(folder) -> None:
+    config = config_of("supervised", None)
+    labelfx.train(config | {"steps": 2}, folder)
+
+
+@pytest.fixture(scope="session")
+def pretrained(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("pretrained")
+    pretrain(folder)
+    return folder
+
+
 @pytest.fixture(scope="module", params=METHODS)
-def start(request, tmp_path_factory):
+def start(request, pretrained, tmp_path_factory):
     """(step, state, batch) of a method's first step, in float64."""
-    folder = tmp_path_factory.mktemp(request.param)
-    config = tiny(recipe_of(request.param), optimizer=SGD, model={"name": "conv3", "width": 4, "dtype": "float32"})
-    if config.get("backbone"):
-        config["backbone"] = str(folder / "pretrained")
-        labelfx.train(tiny("supervised", model=config["model"], steps=2), folder / "pretrained")
     seen = {}
 
     def stop(self):
-        batch = batch_at(self.done, **self.how(self.phase, self.table))
+        batch = complete(batch_at(self.done, **self.how(self.phase, self.table)), self.fixed)
         seen.update(step=self.phase.method.step, state=jax.device_get(self.state), batch=batch)
-        raise KeyboardInterrupt
+        raise Stopped
 
-    with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(Stopped):
         patch.setattr(Loop, "run", stop)
-        labelfx.train(config, folder / "run")
+        labelfx.train(config_of(request.param, pretrained), tmp_path_factory.mktemp(request.param))
     return seen["step"], double(seen["state"]), double(seen["batch"])
 
 

@@ -33,11 +33,12 @@ def contrastive(
     def step(old, batch, rng):
         rng_a, rng_b, rng_model = jax.random.split(rng, 3)
         image = batch["unlabelled"]["image"]
-        views = jnp.concatenate([augment(rng_a, image), augment(rng_b, image)])
+        # Row by row, not view after view: a device then holds both views of its own rows, and none has to move.
+        views = jnp.stack([augment(rng_a, image), augment(rng_b, image)], 1).reshape(-1, *image.shape[1:])
 
         def loss_fn(params):
             outputs, model_state = net.apply({"params": params, **old.model_state}, views, train=True, rng=rng_model)
-            z_a, z_b = jnp.split(outputs["projector"], 2)
+            z_a, z_b = jnp.unstack(outputs["projector"].reshape(len(image), 2, -1), axis=1)
             return objective(z_a, z_b), (z_a, z_b, model_state)
 
         (loss, (z_a, z_b, model_state)), gradient = jax.value_and_grad(loss_fn, has_aux=True)(old.params)

@@ -1,0 +1,97 @@
+"""Several processes as one run, by `jax.distributed`."""
+
+import contextlib
+import os
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from labelfx.config import ConfigError
+
+# A process that is gone is noticed after HEARTBEAT, and one that stops waits SHUTDOWN for the others: in seconds.
+HEARTBEAT, SHUTDOWN = 25, 10
+VARIABLES = ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
+
+# The runtime writes pages to the standard error of the processes that are left and then aborts them. Nothing of Python
+# runs any more by then, so another process has to make one line of it.
+FILTER = """
+import re, sys
+foreign = False
+for line in sys.stdin:
+    if "JAX distributed service detected fatal errors" in line:
+        print("error:", sys.argv[1], file=sys.stderr, flush=True)
+        break
+    if re.match(r"[IWE]\\d{4} ", line):
+        foreign = re.search(r" (coordination|preemption)\\w*[.]cc:", line)
+    elif re.match("Traceback|error:", line):
+        foreign = False
+    if not foreign:
+        print(line, end="", file=sys.stderr, flush=True)
+for line in sys.stdin:
+    pass
+"""
+
+
+class PeerLost(RuntimeError):
+    """Another process of the run died; the message is one line for the user."""
+
+
+def connect(workdir: Path) -> None:
+    """Joins the other processes of a run, where the environment tells of any; the first thing to do in a process.
+
+    Cloud TPU slices, SLURM (one task a device) and what else JAX detects need no word. Elsewhere every process is given
+    the environment variables JAX_COORDINATOR_ADDRESS (HOST:PORT of process 0), JAX_NUM_PROCESSES and JAX_PROCESS_ID.
+    If a process dies, the others stop within `HEARTBEAT + SHUTDOWN` seconds and say so in one line.
+
+    Raises:
+      ConfigError: only some of the variables are set, or they are no numbers.
+    """
+    how = explicit(os.environ)
+    if not how and os.environ.get("SLURM_NTASKS", "1") == "1" and "SLURM_JOB_ID" in os.environ:
+        return  # a shell on a SLURM machine, not a job of several processes
+    try:
+        jax.distributed.initialize(**how, heartbeat_timeout_seconds=HEARTBEAT, shutdown_timeout_seconds=SHUTDOWN)
+    except ValueError as error:
+        if how or "coordinator_address" not in str(error):
+            raise
+        return  # a machine of its own
+    if jax.process_count() > 1:
+        reader, writer = os.pipe()
+        subprocess.Popen([sys.executable, "-S", "-c", FILTER, lost(workdir)], stdin=reader)
+        os.dup2(writer, sys.stderr.fileno())
+
+
+def lost(workdir: Path) -> str:
+    return f"another process of this run died; the same command resumes from {workdir}/checkpoints"
+
+
+@contextlib.contextmanager
+def together(workdir: Path) -> Iterator[None]:
+    """What several processes do together. PeerLost where one of the others is gone in the middle of it."""
+    try:
+        yield
+    except jax.errors.JaxRuntimeError as error:
+        if jax.process_count() == 1 or "RESOURCE_EXHAUSTED" in str(error):
+            raise
+        raise PeerLost(lost(workdir)) from error
+
+
+def explicit(environment: Mapping[str, str]) -> dict[str, Any]:
+    """The arguments of `jax.distributed.initialize` that the variables give; none if none is set."""
+    found = {name: environment[name] for name in VARIABLES if name in environment}
+    if not found:
+        return {}
+    for name in VARIABLES:
+        if name not in found:
+            raise ConfigError(f"{name}: not set, but {' and '.join(found)}; several processes need all three")
+    for name in VARIABLES[1:]:
+        if not found[name].isdecimal():
+            raise ConfigError(f"{name} = {found[name]!r}: must be an integer >= 0")
+    address, count, index = found.values()
+    if int(index) >= int(count):
+        raise ConfigError(f"JAX_PROCESS_ID = {index}: must be less than JAX_NUM_PROCESSES = {count}")
+    return {"coordinator_address": address, "num_processes": int(count), "process_id": int(index)}

@@ -1,0 +1,166 @@
+"""Several processes as one run: the same gradients, one set of logs, and none is left behind when one dies."""
+
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+from recipes import METHODS, tiny
+from test_parity import pretrain, relative_error
+from test_robustness import logged
+
+from labelfx import distributed, weights
+from labelfx.config import ConfigError
+
+TESTS = Path(__file__).parent
+LAYOUTS = {"1 x 1": (1, 1), "1 x 8": (1, 8), "2 x 4": (2, 4), "4 x 2": (4, 2)}  # processes x devices of each
+
+
+def start(arguments, processes, devices, cache):
+    """The processes of one run, on CPU devices of their own."""
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        address = f"localhost:{free.getsockname()[1]}"
+    flags = f"--xla_force_host_platform_device_count={devices} --xla_backend_optimization_level=0"
+    shared = {"XLA_FLAGS": flags, "NPROC": "16", "JAX_COMPILATION_CACHE_DIR": str(cache), "PYTHONPATH": str(TESTS)}
+    shared["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.3"
+    started = []
+    for index in range(processes):
+        own = dict(zip(distributed.VARIABLES, (address, str(processes), str(index)), strict=True))
+        environment = os.environ | shared | (own if processes > 1 else {})
+        command = [sys.executable, *arguments]
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+        started.append(subprocess.Popen(command, env=environment, cwd=TESTS.parent, **pipes))
+    return started
+
+
+def ended(processes, seconds):
+    """(exit code, error lines without progress) of each; all are killed when the time is over."""
+    found, until = [], time.monotonic() + seconds
+    for process in processes:
+        try:
+            errors = process.communicate(timeout=max(until - time.monotonic(), 1))[1]
+        except subprocess.TimeoutExpired:
+            for each in processes:
+                each.kill()
+            raise
+        lines = [line for line in errors.splitlines() if not re.match(r"\S+  step \d+/\d+", line)]
+        found.append((process.returncode, lines))
+    return found
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory):
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.mark.slow
+def test_every_layout_gives_the_same_gradient(tmp_path, cache):
+    pretrain(tmp_path / "pretrained")
+    found = {}
+    for layout, (processes, devices) in LAYOUTS.items():
+        folder = tmp_path / layout.replace(" ", "")
+        folder.mkdir()
+        for code, lines in ended(start(["tests/processes.py", folder, *METHODS], processes, devices, cache), 600):
+            assert (code, lines) == (0, []), (layout, lines)
+        for method in METHODS:
+            with np.load(folder / f"{method}.npz") as arrays:
+                count = len(arrays.files) // 2
+                found[layout, method] = [[arrays[f"{name}{i}"] for i in range(count)] for name in "ba"]
+    for layout, method in found:
+        before, after = found[layout, method]
+        error = relative_error(before, after, found["1 x 1", method][1])
+        print(f"{method}, processes x devices = {layout}: relative error {error:.1e}")
+        assert error < 1e-9
+
+
+def config_file(folder, **changes):
+    path = folder / "config.py"
+    config = tiny("simclr", devices=0, log_every=1, **changes)
+    path.write_text(f"from ml_collections import ConfigDict\ndef get_config():\n    return ConfigDict({config!r})\n")
+    return [f"--config={path}"]
+
+
+@pytest.fixture(scope="module")
+def reference(tmp_path_factory, cache):
+    """The command's arguments, and the weights of a run of one process."""
+    folder = tmp_path_factory.mktemp("reference")
+    command = ["-m", "labelfx.train", *config_file(folder, steps=60, save_every=5)]
+    assert ended(start([*command, f"--workdir={folder / 'run'}"], 1, 8, cache), 300) == [(0, [])]
+    return command, weights.load(folder / "run/weights/0.safetensors")
+
+
+def assert_close(workdir, expected):
+    found = weights.load(workdir / "weights/0.safetensors")
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=5e-3, atol=5e-4), found, expected)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("victim, then", [(1, (2, 4)), (0, (1, 8))])
+def test_a_process_is_killed(victim, then, reference, tmp_path, cache):
+    """The others stop within a minute, with one line; the run resumes on another number of processes."""
+    command, expected = reference
+    workdir = tmp_path / "run"
+    command = [*command, f"--workdir={workdir}"]
+    processes = start(command, 4, 2, cache)
+    while logged(workdir) < 12:
+        assert all(process.poll() is None for process in processes)
+        time.sleep(0.05)
+    processes[victim].send_signal(signal.SIGKILL)
+    begin = time.monotonic()
+    lines = [found for index, found in enumerate(ended(processes, 120)) if index != victim]
+    seconds = time.monotonic() - begin
+    print(f"process {victim} of 4 killed: the others ended after {seconds:.0f} s, each with {lines[0][1]}")
+    assert seconds < 60
+    message = f"error: another process of this run died; the same command resumes from {workdir}/checkpoints"
+    assert all(code != 0 and said == [message] for code, said in lines), lines
+    assert not (workdir / "results.json").exists()
+    assert ended(start(command, *then, cache), 300) == [(0, [])] * then[0]
+    assert_close(workdir, expected)
+    steps = [line for line in (workdir / "metrics.jsonl").read_text().splitlines() if '"loss"' in line]
+    assert len(steps) == 60
+
+
+@pytest.mark.slow
+def test_sigterm_to_one_stops_all_at_one_step(reference, tmp_path, cache):
+    command, expected = reference
+    workdir = tmp_path / "run"
+    command = [*command, f"--workdir={workdir}"]
+    processes = start(command, 2, 4, cache)
+    while logged(workdir) < 12:
+        assert all(process.poll() is None for process in processes)
+        time.sleep(0.05)
+    processes[1].terminate()
+    (code, first), (other, second) = ended(processes, 60)
+    print(first)
+    assert code == other == 143 and first == second
+    assert re.fullmatch(r"SIGTERM: step \d+ is saved; the same command resumes", first[0]) and len(first) == 1
+    assert ended(start(command, 2, 4, cache), 300) == [(0, [])] * 2
+    assert_close(workdir, expected)
+
+
+@pytest.mark.parametrize(
+    "environment, message",
+    [
+        ({"JAX_COORDINATOR_ADDRESS": "here:1"}, "JAX_NUM_PROCESSES: not set, but JAX_COORDINATOR_ADDRESS"),
+        ({"A": "here:1", "N": "two", "I": "0"}, "JAX_NUM_PROCESSES = 'two': must be an integer"),
+        ({"A": "here:1", "N": "2", "I": "2"}, "JAX_PROCESS_ID = 2: must be less than JAX_NUM_PROCESSES = 2"),
+    ],
+)
+def test_one_line(environment, message):
+    names = dict(zip("ANI", distributed.VARIABLES, strict=True))
+    with pytest.raises(ConfigError, match=message):
+        distributed.explicit({names.get(name, name): value for name, value in environment.items()})
+
+
+def test_a_machine_of_its_own():
+    assert distributed.explicit(os.environ) == {}
+    given = dict(zip(distributed.VARIABLES, ("here:1", "4", "3"), strict=True))
+    assert distributed.explicit(given) == {"coordinator_address": "here:1", "num_processes": 4, "process_id": 3}
