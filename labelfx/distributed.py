@@ -25,9 +25,11 @@ for line in sys.stdin:
     if "JAX distributed service detected fatal errors" in line:
         print("error:", sys.argv[1], file=sys.stderr, flush=True)
         break
-    if re.match(r"[IWE]\\d{4} ", line):
-        foreign = re.search(r" (coordination|preemption)\\w*[.]cc:", line)
-    elif re.match("Traceback|error:", line):
+    theirs = re.match(r"([IWE])\\d{4} .* (coordination|preemption)\\w*[.]cc:", line)
+    if theirs:
+        foreign = theirs[1] == "E"  # and so are the lines below it
+        continue
+    if re.match("Traceback|error:|SIGTERM:", line):
         foreign = False
     if not foreign:
         print(line, end="", file=sys.stderr, flush=True)

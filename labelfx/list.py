@@ -10,6 +10,7 @@ from labelfx.types import Part
 SECTIONS = {
     "methods": config.METHODS,
     "objectives": Part("objectives"),
+    "pseudo-labels": Part("pseudo_labels"),
     "data sources": config.DATA,
     "label views": config.LABELS,
     "augmentations": Part("data.augment"),

@@ -3,7 +3,7 @@
 import json
 import os
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import numpy as np
@@ -14,7 +14,7 @@ from labelfx.config import ConfigError
 from labelfx.data import Dataset
 from labelfx.data.batches import View, label_view
 from labelfx.data.labels import labels_hash
-from labelfx.models import Model, stack
+from labelfx.models import Model, Trained, stack
 from labelfx.models.heads import linear
 
 
@@ -83,14 +83,7 @@ def load_variables(workdir: Path, phase: int | None = None) -> dict[str, Any]:
     return weights.load(workdir / "weights" / f"{phase}.safetensors")
 
 
-class Teacher(NamedTuple):
-    """A trained classifier: `model` gives `{"backbone": [B, F], "head": [B, num_classes]}`."""
-
-    model: Model
-    variables: dict[str, Any]
-
-
-def load_teacher(workdir: Path, num_classes: int, *, own: tuple[Model, int] | None = None) -> Teacher:
+def load_teacher(workdir: Path, num_classes: int, *, own: tuple[Model, int] | None = None) -> Trained:
     """The classifier that a run ended with.
 
     Args:
@@ -108,4 +101,4 @@ def load_teacher(workdir: Path, num_classes: int, *, own: tuple[Model, int] | No
     found = next(iter(variables["params"]["head"].values()))["kernel"].shape[-1]
     if found != num_classes:
         raise ConfigError(f"config.teacher: the run in {workdir} has {found} classes, these data {num_classes}")
-    return Teacher(stack(backbone=backbone, head=linear(features=num_classes)), variables)
+    return Trained(stack(backbone=backbone, head=linear(features=num_classes)), variables)

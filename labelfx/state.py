@@ -39,6 +39,11 @@ def descend(state: TrainState, tx: optax.GradientTransformation, gradient: Any, 
     return TrainState(optax.apply_updates(state.params, updates), model_state, opt_state)
 
 
+def ema(average: Any, new: Any, decay: float) -> Any:
+    """Exponential moving average of arrays: decay * average + (1 - decay) * new."""
+    return jax.tree.map(lambda average, new: decay * average + (1 - decay) * new, average, new)
+
+
 def fold_in_name(rng: jax.Array, name: str) -> jax.Array:
     """A random stream of its own for each name."""
     return jax.random.fold_in(rng, zlib.crc32(name.encode()))

@@ -96,8 +96,8 @@ def jit_step(method: Method, mesh: Mesh, state: Any, count: int = 1) -> Any:
     `batches` have a leading dimension of `count`, and `fixed` is what no step changes (see `Loop.fixed`).
     """
     everywhere = on_every_device(mesh)
-    # XLA's CPU backend runs convolutions inside a loop on one thread, tens of times slower.
-    unroll = count == 1 or mesh.devices.flat[0].platform == "cpu"
+    # XLA's CPU backend runs convolutions inside a loop, even one of a single round, tens of times slower. 0: no loop.
+    unroll = 0 if count == 1 or mesh.devices.flat[0].platform == "cpu" else 1
 
     @functools.partial(jax.jit, donate_argnums=0, out_shardings=(split_state(mesh, state), everywhere, everywhere))
     def steps(state, bad, fixed, batches, key, number):

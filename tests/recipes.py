@@ -5,9 +5,11 @@ from pathlib import Path
 
 from labelfx import config as configs
 from labelfx.config import plain
+from labelfx.types import Part
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 RECIPES = sorted(path.stem for path in CONFIGS.glob("*.py"))
+AUGMENT = configs.names(Part("data.augment"))
 METHODS = configs.names(configs.METHODS)
 
 
@@ -24,6 +26,11 @@ def recipe_of(method: str) -> str:
     return next(name for name in RECIPES if recipe(name)["method"]["name"] == method)
 
 
+def with_augment(method: dict, augment: dict) -> dict:
+    """The method's configuration with this augmentation in place of each of its own."""
+    return {k: augment if isinstance(v, dict) and v.get("name") in AUGMENT else v for k, v in method.items()}
+
+
 def tiny(name: str, **changes) -> dict:
     """The recipe on a network and a number of steps that cost a second; its method, phases and miner as they are."""
     config = recipe(name)
@@ -34,14 +41,13 @@ def tiny(name: str, **changes) -> dict:
         for part in ("method", "optimizer", "batches"):
             if part in phase:
                 phase[part] = shorten(phase[part])
+        if "method" in phase:  # the recipe's own augmentation takes longest to compile
+            phase["method"] = with_augment(phase["method"], {"name": "crop_flip", "padding": 1, "flip": False})
         return phase
 
     def shorten(part: dict) -> dict:
-        small = {"hidden": (16,), "features": 8, "queue_size": 32, "warmup_steps": 1, "clusters": 4}
-        short = {k: shorten(v) if isinstance(v, dict) else small.get(k, v) for k, v in part.items()}
-        if "augment" in short:  # the recipe's own takes longest to compile
-            short["augment"] = {"name": "crop_flip", "padding": 1, "flip": False}
-        return short
+        small = {"hidden": (16,), "features": 8, "queue_size": 32, "warmup_steps": 1, "clusters": 4, "threshold": 0.15}
+        return {k: shorten(v) if isinstance(v, dict) else small.get(k, v) for k, v in part.items()}
 
     config = shrink(config)
     config |= {

@@ -5,14 +5,15 @@ import json
 import jax
 import numpy as np
 import pytest
-from recipes import METHODS, recipe_of, tiny
+from recipes import METHODS, recipe_of, tiny, with_augment
 
 import labelfx
 from labelfx import run as runs
 from labelfx import weights
+from labelfx.config import TRAINED
 from labelfx.data.batches import batch_at
 from labelfx.data.batches import label_view as real_label_view
-from labelfx.train import Loop
+from labelfx.train import Loop, complete
 
 # The metrics that are about the truth; every other one must not know it.
 AUDIT_METRICS = {"false_negatives", "pseudo_label_accuracy"}
@@ -30,8 +31,7 @@ def pretrained(tmp_path_factory):
 def run(request, pretrained, tmp_path_factory):
     """(configuration, workdir, results) of an uninterrupted run of each method."""
     config = tiny(recipe_of(request.param))
-    if config.get("backbone"):
-        config["backbone"] = pretrained
+    config |= {field: pretrained for field in TRAINED if config.get(field)}
     folder = tmp_path_factory.mktemp(request.param)
     results = labelfx.train({**config, "eval_every": 4, "evals": {"rankme": {}}}, folder)
     return config, folder, results
@@ -104,20 +104,21 @@ def test_resume_is_bitwise_the_same(run, tmp_path, monkeypatch):
 def test_state_keeps_its_types_and_jit_changes_nothing(run, tmp_path, monkeypatch):
     # Without jit every operation is compiled by itself: the smallest network there is.
     config = run[0] | {"model": {"name": "mlp", "hidden": (4,), "dtype": "float32"}}
-    config["method"] = config["method"] | {"augment": {"name": "identity"}}
+    config["method"] = with_augment(config["method"], {"name": "identity"})
     if "projector" in config["method"]:
         config["method"]["projector"] |= {"hidden": (), "batch_norm": False}
     schedule = {"name": "constant", "warmup_steps": 0}
     plain = {"momentum": 0.0, "weight_decay": 0.0, "schedule": schedule, "clip_norm": None, "accumulate": 1}
     config |= {"phases": (), "optimizer": {"name": "sgd", "learning_rate": 0.1, **plain}}
-    if config.get("backbone"):
-        config["backbone"] = str(tmp_path / "pretrained")
+    if any(config.get(field) for field in TRAINED):
+        config |= {field: str(tmp_path / "pretrained") for field in TRAINED if config.get(field)}
         labelfx.train(tiny("supervised", model=config["model"]), tmp_path / "pretrained")
     seen = {}
 
     def stop(self):
         phase, table = self.phase, self.table
-        seen.update(phase=phase, state=self.state, batch=batch_at(phase.start, **self.how(phase, table)))
+        batch = complete(batch_at(phase.start, **self.how(phase, table)), self.fixed)
+        seen.update(phase=phase, state=self.state, batch=batch)
         raise KeyboardInterrupt
 
     monkeypatch.setattr(Loop, "run", stop)

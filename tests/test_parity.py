@@ -83,7 +83,8 @@ def updated(step, state, batch, devices, fsdp):
     """The state after one step on a mesh, and how many arrays of it were split."""
     mesh = make_mesh(devices, fsdp)
     where = split_state(mesh, state)
-    placed = jax.device_put(state, where), jax.device_put(batch, split_rows(mesh))
+    rows = {name: on_every_device(mesh) if name == "frozen" else split_rows(mesh) for name in batch}
+    placed = jax.device_put(state, where), jax.device_put(batch, rows)
     key = jax.device_put(jax.random.key(0), on_every_device(mesh))
     after, _ = jax.jit(step, out_shardings=(where, on_every_device(mesh)))(*placed, key)
     split = sum(not sharding.is_fully_replicated for sharding in jax.tree.leaves(where))
@@ -120,7 +121,8 @@ def test_a_loss_of_each_device_is_caught(start):
     with jax.enable_x64(True), jax.numpy_dtype_promotion("standard"):  # indices are int64 here
         expected, _ = updated(step, state, batch, 1, 1)
         mesh = make_mesh(8, 1)
-        everywhere, rows = PartitionSpec(), PartitionSpec("data")
+        everywhere = PartitionSpec()
+        rows = {name: everywhere if name == "frozen" else PartitionSpec("data") for name in batch}
 
         def local(state, batch, key):
             after, values = step(state, batch, key)

@@ -20,6 +20,13 @@ class Model(NamedTuple):
     (`{}` if there is none), unchanged when `train` is False. `rng` is for models that draw noise, such as dropout."""
 
 
+class Trained(NamedTuple):
+    """A trained classifier: its model gives `{"backbone": [B, F], "head": [B, num_classes]}`."""
+
+    model: Model
+    variables: dict[str, Any]
+
+
 def from_linen(module) -> Model:
     """The Model of a Linen module whose `__call__` takes `(x, train)`."""
 

@@ -1,0 +1,47 @@
+"""Distillation (Hinton et al. 2015) of a network trained in another run's workdir, on labelled and unlabelled images.
+
+    python -m labelfx.train --config=distillation --workdir=/tmp/labelfx/distillation
+
+After `--config=supervised`. COST
+"""
+
+from ml_collections import ConfigDict
+
+
+def get_config() -> ConfigDict:
+    def augment():
+        return dict(name="small_grey", min_scale=0.5, max_rotation=15.0, jitter_strength=0.5, cutout=0.0)
+
+    return ConfigDict(
+        dict(
+            name="distillation",
+            seed=0,
+            label_seed=0,
+            data_seed=0,
+            data=dict(name="digits"),
+            labels=dict(name="per_class", k=10),
+            model=dict(name="conv3", width=32, dtype="float32"),
+            method=dict(
+                name="distillation",
+                augment=augment(),
+                teacher_augment=augment(),
+                temperature=2.0,
+                soft_weight=0.9,
+            ),
+            optimizer=dict(
+                name="adamw",
+                learning_rate=1e-3,
+                b1=0.9,
+                b2=0.999,
+                weight_decay=1e-4,
+                schedule=dict(name="cosine", warmup_steps=20),
+                clip_norm=None,
+                accumulate=1,
+            ),
+            batch=dict(labelled=32, unlabelled=64),
+            batches=dict(name="uniform"),
+            steps=300,
+            teacher="/tmp/labelfx/supervised",
+            evals=dict(head={}, raw_pixels={}, random_encoder={}),
+        )
+    )
