@@ -1,7 +1,9 @@
 """UDA (Xie et al. 2020) with training signal annealing on the handwritten digits.
 
-python -m labelfx.train --config=uda --workdir=/tmp/labelfx/uda
+    python -m labelfx.train --config=uda --workdir=/tmp/labelfx/uda
 
+About a minute on two CPU cores. At 4 labels a class: 0.919; raw pixels 0.793, random encoder 0.720. Seed 0, one label
+draw: a sign that it works, not a result.
 """
 
 from ml_collections import ConfigDict

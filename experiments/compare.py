@@ -65,7 +65,13 @@ def compare(
       ConfigError: a run in `workdir` has another configuration.
     """
     workdir = Path(workdir).absolute()
-    every = list(jobs(data, settings, workdir, seeds))
+    return work_off(jobs(data, settings, workdir, seeds), workdir)
+
+
+def work_off(every: Iterable[Job], workdir: Path) -> str:
+    """Runs the jobs that have no results yet; writes and returns the table of what is in `workdir`, each row paired
+    with the supervised baseline."""
+    every = list(every)
     missing = [job for job in every if not _is_done(job)]
     print(f"{len(every)} runs, {len(every) - len(missing)} of them done before", file=sys.stderr)
     begin = time.perf_counter()

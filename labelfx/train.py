@@ -40,7 +40,7 @@ from labelfx.mesh import (
     whole,
 )
 from labelfx.methods import Method
-from labelfx.models import Model, backbone
+from labelfx.models import Model
 from labelfx.state import fold_in_name
 
 IN_FLIGHT = 16  # steps dispatched but not waited for: bounds memory, and collectives on CPU hang with hundreds
@@ -221,13 +221,13 @@ class Loop:
         return self.config.data["placement"] == "device"
 
     def trained(self, field: str, index: int, where: str) -> Any:
-        """The backbone that a phase starts from, or the teacher that it learns from."""
+        """The variables that a phase starts from, or the teacher that it learns from."""
         own = where == "previous"
         folder = self.workdir if own else Path(where)
         if field == "teacher":
             before = (self.model, index - 1) if own else None
             return run.load_teacher(folder, len(self.dataset.class_names), own=before)
-        return backbone(run.load_variables(folder, index - 1 if own else None))
+        return run.load_variables(folder, index - 1 if own else None)
 
     @contextlib.contextmanager
     def blame(self, phase: Phase) -> Iterator[None]:

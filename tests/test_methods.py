@@ -13,7 +13,9 @@ from labelfx.config import ConfigError
 from labelfx.data import Split
 from labelfx.methods.contrastive import same_class
 from labelfx.methods.curriculum_labeling import curriculum_labeling
+from labelfx.methods.finetune import finetune
 from labelfx.methods.moco import moco
+from labelfx.methods.supervised import supervised
 from labelfx.models import Model
 from labelfx.train import Loop
 
@@ -153,6 +155,20 @@ def test_finetune_starts_from_the_backbone(tmp_path, monkeypatch):
         labelfx.train(wider, tmp_path / "wider")
     with pytest.raises(FileNotFoundError, match="nowhere"):
         labelfx.train(config | {"backbone": str(tmp_path / "nowhere")}, tmp_path / "lost")
+
+
+def test_finetune_may_keep_the_head():
+    batch = {"labelled": {"image": np.ones((4, 2, 2, 1), np.float32)}}
+    settings = {"augment": identity, "label_smoothing": 0.0}
+    trained = supervised(affine("w", 5), optax.sgd(0.1), 3, **settings).init(jax.random.key(1), batch).variables
+    starts = {
+        head: finetune(affine("w", 5), optax.sgd(0.1), 3, trained, head=head, **settings).init(jax.random.key(2), batch)
+        for head in ("fresh", "kept")
+    }
+    jax.tree.map(np.testing.assert_array_equal, starts["kept"].variables, trained)
+    assert not np.array_equal(flat(starts["fresh"].params["head"]), flat(trained["params"]["head"]))
+    with pytest.raises(ValueError, match="head = 'kept': the run that it starts from has trained no classifier"):
+        finetune(affine("w", 5), optax.sgd(0.1), 3, {"params": {"backbone": {}}}, head="kept", **settings)
 
 
 def test_one_run_may_pretrain_and_then_fine_tune(tmp_path, monkeypatch):

@@ -1,10 +1,12 @@
 """Fine-tuning: supervised training that starts from a backbone trained before."""
 
+from typing import Literal
+
 import jax
 import jax.numpy as jnp
 import optax
 
-from labelfx import models, state
+from labelfx import state
 from labelfx.methods import Method
 from labelfx.methods.supervised import supervised
 from labelfx.models import Model
@@ -19,23 +21,27 @@ def finetune(
     *,
     augment: Augment,
     label_smoothing: Fraction,
+    head: Literal["fresh", "kept"],
 ) -> Method:
-    """The step of `supervised` on every parameter, from `backbone` (its parameters and BatchNorm statistics) and a
-    fresh linear head.
+    """The step of `supervised` on every parameter, from the parameters and BatchNorm statistics of `backbone`, with a
+    fresh linear head or the one that was trained there.
 
     Raises:
-      ValueError: the backbone's parameters are not those of `config.model`.
+      ValueError: the backbone's parameters are not those of `config.model`, or no head is there to keep.
     """
     base = supervised(model, tx, num_classes, augment=augment, label_smoothing=label_smoothing)
+    if head == "kept" and "head" not in backbone["params"]:
+        raise ValueError("head = 'kept': the run that it starts from has trained no classifier")
+    kept = ("backbone",) if head == "fresh" else ("backbone", "head")
 
     def init(rng, batch):
         fresh = base.init(rng, batch).variables
-        if jax.tree.map(jnp.shape, models.backbone(fresh)) != jax.tree.map(jnp.shape, backbone):
-            raise ValueError("the backbone's parameters are not those of config.model")
         start = {
-            kind: {part: backbone[kind] if part == "backbone" else fresh[kind][part] for part in fresh[kind]}
-            for kind in fresh
+            kind: parts | {part: tree for part, tree in backbone.get(kind, {}).items() if part in kept}
+            for kind, parts in fresh.items()
         }
+        if jax.tree.map(jnp.shape, start) != jax.tree.map(jnp.shape, fresh):
+            raise ValueError("the backbone's parameters are not those of config.model")
         return state.start(tx, jax.tree.map(jnp.asarray, start))
 
     return Method(init, base.step, base.variables)

@@ -1,0 +1,53 @@
+"""Self Meta Pseudo Labels (Ng & Wang 2022) on the handwritten digits, 4 labels a class.
+
+    python -m labelfx.train --config=self_meta_pseudo_labels --workdir=/tmp/labelfx/self_meta_pseudo_labels
+
+About 40 s on two CPU cores. 0.927; raw pixels 0.793, random encoder 0.720. The control without the term is `mpl_weight`
+0. Seed 0, one label draw: a sign that it works, not a result.
+"""
+
+from ml_collections import ConfigDict
+
+
+def get_config() -> ConfigDict:
+    sgd = dict(
+        name="sgd",
+        learning_rate=0.02,
+        momentum=0.9,
+        weight_decay=5e-4,
+        schedule=dict(name="cosine", warmup_steps=20),
+        clip_norm=None,
+        accumulate=1,
+    )
+    weak = dict(name="crop_flip", padding=1, flip=False)
+    return ConfigDict(
+        dict(
+            name="self_meta_pseudo_labels",
+            seed=0,
+            label_seed=0,
+            data_seed=0,
+            data=dict(name="digits"),
+            labels=dict(name="per_class", k=4),
+            model=dict(name="conv3", width=32, dtype="float32"),
+            method=dict(
+                name="self_meta_pseudo_labels",
+                weak=weak,
+                strong=dict(name="small_grey", min_scale=0.5, max_rotation=15.0, jitter_strength=0.5, cutout=0.0),
+                first_optimizer=dict(sgd, momentum=0.0, weight_decay=0.0),
+                feedback_forward="frozen",
+                baseline_decay=0.99,
+                label_smoothing=0.1,
+                mpl_weight=1.0,
+                uda_weight=1.0,
+                uda_ramp=100,
+                uda_temperature=0.7,
+                uda_threshold=0.6,
+                ema=0.99,
+            ),
+            optimizer=sgd,
+            batch=dict(labelled=32, unlabelled=128),
+            batches=dict(name="uniform"),
+            steps=400,
+            evals=dict(head={}, raw_pixels={}, random_encoder={}),
+        )
+    )
