@@ -3,19 +3,17 @@
     python -m experiments.compare --data=digits --workdir=/tmp/labelfx/digits
     python -m experiments.compare --data=fashion_mnist --data_dir=DIR --workdir=/tmp/labelfx/fashion_mnist
 
-The protocol is in `experiments/README.md`. Started again, the command goes on where it was. Compiled programs are kept
-in `WORKDIR/cache` (or `JAX_COMPILATION_CACHE_DIR`), so that runs that differ in their seeds share them.
+The protocol is in `experiments/README.md`. Started again, the command goes on where it was. Runs that differ in their
+seeds share their compiled programs.
 """
 
 import importlib
-import os
 import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import jax
 from absl import flags
 
 import labelfx
@@ -136,9 +134,6 @@ def _clock(seconds: float) -> str:
 
 
 def _main(values: Any) -> None:
-    if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
-        jax.config.update("jax_compilation_cache_dir", str(Path(values.workdir).absolute() / "cache"))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
     data = {"name": values.data} | ({"data_dir": values.data_dir} if values.data_dir else {})
     compare(data, SETTINGS[values.data], values.workdir)
 

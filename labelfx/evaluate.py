@@ -11,7 +11,7 @@ from labelfx import command
 from labelfx import config as configs
 from labelfx.config import ConfigError
 from labelfx.results import finish
-from labelfx.run import begin, build_model, load_config, load_data, load_variables
+from labelfx.run import begin, build_model, keep_compiled_programs, load_config, load_data, load_variables
 
 
 def evaluate(
@@ -33,6 +33,7 @@ def evaluate(
     Returns:
       What it writes to `results.json`.
     """
+    keep_compiled_programs()
     run = Path(workdir)
     changes = {"labels": labels, "label_seed": label_seed, "evals": evals, "name": name}
     changes = {key: value for key, value in changes.items() if value is not None}

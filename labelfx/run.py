@@ -62,6 +62,7 @@ def keep_compiled_programs() -> None:
     if settings.jax_enable_compilation_cache and not settings.jax_compilation_cache_dir:
         folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "labelfx")
         jax.config.update("jax_compilation_cache_dir", str(folder))
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
 
 
 def build_model(config: configs.Run) -> Model:

@@ -8,8 +8,8 @@ from recipes import tiny
 from test_parity import SGD, double
 
 import labelfx
+from labelfx import run, weights
 from labelfx import train as loop
-from labelfx import weights
 from labelfx.config import ConfigError
 from labelfx.data import augment
 from labelfx.data.batches import batch_at
@@ -193,6 +193,22 @@ def test_one_line(changes, message, tmp_path):
     with pytest.raises(ConfigError) as caught:
         labelfx.train(tiny("simclr", **changes), tmp_path)
     assert str(caught.value).startswith(message) and "\n" not in str(caught.value)
+
+
+def test_compiled_programs_are_kept(monkeypatch, tmp_path):
+    """In one place by default; where the user says, if they say."""
+    names = ("jax_compilation_cache_dir", "jax_persistent_cache_min_compile_time_secs")
+    before = {name: getattr(jax.config, name) for name in names}
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    try:
+        run.keep_compiled_programs()
+        assert jax.config.jax_compilation_cache_dir == before["jax_compilation_cache_dir"]
+        jax.config.update("jax_compilation_cache_dir", None)
+        run.keep_compiled_programs()
+        assert jax.config.jax_compilation_cache_dir == str(tmp_path / "labelfx")
+    finally:
+        for name, value in before.items():
+            jax.config.update(name, value)
 
 
 def test_images_that_do_not_fit(monkeypatch, tmp_path):
