@@ -20,10 +20,10 @@ VARIABLES = ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
 # runs any more by then, so another process has to make one line of it.
 FILTER = """
 import re, sys
-foreign = False
+message, foreign = "error: " + sys.argv[1] + "\\n", False
 for line in sys.stdin:
-    if "JAX distributed service detected fatal errors" in line:
-        print("error:", sys.argv[1], file=sys.stderr, flush=True)
+    if line == message or "JAX distributed service detected fatal errors" in line:
+        print(message, end="", file=sys.stderr, flush=True)
         break
     theirs = re.match(r"([IWE])\\d{4} .* (coordination|preemption)\\w*[.]cc:", line)
     if theirs:

@@ -160,6 +160,32 @@ def test_one_line(environment, message):
         distributed.explicit({names.get(name, name): value for name, value in environment.items()})
 
 
+RUNTIME = """\
+supervised  step 5/60  100 images/s
+W1120 14:16:22.560337   14480 preemption_notifier.cc:90] SIGTERM caught at 2026-11-20T14:16:22
+a warning of somebody else
+E1120 14:16:23.000000   14480 coordination_service_agent.cc:289] Polled an error from coordination service
+of several lines
+"""
+FATAL = (
+    "F1120 1 client.h:80] Terminating process because the JAX distributed service detected fatal errors. 1\n  stack\n"
+)
+
+
+@pytest.mark.parametrize("end", [FATAL, "error: gone\n" + FATAL, FATAL + "error: gone\n"])
+def test_one_line_of_all_that_the_runtime_says(end):
+    command = [sys.executable, "-S", "-c", distributed.FILTER, "gone"]
+    said = subprocess.run(command, input=RUNTIME + end, text=True, capture_output=True).stderr
+    assert said.splitlines() == ["supervised  step 5/60  100 images/s", "a warning of somebody else", "error: gone"]
+
+
+def test_what_python_says_is_kept():
+    command = [sys.executable, "-S", "-c", distributed.FILTER, "gone"]
+    text = RUNTIME + "Traceback (most recent call last):\n  File\nValueError: x\n"
+    said = subprocess.run(command, input=text, text=True, capture_output=True).stderr
+    assert said.splitlines()[2:] == ["Traceback (most recent call last):", "  File", "ValueError: x"]
+
+
 def test_a_machine_of_its_own():
     assert distributed.explicit(os.environ) == {}
     given = dict(zip(distributed.VARIABLES, ("here:1", "4", "3"), strict=True))
