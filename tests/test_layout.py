@@ -34,7 +34,8 @@ def test_flax_linen_stays_in_models():
 
 def test_no_pickle_and_no_tensorflow():
     for path in SOURCES:
-        assert not {"pickle", "dill", "tensorflow", "torch"} & {name.partition(".")[0] for name in imports(path)}, path
+        found = {"pickle", "dill", "tensorflow", "torch"} & {name.partition(".")[0] for name in imports(path)}
+        assert found == ({"torch"} if path.name == "torch_simclr.py" else set()), path  # a benchmark's other side
         assert "allow_pickle=True" not in path.read_text()
 
 
