@@ -1,0 +1,56 @@
+"""The plan with the TPU compiler itself, on the smallest slices; all of it is skipped where there is none."""
+
+import importlib.util
+
+import pytest
+from recipes import METHODS, recipe_of, tiny
+from test_plan import BATCH, CLASSES, HIDDEN, INPUTS, check_by_hand, rows_of, two_dense_layers
+
+from labelfx import plan, tpu
+from labelfx.mesh import make_mesh
+
+pytestmark = pytest.mark.skipif(
+    importlib.util.find_spec("libtpu") is None, reason="no TPU compiler: pip install 'labelfx[plan]'"
+)
+
+
+def test_flops_and_collectives_by_hand_as_the_tpu_compiler_has_them():
+    (row,) = rows_of(two_dense_layers(), "v5e:2x2")
+    check_by_hand(row)
+    state = 3 * 4 * (INPUTS * HIDDEN + HIDDEN + HIDDEN * CLASSES + CLASSES)  # parameters, two moments of AdamW
+    assert 1 <= row.memory["arguments"] / (state + BATCH / 4 * INPUTS) < 2  # and padding to whole tiles
+    print(row.moved, 2 * state)
+    assert 1 <= row.moved / (2 * state) < 1.5  # read and written; images, and activations that leave the chip
+
+
+@pytest.mark.parametrize("slice_, fsdp", [("v4:4x4x4", 2), ("v5e:4x4", 8), ("v5p:8x8x16", 4), ("v6e:16x16", 256)])
+def test_a_mesh_over_any_slice(slice_, fsdp):
+    """Whether or not one side of the slice is as long as an axis of the mesh."""
+    tpu.take_compiler()
+    devices = tpu.devices_of(slice_)
+    mesh = make_mesh(0, fsdp, among=devices)
+    assert mesh.shape == {"data": len(devices) // fsdp, "fsdp": fsdp}
+    assert set(mesh.devices.flat) == set(devices)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_every_method_compiles_for_a_tpu(method):
+    table = plan.plan(tiny(recipe_of(method)), ["v5e:2x2"])
+    print(table)
+    assert table.splitlines()[2].split(" | ")[3] == "yes"
+
+
+@pytest.mark.parametrize(
+    "hidden, batch, would",
+    [
+        ((40_000, 40_000), 1024, "--fsdp=4."),  # 6.4 GB of parameters, 19.2 GB with AdamW's moments
+        ((2**16,), 2**18, "1/2 of the batch, v5e:2x4."),  # 17 GB of activations
+    ],
+)
+def test_what_does_not_fit_and_what_would(hidden, batch, would):
+    config = two_dense_layers()
+    config["model"]["hidden"], config["batch"]["labelled"] = hidden, batch
+    table = plan.plan(config, ["v5e:2x2"], num_examples=batch)
+    print(table)
+    assert "**no**: at least" in table
+    assert f"v5e:2x2 does not fit. Any of these would fit, as compiled: {would}" in table
