@@ -1,0 +1,45 @@
+"""MoCo v2 (Chen et al. 2020): ResNet-50 on ImageNet, batch 256, queue 65,536, 200 epochs; 67.5 % by linear evaluation.
+
+    python -m labelfx.train --config=configs/papers/moco_v2_imagenet.py --workdir=DIR --config.data.name=folder:PATH
+
+PATH has train/CLASS/ and, with the validation images, test/CLASS/. What it takes of a TPU slice is in
+experiments/plans/README.md. Otherwise than published, momentum is Nesterov's, biases and BatchNorm are not decayed, and
+BatchNorm is over the whole batch on any mesh, which takes the place of shuffling images between GPUs.
+"""
+
+from ml_collections import ConfigDict
+
+
+def get_config() -> ConfigDict:
+    return ConfigDict(
+        dict(
+            name="moco_v2_imagenet",
+            seed=0,
+            label_seed=0,
+            data_seed=0,
+            data=dict(name="folder:imagenet", image_size=224, channels=3),
+            labels=dict(name="all_labels"),
+            model=dict(name="resnet50", stem="imagenet", width=64, remat=False, dtype="bfloat16"),
+            method=dict(
+                name="moco",
+                augment=dict(name="simclr", min_scale=0.2, flip=True, jitter_strength=0.5, grayscale=0.2, blur=0.5),
+                projector=dict(name="projector", hidden=(2048,), features=128, batch_norm=False, dtype="bfloat16"),
+                temperature=0.2,
+                momentum=0.999,
+                queue_size=65_536,
+            ),
+            optimizer=dict(
+                name="sgd",
+                learning_rate=0.03,
+                momentum=0.9,
+                weight_decay=1e-4,
+                schedule=dict(name="cosine", warmup_steps=0),
+                clip_norm=None,
+                accumulate=1,
+            ),
+            batch=dict(labelled=0, unlabelled=256),
+            batches=dict(name="uniform"),
+            steps=1_000_800,
+            evals=dict(linear_probe={}, knn=dict(k=20, temperature=0.1)),
+        )
+    )
