@@ -1,0 +1,1 @@
+"""Comparisons, benchmarks and plans; each is a command, and its README has what it gave."""

@@ -1,0 +1,1 @@
+"""How fast labelfx is, and what it costs: see `experiments/benchmarks/README.md`."""
