@@ -69,14 +69,20 @@ _OPERATION = re.compile(
 
 
 def collectives(hlo: str, devices: int) -> list[Collective]:
-    """The collectives of a compiled program, from the text of its HLO. Those of a loop's body are there once."""
-    found, scatters = [], False
+    """The collectives of a compiled program, from the text of its HLO. Those of a loop's body are there once.
+
+    So are those that the TPU compiler does bit by bit in the course of several fusions, each of which repeats it.
+    """
+    found, seen, scatters = [], set(), False
     for line in hlo.splitlines():
         if line.endswith("{"):  # a computation begins; the TPU fuses an all-reduce and a slice of what it gives
             scatters = "all-reduce-scatter" in line.partition("(")[0]
         match = _OPERATION.search(line)
-        if not match:
+        channel = re.search(r"channel_id=\d+", line)
+        identity = channel[0] if channel else line
+        if not match or identity in seen:
             continue
+        seen.add(identity)
         kind, size, group = match["kind"], _size(match["result"]), _group(line, devices)
         if match["start"] and kind == "all-gather":  # the result is (what goes in, what comes out)
             size = size * group // (group + 1)

@@ -94,6 +94,7 @@ HLO = """\
 ENTRY %main.10_spmd (param: f32[8]) -> f32[8] {
   %ag = (bf16[4,8]{1,0:T(8,128)(2,1)}, bf16[16,8]{1,0:T(8,128)(2,1)S(1)}) all-gather-start(%x), replica_groups=[1,4]
   %agd = bf16[16,8]{1,0} all-gather-done(%ag)
+  %again = bf16[512,9]{1,0} all-reduce(%input), channel_id=3, replica_groups={{0,1},{2,3}}
   %both = (f32[10]{0}, (s32[3]{0}, pred[8]{0})) all-reduce(%a, %b, %c), replica_groups={}, to_apply=%region_0.1
   %cp = (f32[6]{0}, f32[6]{0}, u32[], u32[]) collective-permute-start(%y), source_target_pairs={{0,1},{1,0}}
   %rs = f32[5]{0} reduce-scatter(%z), replica_groups=[2,2]<=[2,2]T(1,0), dimensions={0}, to_apply=%region_0.1
