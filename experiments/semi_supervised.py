@@ -1,4 +1,4 @@
-"""Do pseudo-labels pay, and does feedback to their teacher? Each method beside its control, on paired seeds.
+"""Do pseudo-labels pay, does feedback to their teacher, does distillation? Each beside its control, on paired seeds.
 
     python -m experiments.semi_supervised --data=digits --workdir=/tmp/labelfx/semi_digits
     python -m experiments.semi_supervised --data=fashion_mnist --data_dir=DIR --workdir=/tmp/labelfx/semi_fashion
@@ -36,6 +36,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
 }
 BATCH = {"labelled": 32, "unlabelled": 64}
 MPL = ("hard_sampled", "hard_argmax", "soft")
+LARGE = 64  # width of the larger teacher, four times the student's parameters
 
 
 def jobs(data: Mapping[str, Any], settings: Mapping[str, Any], workdir: Path, seeds: Iterable[int]) -> Iterator[Job]:
@@ -63,14 +64,20 @@ def jobs(data: Mapping[str, Any], settings: Mapping[str, Any], workdir: Path, se
                 yield job(f"mpl {kind}{suffix}", "meta_pseudo_labels", changes)
         for weight, suffix in ((1.0, ""), (0.0, " control")):
             yield job(f"self mpl{suffix}", "self_meta_pseudo_labels", two_views | {"method.mpl_weight": weight})
-        for kind in ("hard_sampled",):
-            start = {
-                "backbone": str(folder / f"mpl_{kind}"),
-                "method.augment": settings["weak"],
-                "batch": alone["batch"],
-            }
-            start |= {"method.head": "kept", "optimizer.learning_rate": 1e-4}
-            yield job(f"mpl {kind} + finetune", "finetune", start)
+        start = {
+            "backbone": str(folder / "mpl_hard_sampled"),
+            "batch": alone["batch"],
+            "method.augment": settings["weak"],
+        }
+        start |= {"method.head": "kept", "optimizer.learning_rate": 1e-4}
+        yield job("mpl hard_sampled + finetune", "finetune", start)
+
+        yield job("supervised large", "supervised", alone | {"model.width": LARGE})
+        same_view = {f"method.{name}": settings["strong"] for name in ("augment", "teacher_augment")}
+        for teacher, by in (("supervised_large", "large"), ("supervised", "self")):
+            for batch, suffix in ((alone["batch"], ""), (BATCH, " + unlabelled")):
+                changes = same_view | {"teacher": str(folder / teacher), "batch": batch}
+                yield job(f"kd {by}{suffix}", "distillation", changes)
 
 
 def _main(values: Any) -> None:
