@@ -64,9 +64,10 @@ def test_flops_and_collectives_by_hand(on_cpu):
 def test_it_compiles_what_train_runs(method, on_cpu, monkeypatch, tmp_path):
     """The program is the same to the letter."""
     config = tiny(recipe_of(method), devices=4, model=MLP)
-    if config.get("backbone"):
-        config["backbone"] = str(tmp_path / "pretrained")
-        labelfx.train(tiny("supervised", model=config["model"], steps=2), tmp_path / "pretrained")
+    for field in configs.TRAINED:
+        if config.get(field):
+            config[field] = str(tmp_path / field)
+            labelfx.train(tiny("supervised", model=config["model"], steps=2), tmp_path / field)
     real, run = blank.jit_step, []
 
     def jit_step(*how):
