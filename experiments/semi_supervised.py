@@ -42,8 +42,8 @@ LARGE = 64  # width of the larger teacher, four times the student's parameters
 def jobs(data: Mapping[str, Any], settings: Mapping[str, Any], workdir: Path, seeds: Iterable[int]) -> Iterator[Job]:
     """Every run in an order that can be run; one seed after the other, so that what is done is always paired."""
     # One checkpoint, at the end: a run that takes a minute need not be resumed.
-    shared = {"data": dict(data), "labels": LABELS, "log_every": 50, "save_every": 10**6, "keep": 1}
-    shared |= {"steps": settings["steps"], "evals": {"head": {}}}
+    shared = {"data": dict(data), "labels": LABELS, "steps": settings["steps"], "evals": {"head": {}}}
+    shared |= {"log_every": settings["steps"] // 20, "save_every": 10**6, "keep": 1}
     views = {f"method.{name}": settings[name] for name in ("weak", "strong")}
     two_views = {"batch": BATCH, **views}
     for seed in seeds:
