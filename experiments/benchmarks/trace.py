@@ -1,11 +1,11 @@
 """Where does the time of a training step go? The profile of a few SimCLR steps, by what in the code asks for it.
 
-    python -m experiments.benchmarks.trace --workdir=DIR
+    taskset -c 0 python -m experiments.benchmarks.trace --workdir=DIR
 
-Writes DIR/trace.json and prints its table: milliseconds of a step that the devices' threads are at work, by kind, and
-what is left of the wall time of all cores: gaps. An operation belongs to the innermost line of labelfx that it comes
-from; one that the compiler has fused, to that of its result. `DIR/profile` holds the record itself, for Perfetto or
-TensorBoard.
+On one core of a CPU: what other threads do for a convolution is not recorded, and would count as gaps. Writes
+DIR/trace.json and prints its table: milliseconds of a step that the devices' threads are at work, by kind, and what is
+left of the wall time of all cores: gaps. An operation belongs to the innermost line of labelfx that it comes from; one
+that the compiler has fused, to that of its result. `DIR/profile` holds the record itself, for Perfetto or TensorBoard.
 """
 
 import collections
