@@ -62,6 +62,9 @@ def jobs(data: Mapping[str, Any], settings: Mapping[str, Any], workdir: Path, se
             for weight, suffix in ((1.0, ""), (0.0, " control")):
                 changes = two_views | {"method.pseudo_label": kind, "method.mpl_weight": weight}
                 yield job(f"mpl {kind}{suffix}", "meta_pseudo_labels", changes)
+        # Sampled labels have, in the mean, the unrolled gradient over B; soft ones the gradient itself.
+        changes = two_views | {"method.pseudo_label": "soft", "method.mpl_weight": 1 / BATCH["unlabelled"]}
+        yield job("mpl soft scaled", "meta_pseudo_labels", changes)
         for weight, suffix in ((1.0, ""), (0.0, " control")):
             yield job(f"self mpl{suffix}", "self_meta_pseudo_labels", two_views | {"method.mpl_weight": weight})
         start = {
