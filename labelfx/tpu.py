@@ -90,9 +90,12 @@ def take_compiler() -> int:
 
 def devices_of(topology: str) -> Sequence[Any]:
     """The slice's chips, each as one device, as JAX shows them on a TPU machine; `take_compiler` first."""
-    # Unless told so, the two cores of a v4 chip are devices of their own.
-    chip = {"chip_config_name": "megacore"} if topology.startswith("v4:") else {}
+    settings: dict[str, Any] = {}
+    if topology.startswith("v4:"):  # unless told so, the two cores of a chip are devices of their own
+        settings["chip_config_name"] = "megacore"
+    if topology.endswith(":1x1"):  # nor is a host of fewer than four chips expected
+        settings["chips_per_host_bounds"] = (1, 1, 1)
     try:
-        return topologies.get_topology_desc(platform="tpu", topology_name=topology, **chip).devices
+        return topologies.get_topology_desc(platform="tpu", topology_name=topology, **settings).devices
     except jax.errors.JaxRuntimeError as error:  # such as another program that uses libtpu
         raise ConfigError(f"--topology={topology}: {str(error).splitlines()[0]}") from error

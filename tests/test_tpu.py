@@ -1,6 +1,7 @@
 """The plan with the TPU compiler itself, on the smallest slices; all of it is skipped where there is none."""
 
 import importlib.util
+import math
 
 import pytest
 from recipes import METHODS, recipe_of, tiny
@@ -21,6 +22,13 @@ def test_flops_and_collectives_by_hand_as_the_tpu_compiler_has_them():
     assert 1 <= row.memory["arguments"] / (state + BATCH / 4 * INPUTS) < 2  # and padding to whole tiles
     print(row.moved, 2 * state)
     assert 1 <= row.moved / (2 * state) < 1.5  # read and written; images, and activations that leave the chip
+
+
+def test_the_compiler_knows_every_slice():
+    tpu.take_compiler()
+    for chip, shapes in tpu.SLICES.items():
+        for shape in shapes:
+            assert len(tpu.devices_of(f"{chip}:{shape}")) == math.prod(map(int, shape.split("x"))), (chip, shape)
 
 
 @pytest.mark.parametrize("slice_, fsdp", [("v4:4x4x4", 2), ("v5e:4x4", 8), ("v5p:8x8x16", 4), ("v6e:16x16", 256)])
