@@ -108,20 +108,19 @@ def meta_update(
 
     both = jnp.concatenate([views.labelled, views.strong])
 
-    def learn(target):
-        def loss_fn(params):
-            logits, model_state = classify(params, both, rng_student)
-            loss = soft_cross_entropy(logits[rows:], optax.smooth_labels(target, label_smoothing))
-            return loss, (logits[:rows], model_state)
-
-        (loss, (logits, model_state)), gradient = jax.value_and_grad(loss_fn, has_aux=True)(student.params)
-        return state.descend(student, student_net.tx, gradient, model_state), loss, logits
+    def student_loss(params, target):
+        logits, model_state = classify(params, both, rng_student)
+        loss = soft_cross_entropy(logits[rows:], optax.smooth_labels(target, label_smoothing))
+        return loss, (logits[:rows], model_state)
 
     def labelled_loss(params):
         again = (both, rng_student) if feedback_forward == "frozen" else (views.labelled, rng_feedback)
         return cross_entropy(classify(params, *again)[0][:rows], label, label_smoothing=0.0)
 
-    new_student, loss, labelled_logits = learn(target)
+    learn = jax.value_and_grad(student_loss, has_aux=True)
+    (loss, (labelled_logits, model_state)), gradient = learn(student.params, target)
+    descend = functools.partial(state.descend, student, student_net.tx, model_state=model_state)
+    new_student = descend(gradient)
     if feedback == "dot_product":
         step = jax.tree.map(jnp.subtract, new_student.params, student.params)
         h = -jax.jvp(labelled_loss, (new_student.params,), (step,))[1]
@@ -129,7 +128,10 @@ def meta_update(
         h = cross_entropy(labelled_logits, label, label_smoothing=0.0) - labelled_loss(new_student.params)
     advantage, baseline = subtract_baseline(h, baseline, baseline_decay)
     if pseudo_label is None:
-        slope = jax.grad(lambda target: labelled_loss(learn(target)[0].params))(target)
+        # dL(S') / dtarget. The student's gradient is linear in its labels, so nothing has to be unrolled: one
+        # directional derivative of its loss will do.
+        (ahead,) = jax.vjp(lambda g: descend(g).params, gradient)[1](jax.grad(labelled_loss)(new_student.params))
+        slope = jax.grad(lambda t: jax.jvp(lambda p: student_loss(p, t)[0], (student.params,), (ahead,))[1])(target)
 
     def total_loss(logits):
         base_loss, metrics = teacher_loss(logits, label)
