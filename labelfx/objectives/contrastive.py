@@ -1,4 +1,4 @@
-"""Contrastive objectives: NT-Xent, debiased, hard negatives, InfoNCE against a queue, and what to log beside them.
+"""Contrastive objectives: NT-Xent, debiased, hard negatives, InfoNCE against a queue or the other view, supervised.
 
 Everything after the cosine similarities stays in log space, so exp(1 / temperature) never has to fit the dtype. In the
 two-view objectives the anchors are the 2B rows of [z_a; z_b]: the positive of a row is the other view of its image, its
@@ -11,7 +11,16 @@ import jax.numpy as jnp
 
 from labelfx.types import Fraction, NonNegative, Positive
 
-__all__ = ["debiased", "debiased_negative_mean", "hard_negative", "info_nce_queue", "nt_xent"]  # what a config may name
+__all__ = [  # what a config may name
+    "debiased",
+    "debiased_negative_mean",
+    "hard_negative",
+    "info_nce_queue",
+    "moco_v3",
+    "nt_xent",
+    "sup_con",
+    "sup_con_mask",
+]
 
 
 def nt_xent(z_a, z_b, *, temperature: Positive):
@@ -98,11 +107,112 @@ def info_nce_queue(query, key, queue, *, temperature: Positive):
     Raises:
         ValueError: if query and key are not of one shape [N, D].
     """
-    _check_views("query", query, "key", key)
+    check_views("query", query, "key", key)
     query = normalise(query)
     key, queue = jax.lax.stop_gradient((normalise(key), normalise(queue)))
     positive = jnp.sum(query * key, axis=-1) / temperature
-    return _cross_entropy(positive, jax.nn.logsumexp(_cosine(query, queue) / temperature, axis=-1))
+    return _cross_entropy(positive, jax.nn.logsumexp(cosine(query, queue) / temperature, axis=-1))
+
+
+def feature_transform(query, key, queue, *, positive_lambda, negative_lambda, permutation):
+    """Harder positives, more diverse negatives, for `info_nce_queue` (Zhu et al. 2021, ICCV, section 4).
+
+    Extrapolates the positive pair, q' = l q + (1 - l) k and k' = l k + (1 - l) q, which lowers its score s by
+    2 l (l - 1) (1 - s), and interpolates the queue. No gradient reaches key or queue; k' carries one to the query, as
+    in the authors' code. Paper and code mix L2-normalised embeddings and leave the result as it is; `info_nce_queue`
+    normalises it, the code's `postmix_norm` (off by default), and sends no gradient through k'.
+
+    Args:
+        query, key: [N, D] embeddings of the two views, L2-normalised; key[i] is the positive of query[i].
+        queue: [K, D] negatives, L2-normalised; the untransformed keys are what to enqueue.
+        positive_lambda: l >= 1, the paper's is 1 + Beta(2, 2); a scalar, or [N, D] for the paper's mix by dimension.
+        negative_lambda: m in [0, 1], the paper's is Beta(1.6, 1.6); a scalar or [K, D].
+        permutation: int [K], of the queue's rows.
+
+    Returns:
+        q' [N, D], k' [N, D] and m queue + (1 - m) queue[permutation] [K, D], not normalised.
+
+    Raises:
+        ValueError: if query and key are not of one shape [N, D].
+    """
+    check_views("query", query, "key", key)
+    query = at_least_float32(query)
+    key, queue = jax.lax.stop_gradient((at_least_float32(key), at_least_float32(queue)))
+    return (
+        positive_lambda * query + (1 - positive_lambda) * key,
+        positive_lambda * key + (1 - positive_lambda) * query,
+        negative_lambda * queue + (1 - negative_lambda) * queue[permutation],
+    )
+
+
+def moco_v3(query_a, query_b, key_a, key_b, *, temperature: Positive):
+    """InfoNCE against the other view's keys, both ways (MoCo v3, Chen, Xie & He 2021, ICCV, Algorithm 1).
+
+    The negatives of a query are the keys of the other images in the other view only. No gradient reaches the keys.
+
+    Args:
+        query_a, query_b: [B, D] predictions of the two views, not normalised.
+        key_a, key_b: [B, D] embeddings of the two views by the momentum encoder, not normalised.
+        temperature: divides the cosine similarities.
+
+    Returns:
+        A scalar, the cross-entropy of query_a against key_b plus that of query_b against key_a, each a mean over B
+        queries times 2 temperature; 0 for B = 1.
+
+    Raises:
+        ValueError: if query_a and key_b, or query_b and key_a, are not of one shape [B, D].
+    """
+    check_views("query_a", query_a, "key_b", key_b)
+    check_views("query_b", query_b, "key_a", key_a)
+    return 2 * temperature * (_info_nce(query_a, key_b, temperature) + _info_nce(query_b, key_a, temperature))
+
+
+def sup_con(z, labels, *, temperature: Positive, base_temperature: Positive):
+    """Supervised contrastive loss, L_out (Khosla et al. 2020, NeurIPS, eq. 2).
+
+    Args:
+        z: [B, V, D] embeddings of V views of each image, not normalised.
+        labels: int [B].
+        temperature: divides the cosine similarities.
+        base_temperature: scales the loss by temperature / base_temperature; the authors' code has 0.07.
+
+    Returns:
+        A scalar, the mean over the B V anchors; those without a positive contribute 0.
+
+    Raises:
+        ValueError: if z is not [B, V, D] or labels not [B].
+    """
+    if labels.shape != z.shape[:1]:
+        raise ValueError(f"labels must have shape [B] for z of [B, V, D], got {labels.shape} and {z.shape}")
+    mask = labels[:, None] == labels[None]
+    return sup_con_mask(z, mask, temperature=temperature, base_temperature=base_temperature)
+
+
+def sup_con_mask(z, mask, *, temperature: Positive, base_temperature: Positive):
+    """The loss of `sup_con` for positives given by a mask (the authors' SupConLoss, Khosla et al. 2020, NeurIPS).
+
+    Args:
+        z, temperature, base_temperature: as for `sup_con`.
+        mask: [B, B], bool or non-negative weights; mask[i, j] says whether the views of image j are positives of those
+            of image i. It may be asymmetric. An anchor never meets itself, whatever the diagonal says.
+
+    Returns:
+        A scalar, the mean over the B V anchors; those without a positive contribute 0.
+
+    Raises:
+        ValueError: if z is not [B, V, D] or mask not [B, B].
+    """
+    if z.ndim != 3 or mask.shape != (len(z), len(z)):
+        raise ValueError(f"z and mask must have shapes [B, V, D] and [B, B], got {z.shape} and {mask.shape}")
+    views = z.shape[1]
+    z = normalise(z.reshape(-1, z.shape[-1]))
+    is_other = ~jnp.eye(len(z), dtype=bool)
+    scores = cosine(z, z) / temperature
+    weights = jnp.where(is_other, jnp.repeat(jnp.repeat(mask, views, axis=0), views, axis=1).astype(z.dtype), 0)
+    total = jnp.sum(weights, axis=-1)
+    log_prob = scores - jax.nn.logsumexp(scores, axis=-1, where=is_other, keepdims=True)
+    mean_log_prob = jnp.sum(weights * log_prob, axis=-1, where=weights > 0) / jnp.where(total > 0, total, 1)
+    return -temperature / base_temperature * jnp.mean(mean_log_prob)
 
 
 def debiased_negative_mean(positive, negative, *, tau_plus: Fraction, floor: NonNegative):
@@ -117,15 +227,15 @@ def debiased_negative_mean(positive, negative, *, tau_plus: Fraction, floor: Non
     Returns:
         A scalar, max((mean(negative) - tau_plus mean(positive)) / (1 - tau_plus), floor).
     """
-    positive, negative = _at_least_float32(positive), _at_least_float32(negative)
+    positive, negative = at_least_float32(positive), at_least_float32(negative)
     return jnp.maximum((jnp.mean(negative) - tau_plus * jnp.mean(positive)) / (1 - tau_plus), floor)
 
 
-def diagnostics(z_a, z_b, *, temperature: Positive, tau_plus: Fraction = 0.0, beta: NonNegative = 0.0):
+def diagnostics(z_a, z_b, *, temperature: Positive = 1.0, tau_plus: Fraction = 0.0, beta: NonNegative = 0.0):
     """What tells that a two-view contrastive run has gone wrong. No gradient flows through it.
 
     Args:
-        z_a, z_b, temperature, tau_plus, beta: as given to the objective; the defaults suit `nt_xent`.
+        z_a, z_b, temperature, tau_plus, beta: as given to the objective; the defaults suit one without such a setting.
 
     Returns:
         A dict of scalars:
@@ -158,12 +268,18 @@ def diagnostics(z_a, z_b, *, temperature: Positive, tau_plus: Fraction = 0.0, be
     }
 
 
+def _info_nce(query, key, temperature):
+    scores = cosine(normalise(query), jax.lax.stop_gradient(normalise(key))) / temperature
+    is_negative = ~jnp.eye(len(query), dtype=bool)
+    return _cross_entropy(jnp.diagonal(scores), jax.nn.logsumexp(scores, axis=-1, where=is_negative))
+
+
 def _scores(z_a, z_b, temperature):
     """Cosine / temperature: positives [2B], and [2B, 2B] negatives with -inf where a row meets its own image."""
-    _check_views("z_a", z_a, "z_b", z_b)
+    check_views("z_a", z_a, "z_b", z_b)
     z = normalise(jnp.concatenate([z_a, z_b]))
     image = jnp.arange(len(z)) % len(z_a)
-    negatives = jnp.where(image[:, None] == image[None], -jnp.inf, _cosine(z, z) / temperature)
+    negatives = jnp.where(image[:, None] == image[None], -jnp.inf, cosine(z, z) / temperature)
     return jnp.sum(z * jnp.roll(z, len(z_a), axis=0), axis=-1) / temperature, negatives
 
 
@@ -195,7 +311,7 @@ def _log_debiased_sum(positive, log_sum, count, *, temperature, tau_plus):
 
 def normalise(z):
     """L2-normalises the rows of z; rows of zeros stay zero."""
-    z = _at_least_float32(z)
+    z = at_least_float32(z)
     # The result does not depend on the scale, so the gradient need not either: this only keeps squares in range.
     largest = jax.lax.stop_gradient(jnp.max(jnp.abs(z), axis=-1, keepdims=True))
     is_zero = largest < jnp.finfo(z.dtype).tiny
@@ -204,16 +320,19 @@ def normalise(z):
     return jnp.where(is_zero, 0, z / jnp.sqrt(jnp.where(is_zero, 1, squared_norm)))
 
 
-def _cosine(left, right):
+def cosine(left, right):
+    """Products of the rows of left [N, D] and right [M, D], both normalised: [N, M]."""
     # Accelerators multiply float32 in bfloat16 or TF32 by default, whose error a low temperature would blow up.
     return jnp.matmul(left, right.T, precision=jax.lax.Precision.HIGHEST)
 
 
-def _at_least_float32(array):
+def at_least_float32(array):
+    """Float64 as it is, any other dtype as float32."""
     array = jnp.asarray(array)  # NumPy's float64 is float32 unless 64-bit types are enabled
     return array.astype(jnp.float64 if array.dtype == jnp.float64 else jnp.float32)
 
 
-def _check_views(name_a, z_a, name_b, z_b):
+def check_views(name_a, z_a, name_b, z_b):
+    """Raises ValueError, with their names, unless both are of one shape [B, D]."""
     if z_a.ndim != 2 or z_a.shape != z_b.shape:
         raise ValueError(f"{name_a} and {name_b} must have one shape [B, D], got {z_a.shape} and {z_b.shape}")
