@@ -1,6 +1,8 @@
 """Pure losses: arrays in, a scalar out. One module a family, one function an objective."""
 
 from labelfx.objectives.contrastive import feature_transform, moco_v3, sup_con, sup_con_mask
+from labelfx.objectives.instance_weighting import dclr, instance_weights, noise_negatives
+from labelfx.objectives.matching import similarity_distribution_matching
 from labelfx.objectives.metric_learning import (
     metric_mix,
     mixed_multi_similarity,
@@ -11,18 +13,24 @@ from labelfx.objectives.metric_learning import (
     utilization,
 )
 from labelfx.objectives.redundancy import barlow_twins, vicreg
+from labelfx.objectives.regression import conr
 from labelfx.objectives.whitening import w_mse
 
 __all__ = [
     "barlow_twins",
+    "conr",
+    "dclr",
     "feature_transform",
+    "instance_weights",
     "metric_mix",
     "mixed_multi_similarity",
     "mixed_proxy_anchor",
     "moco_v3",
     "multi_similarity",
+    "noise_negatives",
     "proxy_anchor",
     "proxy_nca",
+    "similarity_distribution_matching",
     "sup_con",
     "sup_con_mask",
     "utilization",

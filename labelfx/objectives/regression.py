@@ -1,0 +1,51 @@
+"""Regularisers of regression: the neighbourhoods of features follow those of the labels."""
+
+import jax
+import jax.numpy as jnp
+
+from labelfx.objectives.contrastive import cosine, normalise
+from labelfx.types import NonNegative, Positive
+
+__all__ = ["conr"]  # what a config may name
+
+
+def conr(z, targets, predictions, weights, *, window: NonNegative, temperature: Positive, distance_scale: NonNegative):
+    """ConR, a contrastive regulariser for imbalanced regression (Keramati et al. 2024, ICLR).
+
+    Positives of an anchor are the other rows whose target is within the window of its own, negatives those whose
+    target is not but whose prediction is. A negative counts weight_i e^{distance_scale |y_i - y_j|} times in the
+    denominator. The authors' code adds 1 to the denominator for each row that is no positive, and multiplies the
+    anchor's loss by its weight once more; the paper does neither.
+
+    Args:
+        z: [B, D] features, not normalised, of any float dtype; computed on in float32 or float64.
+        targets, predictions: float [B]. No gradient reaches them.
+        weights: float [B], larger for anchors with rare targets; ones for none.
+        window: the largest difference of similar targets.
+        temperature: divides the cosine similarities; the authors' is 0.07.
+        distance_scale: growth of a negative's count with the difference of the targets; the authors' is 0.01.
+
+    Returns:
+        A scalar, the mean over B anchors; those without positives or without negatives contribute 0.
+
+    Raises:
+        ValueError: if z is not [B, D], or targets, predictions or weights not [B].
+    """
+    if z.ndim != 2 or not targets.shape == predictions.shape == weights.shape == z.shape[:1]:
+        raise ValueError(
+            "z must be [B, D] and targets, predictions and weights [B], "
+            f"got {z.shape}, {targets.shape}, {predictions.shape} and {weights.shape}"
+        )
+    z = normalise(z)
+    scores = cosine(z, z) / temperature
+    distance = jax.lax.stop_gradient(jnp.abs(targets[:, None] - targets[None])).astype(z.dtype)
+    near = distance <= window
+    is_positive = near & ~jnp.eye(len(z), dtype=bool)
+    is_negative = ~near & (jnp.abs(predictions[:, None] - predictions[None]) <= window)
+    log_count = jnp.log(weights.astype(z.dtype))[:, None] + distance_scale * distance
+    log_sum = jax.nn.logsumexp(
+        jnp.where(is_negative, scores + log_count, scores), axis=-1, where=is_positive | is_negative, keepdims=True
+    )
+    positives = jnp.sum(is_positive, axis=-1, dtype=z.dtype)
+    losses = jnp.sum(log_sum - scores, axis=-1, where=is_positive) / jnp.maximum(positives, 1)
+    return jnp.mean(jnp.where(jnp.any(is_negative, axis=-1), losses, 0))
