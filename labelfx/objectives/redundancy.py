@@ -47,7 +47,7 @@ def barlow_twins(z_a, z_b, *, redundancy: NonNegative):
     """Barlow Twins: the views' cross-correlation C approaches the identity (Zbontar et al. 2021, ICML, eq. 1 and 2).
 
     As in eq. 2 the columns are centred and divided by their norm, without the epsilon of the authors' BatchNorm or the
-    B - 1 of the paper's pseudocode; a column of zeros after centring has correlation 0 and a zero gradient.
+    B - 1 of the paper's pseudocode; a constant column has correlation 0 and a zero gradient.
 
     Args:
         z_a, z_b: [B, D] embeddings of the two views, not normalised.
@@ -76,4 +76,5 @@ def _variance_and_covariance(z):
 
 
 def _centre(z):
+    z = z - jax.lax.stop_gradient(z[:1])  # a constant column is exactly 0 then, not rounding that would be normalised
     return z - jnp.mean(z, axis=0, keepdims=True)

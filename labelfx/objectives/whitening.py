@@ -52,6 +52,7 @@ def w_mse(views, permutations, *, epsilon: Fraction, normalise: bool):
 
 def _whiten(z, epsilon):
     """The last two axes of z are rows and dimensions."""
+    z = z - jax.lax.stop_gradient(z[..., :1, :])  # equal rows are exactly 0 then, not rounding that would be whitened
     z = z - jnp.mean(z, axis=-2, keepdims=True)
     covariance = jnp.einsum("...ni,...nj->...ij", z, z, precision=jax.lax.Precision.HIGHEST) / (z.shape[-2] - 1)
     identity = jnp.broadcast_to(jnp.eye(z.shape[-1], dtype=z.dtype), covariance.shape)
