@@ -76,7 +76,7 @@ def runner_up(candidates: PositiveInt, rows: PositiveInt, *, first: Probability,
       first, last: from which to which share of the rows, of which floor(share x rows) is the rank.
 
     Returns:
-      bool [N], the same for every query; what is a positive is still to be taken out.
+      bool [1, N], the same for every query; what is a positive is still to be taken out.
 
     Raises:
       ValueError: the candidates do not reach to `last`, or there is no rank between the two.
@@ -86,7 +86,7 @@ def runner_up(candidates: PositiveInt, rows: PositiveInt, *, first: Probability,
         raise ValueError(f"runner_up: no rank of {rows} rows lies from {first} to {last} of them")
     if candidates < end:
         raise ValueError(f"runner_up: {last} of {rows} rows needs {end} candidates, not {candidates}")
-    rank = jnp.arange(candidates)
+    rank = jnp.arange(candidates)[None]
     return (rank >= begin) & (rank < end)
 
 

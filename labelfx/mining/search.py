@@ -105,7 +105,7 @@ def _search(best, queries, rows, first, end, *, mesh, block, cosine):
             start = jnp.minimum(number * width, len(rows) - width)
             here = jax.lax.dynamic_slice_in_dim(rows, start, width)
             here = (normalise(here) if cosine else here).astype(queries.dtype)
-            places = start + jnp.arange(width)
+            places = start + jnp.arange(width, dtype=jnp.int32)
             counts = (places >= number * width) & (first_here + places < end)
 
             def of_one_query(query):
@@ -116,7 +116,7 @@ def _search(best, queries, rows, first, end, *, mesh, block, cosine):
             return _merge(best, (scores, first_here + start + nearest))
 
         nothing = jnp.full(shape, -jnp.inf, queries.dtype), jnp.full(shape, -1, jnp.int32)
-        found = jax.lax.fori_loop(0, -(-len(rows) // width), of_one_block, nothing)
+        found = jax.lax.fori_loop(np.int32(0), np.int32(-(-len(rows) // width)), of_one_block, nothing)
         return tuple(jax.lax.all_gather(part, mesh.axis_names, axis=1, tiled=True) for part in found)
 
     everywhere = PartitionSpec()
@@ -143,7 +143,7 @@ def _without(scores, indices, exclude, k):
 
     def of_one_query(found):
         scores, indices, exclude = found
-        kept = jnp.where(jnp.any(indices[:, None] == exclude, axis=1), -jnp.inf, scores)
+        kept = jnp.where(jnp.any(indices[:, None] == exclude[None], axis=1), -jnp.inf, scores)
         scores, places = jax.lax.top_k(kept, k)
         return scores, jnp.where(scores == -jnp.inf, -1, indices[places])
 

@@ -1,0 +1,207 @@
+"""Hard negatives of queries, from two files of embeddings:
+
+    python -m labelfx.mine --queries=Q.npy --index=N.npy --positives=P.npy --out=FILE.npz --similarity=cosine \\
+        --candidates=200 --count=8 --rule=simans --a=0.5 --b=0 --seed=0
+
+Embeddings are float [Q, D] and [N, D]. Positives are int [Q] or [Q, P], rows of the index: scores are compared with
+that of a query's first, and none of them becomes its negative (-1: there is no other). Where queries are rows of the
+index, each one's own belongs among its positives.
+
+Of the `candidates` most similar rows, positives among them, a rule picks `count` negatives; `RULES` has the rules,
+whose parameters are flags too. The file holds `indices` (int32 [Q, count], rows of the index, -1 where the rule leaves
+fewer), `scores` (float32 [Q, count], -inf there) and `positive_scores` (float32 [Q]).
+"""
+
+import typing
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from absl import flags as absl_flags
+
+from labelfx import command
+from labelfx.config import ConfigError, nearest, parameters
+from labelfx.mesh import make_mesh
+from labelfx.mining import negatives
+from labelfx.mining.search import top_k
+from labelfx.objectives.contrastive import normalise
+from labelfx.types import NonNegative, NonNegativeInt, Probability
+
+CHECKED = 2**16  # rows of a file at once
+
+
+def top(positive_score, scores, rows, count):
+    """The most similar."""
+    return negatives.hardest(scores, count)
+
+
+def simans(positive_score, scores, rows, count, *, a: NonNegative, b: float, seed: NonNegativeInt):
+    """A sample of those about as similar as the positive (SimANS)."""
+    log_weights = negatives.simans_log_weights(positive_score, scores, a=a, b=b)
+    return negatives.sample(jax.random.key(seed), log_weights, count)
+
+
+def margin_pos(positive_score, scores, rows, count, *, margin: NonNegative):
+    """The most similar that score below the positive less a margin (NV-Retriever)."""
+    keep = negatives.margin_pos(positive_score, scores, margin=margin)
+    return negatives.hardest(jnp.where(keep, scores, -jnp.inf), count)
+
+
+def perc_pos(positive_score, scores, rows, count, *, percentage: Probability):
+    """The most similar that score below a share of the positive (NV-Retriever)."""
+    keep = negatives.perc_pos(positive_score, scores, percentage=percentage)
+    return negatives.hardest(jnp.where(keep, scores, -jnp.inf), count)
+
+
+def runner_up(positive_score, scores, rows, count, *, first: Probability, last: Probability, seed: NonNegativeInt):
+    """A sample of those from one percentile of the index to another (ConFit v2)."""
+    keep = negatives.runner_up(scores.shape[-1], rows, first=first, last=last)
+    log_weights = jnp.where(keep & (scores > -jnp.inf), 0.0, -jnp.inf)
+    return negatives.sample(jax.random.key(seed), log_weights, count)
+
+
+RULES: dict[str, Callable[..., jax.Array]] = {
+    rule.__name__: rule for rule in (top, simans, margin_pos, perc_pos, runner_up)
+}
+
+
+def mine(
+    queries: str | Path,
+    index: str | Path,
+    positives: str | Path,
+    out: str | Path,
+    *,
+    similarity: Literal["cosine", "inner"],
+    candidates: int,
+    count: int,
+    rule: str,
+    **settings: float,
+) -> dict[str, np.ndarray]:
+    """The command as a function; `settings` are the rule's parameters.
+
+    Returns:
+      What it writes to `out`.
+
+    Raises:
+      ConfigError: a file that does not hold what it should, or a value that is not allowed.
+    """
+    if similarity not in ("cosine", "inner"):
+        raise ConfigError(f"--similarity={similarity}: no such similarity; {nearest(similarity, ('cosine', 'inner'))}")
+    _check_rule(rule, settings)
+    x, rows = _embeddings("queries", queries), _embeddings("index", index)
+    if x.shape[1] != rows.shape[1]:
+        raise ConfigError(f"--queries={queries}: of {x.shape[1]} dimensions, but the index is of {rows.shape[1]}")
+    own = _positives(positives, len(x), len(rows))
+    if not 1 <= candidates <= len(rows):
+        raise ConfigError(f"--candidates={candidates}: must be from 1 to the {len(rows)} rows of the index")
+    if not 1 <= count <= candidates:
+        raise ConfigError(f"--count={count}: must be from 1 to the {candidates} candidates")
+
+    scores, found = top_k(x, rows, candidates, similarity=similarity, mesh=make_mesh(0, 1))
+    scores = jnp.where(jnp.any(found[:, :, None] == own[:, None], axis=-1), -jnp.inf, scores)
+    pair = [jnp.asarray(part, jnp.float32) for part in (x, rows[own[:, 0]])]
+    anchor, positive = map(normalise, pair) if similarity == "cosine" else pair
+    positive_scores = jnp.sum(anchor * positive, axis=-1)
+    try:
+        chosen = RULES[rule](positive_scores, scores, len(rows), count, **settings)
+    except ValueError as error:
+        raise ConfigError(f"--rule={rule}: {error}") from None
+    indices, scores = (jnp.take_along_axis(array, chosen, axis=1) for array in (found, scores))
+    content = {
+        "indices": jnp.where(chosen < 0, -1, indices),
+        "scores": jnp.where(chosen < 0, -jnp.inf, scores),
+        "positive_scores": positive_scores,
+    }
+    content = jax.tree.map(np.asarray, content)
+    scratch = Path(f"{out}.tmp")
+    with scratch.open("wb") as file:
+        np.savez(file, **content)
+    scratch.replace(out)
+    return content
+
+
+def _check_rule(rule: str, settings: Mapping[str, Any]) -> None:
+    if rule not in RULES:
+        raise ConfigError(f"--rule={rule}: no such rule; {nearest(rule, RULES)}")
+    takes = parameters(RULES[rule])[1]
+    for name in settings:
+        if name not in takes:
+            raise ConfigError(f"--{name}: not a parameter of the rule {rule}; {nearest(name, takes)}")
+    for name, parameter in takes.items():
+        limit = typing.get_args(parameter.annotation)[-1:]
+        allowed = limit[0].text if limit else "a number"
+        if name not in settings:
+            raise ConfigError(f"--{name}: missing, of the rule {rule}; must be {allowed}")
+        if not np.isfinite(settings[name]) or limit and not limit[0].holds(settings[name]):
+            raise ConfigError(f"--{name}={settings[name]}: must be {allowed}")
+
+
+def _load(flag: str, path: str | Path) -> np.ndarray:
+    try:
+        return np.lib.format.open_memmap(path, mode="r")  # refuses pickles
+    except ValueError as error:
+        raise ConfigError(f"--{flag}={path}: not a .npy file of numbers: {error}") from None
+
+
+def _embeddings(flag: str, path: str | Path) -> np.ndarray:
+    array = _load(flag, path)
+    if array.ndim != 2 or 0 in array.shape or not np.issubdtype(array.dtype, np.floating):
+        raise ConfigError(f"--{flag}={path}: must be float [rows, D], not {array.dtype} {list(array.shape)}")
+    for first in range(0, len(array), CHECKED):
+        with np.errstate(over="ignore"):
+            finite = np.isfinite(array[first : first + CHECKED].astype(np.float32)).all(axis=1)
+        if not finite.all():
+            raise ConfigError(f"--{flag}={path}: row {first + np.argmin(finite)} is not finite in float32")
+    return array
+
+
+def _positives(path: str | Path, queries: int, rows: int) -> np.ndarray:
+    """int32 [Q, P]."""
+    array = _load("positives", path)
+    if array.ndim not in (1, 2) or 0 in array.shape or not np.issubdtype(array.dtype, np.integer):
+        raise ConfigError(f"--positives={path}: must be int [Q] or [Q, P], not {array.dtype} {list(array.shape)}")
+    if len(array) != queries:
+        raise ConfigError(f"--positives={path}: of {len(array)} rows, but there are {queries} queries")
+    array = array.reshape(queries, -1)
+    lowest = np.where(np.arange(array.shape[1]) == 0, 0, -1)
+    wrong = ((array < lowest) | (array >= rows)).any(axis=1)
+    if wrong.any():
+        row = np.argmax(wrong)
+        allowed = f"rows of the index, 0 to {rows - 1}; after the first, also -1"
+        raise ConfigError(f"--positives={path}: row {row} is {array[row].tolist()}: must be {allowed}")
+    return array.astype(np.int32)
+
+
+def main() -> None:
+    strings = {
+        "queries": "a .npy file, float [Q, D]",
+        "index": "a .npy file, float [N, D]",
+        "positives": "a .npy file, int [Q] or [Q, P], rows of the index",
+        "out": "the .npz file to write",
+        "similarity": "cosine or inner",
+        "candidates": "how many of the most similar rows the rule picks from",
+        "count": "negatives for each query",
+        "rule": "one of " + ", ".join(RULES),
+    }
+    takes = {name: parameter for rule in RULES.values() for name, parameter in parameters(rule)[1].items()}
+    for name, parameter in takes.items():
+        define = absl_flags.DEFINE_integer if parameter.annotation is NonNegativeInt else absl_flags.DEFINE_float
+        define(name, None, "a parameter of some rules")
+
+    def start(flags: Any) -> None:
+        given = {name: flags[name].value for name in strings}
+        for name in ("candidates", "count"):
+            if not given[name].isdecimal():
+                raise ConfigError(f"--{name}={given[name]}: must be an integer >= 1")
+            given[name] = int(given[name])
+        given |= {name: flags[name].value for name in takes if flags[name].value is not None}
+        mine(**given)
+
+    command.run(start, config=False, strings=strings)
+
+
+if __name__ == "__main__":
+    main()
