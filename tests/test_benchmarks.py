@@ -4,6 +4,7 @@ import functools
 import json
 import math
 import statistics
+import sys
 
 import jax
 import numpy as np
@@ -17,6 +18,7 @@ from experiments.benchmarks.checkpoint import checkpoint
 from experiments.benchmarks.devices import devices
 from experiments.benchmarks.dispatch import dispatch
 from experiments.benchmarks.host_pipeline import host_pipeline
+from experiments.benchmarks.search import search
 from experiments.benchmarks.startup import startup
 from experiments.benchmarks.trace import sources, trace
 from labelfx.data import augment
@@ -105,6 +107,18 @@ def test_startup(tmp_path):
 def test_devices(tmp_path):
     content = devices(CONFIG, tmp_path, counts=(1, 2), steps=8, repeats=1)
     check("devices", tmp_path, content, ["1 devices", "2 devices"])
+
+
+@pytest.mark.parametrize("faiss", [False, True])
+def test_search(tmp_path, monkeypatch, faiss):
+    if faiss:
+        pytest.importorskip("faiss")
+    else:
+        monkeypatch.setitem(sys.modules, "faiss", None)  # as where it is not installed
+    content = search(tmp_path, rows=300, dimensions=8, queries=20, k=5, block=128, repeats=2)
+    sides = ["labelfx, host", "labelfx, device", "NumPy", *["faiss"] * faiss]
+    for row in check("search", tmp_path, content, sides, "queries/s"):
+        assert row["recall"] == 1
 
 
 def test_trace(tmp_path, monkeypatch):

@@ -52,7 +52,8 @@ def top_k(
     mesh = make_mesh(1, 1) if mesh is None else mesh
     size, excluded = len(index), _check(queries, index, k, similarity, exclude, mesh, block)
     cosine, found = similarity == "cosine", min(k + excluded, size)
-    step = size if isinstance(index, jax.Array) else min(block, -(-size // mesh.size)) * mesh.size
+    steps = 1 if isinstance(index, jax.Array) else -(-size // (block * mesh.size))
+    step = -(-size // (steps * mesh.size)) * mesh.size
     x = normalise(queries) if cosine else _at_least_float32(queries)
     best = jnp.full((len(x), found), -jnp.inf, x.dtype), jnp.full((len(x), found), -1, jnp.int32)
     x, best = jax.device_put((x, best), on_every_device(mesh))
@@ -97,7 +98,8 @@ def _search(best, queries, rows, first, end, *, mesh, block, cosine):
     shape = best[0].shape
 
     def of_one_device(queries, rows, first, end):
-        width = min(block, len(rows))
+        blocks = -(-len(rows) // block)
+        width = -(-len(rows) // blocks)
         first_here = first + jax.lax.axis_index(mesh.axis_names) * len(rows)
 
         def of_one_block(number, best):
@@ -116,7 +118,7 @@ def _search(best, queries, rows, first, end, *, mesh, block, cosine):
             return _merge(best, (scores, first_here + start + nearest))
 
         nothing = jnp.full(shape, -jnp.inf, queries.dtype), jnp.full(shape, -1, jnp.int32)
-        found = jax.lax.fori_loop(np.int32(0), np.int32(-(-len(rows) // width)), of_one_block, nothing)
+        found = jax.lax.fori_loop(np.int32(0), np.int32(blocks), of_one_block, nothing)
         return tuple(jax.lax.all_gather(part, mesh.axis_names, axis=1, tiled=True) for part in found)
 
     everywhere = PartitionSpec()
