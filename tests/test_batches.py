@@ -5,7 +5,7 @@ import pytest
 
 from labelfx.data import Split
 from labelfx.data.batches import batch_at, batches, draw, label_view
-from labelfx.data.miners import clusters, uniform
+from labelfx.data.miners import clusters, ngame, uniform
 from labelfx.models import Model
 
 
@@ -84,19 +84,23 @@ def test_lazy_images_make_the_same_batches(workers):
         np.testing.assert_array_equal(memory["labelled"]["label"], read["labelled"]["label"])
 
 
-@pytest.fixture(scope="module")
-def mined():
-    """Three tight groups on a circle at 0, 40 and 180 degrees: 0 and 40 are each other's hard negatives."""
-    degrees = np.repeat([0.0, 40.0, 180.0], [10, 14, 16]) + np.linspace(-2, 2, 40)
+def mine(builder, degrees, **settings):
+    """A miner, and its table where the features of the rows of VIEW are points on a circle at these degrees."""
     points = np.stack([np.cos(np.deg2rad(degrees)), np.sin(np.deg2rad(degrees))], -1).astype(np.float32)
 
     def apply(variables, x, *, train):
         return variables["params"]["points"][(x[:, 0, 0, 0] * 255 + 0.5).astype(np.int32)], {}
 
-    model = Model(lambda rng, x: {}, apply)
-    miner = clusters(model, clusters=3)
+    miner = builder(Model(lambda rng, x: {}, apply), **settings)
     variables = {"params": {"backbone": {"points": points}}}
     return miner, miner.refresh(variables, VIEW.split, np.random.default_rng(0))
+
+
+@pytest.fixture(scope="module")
+def mined():
+    """Three tight groups on a circle at 0, 40 and 180 degrees: 0 and 40 are each other's hard negatives."""
+    degrees = np.repeat([0.0, 40.0, 180.0], [10, 14, 16]) + np.linspace(-2, 2, 40)
+    return mine(clusters, degrees, clusters=3)
 
 
 def test_clusters_are_found_and_hard_negatives_are_the_second_nearest(mined):
@@ -132,3 +136,39 @@ def test_an_empty_cluster_leaves_the_drawn_row():
     }
     plain, kept = make(0)["unlabelled"]["index"], make(0, miner=miner, table=table)["unlabelled"]["index"]
     np.testing.assert_array_equal(plain, kept)
+
+
+def test_a_batch_of_whole_balanced_clusters():
+    """Eight groups of five round a circle, in shuffled order: halves of halves of halves find them."""
+    group = np.random.default_rng(1).permutation(np.repeat(np.arange(8), 5))
+    miner, table = mine(ngame, 45.0 * group + np.linspace(-2, 2, 40), cluster_size=6)
+    counts = np.zeros(40, int)
+    for row in range(40):
+        neighbours = table["order"][table["first"][row] : table["first"][row] + table["count"][row]]
+        assert set(neighbours) == set(np.flatnonzero(group == group[row]))
+        assert set(neighbours) == set(np.flatnonzero(table["cluster"] == table["cluster"][row]))
+    for step in range(200):
+        drawn = make(step)["unlabelled"]["index"]
+        index = make(step, miner=miner, table=table)["unlabelled"]["index"]
+        found = list(dict.fromkeys(group[drawn]))
+        assert group[index].tolist() == np.repeat(found, 5)[:16].tolist()
+        assert len(set(index)) == 16 or step % 5 == 2  # 40 rows in batches of 16: some go over the end of an epoch
+        np.add.at(counts, index, 1)
+    assert abs(counts / 80 - 1).max() < 0.5 and abs(np.bincount(group, counts) / 400 - 1).max() < 0.2
+
+
+def test_balanced_clusters_recover_from_their_start():
+    """Two groups, of one of which both first centres often are."""
+    for seed in range(20):
+        rng = np.random.default_rng(seed)
+        group = rng.permutation(np.repeat([0, 1], 20))
+        _, table = mine(ngame, 90 * group + rng.uniform(-40, 40, 40), cluster_size=20)
+        assert len(set(zip(table["cluster"], group, strict=True))) == 2
+
+
+def test_sizes_of_balanced_clusters_differ_by_one():
+    for size in (2, 3, 7, 39, 40, 50):
+        _, table = mine(ngame, np.random.default_rng(size).uniform(0, 360, 40), cluster_size=size)
+        counts = np.bincount(table["cluster"])
+        assert counts.max() <= size and counts.max() - counts.min() <= 1
+        assert sorted(table["order"]) == list(range(40))
