@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from labelfx.mining.search import top_k
-from labelfx.objectives.contrastive import _at_least_float32
+from labelfx.objectives.contrastive import at_least_float32
 from labelfx.types import NonNegative, PositiveInt, Probability
 
 
@@ -27,7 +27,7 @@ def simans_log_weights(positive_score, negative_scores, *, a: NonNegative, b: fl
     Returns:
       [..., N], at most 0; -inf where the score is.
     """
-    positive, negatives = _at_least_float32(positive_score), _at_least_float32(negative_scores)
+    positive, negatives = at_least_float32(positive_score), at_least_float32(negative_scores)
     log_weights = -a * (negatives - positive[..., None] - b) ** 2
     return jnp.where(negatives == -jnp.inf, -jnp.inf, log_weights)
 
@@ -44,7 +44,7 @@ def margin_pos(positive_score, negative_scores, *, margin: NonNegative):
     Returns:
       bool [..., N], s_neg < s_pos - margin.
     """
-    positive, negatives = _at_least_float32(positive_score), _at_least_float32(negative_scores)
+    positive, negatives = at_least_float32(positive_score), at_least_float32(negative_scores)
     return negatives < positive[..., None] - margin
 
 
@@ -62,7 +62,7 @@ def perc_pos(positive_score, negative_scores, *, percentage: Probability):
     Returns:
       bool [..., N], s_neg < percentage s_pos.
     """
-    positive, negatives = _at_least_float32(positive_score), _at_least_float32(negative_scores)
+    positive, negatives = at_least_float32(positive_score), at_least_float32(negative_scores)
     return negatives < percentage * positive[..., None]
 
 
@@ -142,7 +142,7 @@ def sample(rng, log_weights, count: PositiveInt):
     Returns:
       int32 [..., count], positions among the N, in the order in which they are drawn; -1 where none is left.
     """
-    log_weights = _at_least_float32(log_weights)
+    log_weights = at_least_float32(log_weights)
     # Noise would be lost beside a weight of -1e9: the largest becomes 0.
     largest = jnp.max(log_weights, axis=-1, keepdims=True)
     log_weights = log_weights - jnp.where(largest == -jnp.inf, 0, largest)

@@ -9,7 +9,7 @@ import numpy as np
 from jax.sharding import Mesh, PartitionSpec
 
 from labelfx.mesh import make_mesh, on_every_device, split_rows
-from labelfx.objectives.contrastive import _at_least_float32, normalise
+from labelfx.objectives.contrastive import at_least_float32, normalise
 from labelfx.types import PositiveInt
 
 QUERIES = 1024  # that meet a block of the index at once
@@ -54,7 +54,7 @@ def top_k(
     cosine, found = similarity == "cosine", min(k + excluded, size)
     steps = 1 if isinstance(index, jax.Array) else -(-size // (block * mesh.size))
     step = -(-size // (steps * mesh.size)) * mesh.size
-    x = normalise(queries) if cosine else _at_least_float32(queries)
+    x = normalise(queries) if cosine else at_least_float32(queries)
     best = jnp.full((len(x), found), -jnp.inf, x.dtype), jnp.full((len(x), found), -1, jnp.int32)
     x, best = jax.device_put((x, best), on_every_device(mesh))
     for first in range(0, size, step):
