@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from labelfx.objectives.contrastive import at_least_float32
 from labelfx.types import Positive
 
 
@@ -24,15 +25,10 @@ def kd(student_logits, teacher_logits, *, temperature: Positive):
     Raises:
         ValueError: if the logits are not of one shape [B, C].
     """
-    student, teacher = (_at_least_float32(logits) / temperature for logits in (student_logits, teacher_logits))
+    student, teacher = (at_least_float32(logits) / temperature for logits in (student_logits, teacher_logits))
     if student.ndim != 2 or student.shape != teacher.shape:
         raise ValueError(
             f"student_logits and teacher_logits must have one shape [B, C], got {student.shape} and {teacher.shape}"
         )
     divergence = optax.losses.kl_divergence_with_log_targets(jax.nn.log_softmax(student), jax.nn.log_softmax(teacher))
     return temperature**2 * jnp.mean(divergence)
-
-
-def _at_least_float32(array):
-    array = jnp.asarray(array)  # NumPy's float64 is float32 unless 64-bit types are enabled
-    return array.astype(jnp.float64 if array.dtype == jnp.float64 else jnp.float32)

@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from labelfx.objectives.contrastive import at_least_float32
 from labelfx.types import Fraction, Positive, Probability
 
 __all__ = ["fixmatch", "uda"]  # what a config may name
@@ -65,7 +66,7 @@ def uda(
     Raises:
         ValueError: if the logits are not of one shape [B, C], or mask_on or divergence is none of those above.
     """
-    raw, strong = _constant(weak_logits), _at_least_float32(strong_logits)
+    raw, strong = _constant(weak_logits), at_least_float32(strong_logits)
     _check_shapes(raw, strong)
     target = raw / temperature
     confidence = jnp.max(jax.nn.softmax(_choose("mask_on", mask_on, {"raw": raw, "sharpened": target})), axis=-1)
@@ -83,7 +84,7 @@ def masked_consistency(weights, targets, strong_logits):
     Raises:
         ValueError: if targets and logits are not of one shape [B, C].
     """
-    targets, strong = _constant(targets), _at_least_float32(strong_logits)
+    targets, strong = _constant(targets), at_least_float32(strong_logits)
     _check_shapes(targets, strong)
     return _weighted_mean(weights, optax.losses.kl_divergence(jax.nn.log_softmax(strong), targets))
 
@@ -105,7 +106,7 @@ def tsa(logits, labels, *, threshold):
     Returns:
         A scalar, the cross-entropy's mean over the rows that count; 0 without any.
     """
-    logits = _at_least_float32(logits)
+    logits = at_least_float32(logits)
     probs = jnp.take_along_axis(jax.nn.softmax(_constant(logits)), labels[:, None], axis=-1)[:, 0]
     losses = optax.losses.softmax_cross_entropy_with_integer_labels(logits, labels)
     kept = probs <= threshold
@@ -205,7 +206,7 @@ def freematch_fairness(strong_logits, kept, state):
     Returns:
         A scalar; 0 if no row counts.
     """
-    probs = jax.nn.softmax(_at_least_float32(strong_logits))
+    probs = jax.nn.softmax(at_least_float32(strong_logits))
     weights = kept.astype(probs.dtype)[:, None]
     largest = jax.nn.one_hot(jnp.argmax(probs, axis=-1), probs.shape[-1], dtype=probs.dtype)
     batch = _over_histogram(jnp.sum(weights * probs, axis=0), jnp.sum(weights * largest, axis=0))
@@ -292,12 +293,7 @@ def _choose(name, value, choices):
 
 
 def _constant(array):
-    return jax.lax.stop_gradient(_at_least_float32(array))
-
-
-def _at_least_float32(array):
-    array = jnp.asarray(array)  # NumPy's float64 is float32 unless 64-bit types are enabled
-    return array.astype(jnp.float64 if array.dtype == jnp.float64 else jnp.float32)
+    return jax.lax.stop_gradient(at_least_float32(array))
 
 
 def _check_shapes(weak, strong):
