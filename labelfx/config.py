@@ -15,6 +15,7 @@ import inspect
 import json
 import math
 import pkgutil
+import re
 import types
 import typing
 from collections.abc import Callable, Iterable, Mapping
@@ -101,8 +102,8 @@ TRAINED = ("backbone", "teacher")  # fields that name a run whose weights a phas
 NEUTRAL = tuple(
     f"config.{field}"
     for field in (
-        "name data.data_dir data.placement model.remat devices fsdp steps_per_dispatch workers log_every eval_every "
-        "save_every keep"
+        "name data.data_dir data.placement model.remat method.objective.block_size devices fsdp steps_per_dispatch "
+        "workers log_every eval_every save_every keep"
     ).split()
 )
 
@@ -363,7 +364,8 @@ def flatten(tree: Any, path: str = "config") -> dict[str, Any]:
 
 def what_matters(config: Any) -> dict[str, Any]:
     """Dotted path -> value for everything that can change a result."""
-    return {path: value for path, value in flatten(plain(config)).items() if path not in NEUTRAL}
+    fields = flatten(plain(config)).items()
+    return {path: value for path, value in fields if re.sub(r"phases\[\d+\]\.", "", path) not in NEUTRAL}
 
 
 def config_hash(config: Any) -> str:

@@ -174,7 +174,12 @@ def test_another_configuration_in_the_same_workdir_is_refused(tmp_path):
         "steps_per_dispatch": 5,
         "data": {"name": "digits", "placement": "device"},
     }
-    nested = {"config.data.data_dir", "config.data.placement", "config.model.remat"}
+    nested = {
+        "config.data.data_dir",
+        "config.data.placement",
+        "config.model.remat",
+        "config.method.objective.block_size",
+    }
     assert {f"config.{name}" for name in neutral} - {"config.data"} | nested == set(NEUTRAL)
     compare(check(tiny("hard_negative") | neutral), tmp_path)
     other = ConfigDict(tiny("hard_negative", seed=3))
@@ -183,6 +188,18 @@ def test_another_configuration_in_the_same_workdir_is_refused(tmp_path):
         compare(check(other), tmp_path)
     assert "config.method.objective.beta" in str(error.value) and "config.seed" in str(error.value)
     assert "config.steps" not in str(error.value)
+
+
+def test_what_cannot_change_a_result_may_change_in_a_phase_too():
+    config = tiny("hard_negative")
+    method = config["method"]
+
+    def fields(**objective):
+        changed = method | {"objective": method["objective"] | objective}
+        return configs.what_matters(check({**config, "method": changed, "phases": ({"method": changed},)}))
+
+    assert fields(block_size=7) == fields()
+    assert fields(beta=0.25) != fields()
 
 
 @pytest.mark.parametrize("name", RECIPES)

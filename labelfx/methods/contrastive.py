@@ -25,7 +25,7 @@ def contrastive(
     `false_negatives`, the share of negative pairs of one true class (0 where no class is known).
     """
     net = stack(backbone=model, projector=projector)
-    settings = {k: v for k, v in objective.keywords.items() if k in ("temperature", "tau_plus", "beta")}
+    settings = {k: v for k, v in objective.keywords.items() if k in ("temperature", "tau_plus", "beta", "block_size")}
 
     def init(rng, batch):
         return state.create(net, tx, rng, batch["unlabelled"]["image"])
@@ -54,6 +54,8 @@ def contrastive(
 
 def same_class(label: jax.Array) -> jax.Array:
     """Share of pairs of one class among those of different rows with known classes. label: int32 [B], -1 unknown."""
-    known = (label[:, None] >= 0) & (label[None, :] >= 0) & ~jnp.eye(label.size, dtype=bool)
-    same = jnp.sum(known & (label[:, None] == label[None, :]), dtype=jnp.float32)
-    return same / jnp.maximum(jnp.sum(known, dtype=jnp.float32), 1.0)
+    known = jnp.sum(label >= 0, dtype=jnp.float32)
+    ordered = jnp.sort(label)  # counts rows of a class without a matrix of pairs
+    others = jnp.searchsorted(ordered, label, side="right") - jnp.searchsorted(ordered, label) - 1
+    same = jnp.sum(others, where=label >= 0, dtype=jnp.float32)
+    return same / jnp.maximum(known * (known - 1), 1)

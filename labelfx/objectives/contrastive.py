@@ -4,12 +4,17 @@ Everything after the cosine similarities stays in log space, so exp(1 / temperat
 two-view objectives the anchors are the 2B rows of [z_a; z_b]: the positive of a row is the other view of its image, its
 negatives the N = 2B - 2 rows of other images. Embeddings of any float dtype are computed on, and the results returned,
 in float32, or in float64 if they are float64. A row of zeros has cosine 0 with everything and gets a zero gradient.
+
+An anchor's loss needs its own row of similarities only, so anchors are taken `block_size` at a time, and the backward
+pass computes each block's similarities again instead of keeping them: memory is linear in the batch, at about one and a
+third times the arithmetic. None takes as many anchors as have `MOST_SIMILARITIES`: all of them, with nothing computed
+twice, up to B = 8192. The result does not depend on it but for rounding.
 """
 
 import jax
 import jax.numpy as jnp
 
-from labelfx.types import Fraction, NonNegative, Positive
+from labelfx.types import Fraction, NonNegative, Positive, PositiveInt
 
 __all__ = [  # what a config may name
     "debiased",
@@ -22,13 +27,16 @@ __all__ = [  # what a config may name
     "sup_con_mask",
 ]
 
+MOST_SIMILARITIES = 2**28  # 1 GB of float32 over all devices: those of B = 8192 images in two views
 
-def nt_xent(z_a, z_b, *, temperature: Positive):
+
+def nt_xent(z_a, z_b, *, temperature: Positive, block_size: PositiveInt | None = None):
     """NT-Xent (Chen et al. 2020, ICML, eq. 1): cross-entropy of the positive against the other 2B - 1 rows.
 
     Args:
         z_a, z_b: [B, D] embeddings of the two views, not normalised.
         temperature: divides the cosine similarities.
+        block_size: anchors whose similarities are in memory at once; None: see the module.
 
     Returns:
         A scalar, the mean over the 2B anchors (the authors' code adds the two directions: twice this); 0 for B = 1.
@@ -36,11 +44,11 @@ def nt_xent(z_a, z_b, *, temperature: Positive):
     Raises:
         ValueError: if z_a and z_b are not of one shape [B, D].
     """
-    positive, negatives = _scores(z_a, z_b, temperature)
-    return _cross_entropy(positive, jax.nn.logsumexp(negatives, axis=-1))
+    positive, log_sum = _scores(jax.nn.logsumexp, z_a, z_b, temperature, block_size)
+    return _cross_entropy(positive, log_sum)
 
 
-def debiased(z_a, z_b, *, temperature: Positive, tau_plus: Fraction):
+def debiased(z_a, z_b, *, temperature: Positive, tau_plus: Fraction, block_size: PositiveInt | None = None):
     """Debiased contrastive loss (Chuang et al. 2020, NeurIPS, eq. 7 and 8 with M = 1 positive).
 
     Subtracts from the negatives the share that belongs to the anchor's own class. An anchor whose estimate falls to
@@ -50,6 +58,7 @@ def debiased(z_a, z_b, *, temperature: Positive, tau_plus: Fraction):
         z_a, z_b: [B, D] embeddings of the two views, not normalised.
         temperature: divides the cosine similarities.
         tau_plus: the probability that a negative shares the anchor's class; 0 gives `nt_xent`.
+        block_size: anchors whose similarities are in memory at once; None: see the module.
 
     Returns:
         A scalar, the mean over the 2B anchors; 0 for B = 1.
@@ -57,15 +66,16 @@ def debiased(z_a, z_b, *, temperature: Positive, tau_plus: Fraction):
     Raises:
         ValueError: if z_a and z_b are not of one shape [B, D].
     """
-    positive, negatives = _scores(z_a, z_b, temperature)
-    log_sum = jax.nn.logsumexp(negatives, axis=-1)
+    positive, log_sum = _scores(jax.nn.logsumexp, z_a, z_b, temperature, block_size)
     log_debiased_sum, _ = _log_debiased_sum(
-        positive, log_sum, _negative_count(negatives), temperature=temperature, tau_plus=tau_plus
+        positive, log_sum, len(positive) - 2, temperature=temperature, tau_plus=tau_plus
     )
     return _cross_entropy(positive, log_debiased_sum)
 
 
-def hard_negative(z_a, z_b, *, temperature: Positive, tau_plus: Fraction, beta: NonNegative):
+def hard_negative(
+    z_a, z_b, *, temperature: Positive, tau_plus: Fraction, beta: NonNegative, block_size: PositiveInt | None = None
+):
     """Contrastive loss with hard negatives (Robinson et al. 2021, ICLR, eq. 4 and 5 with one positive).
 
     The debiased loss with negative j weighted by w_j / mean(w), w_j = exp(beta s_j / temperature). As in the authors'
@@ -77,6 +87,7 @@ def hard_negative(z_a, z_b, *, temperature: Positive, tau_plus: Fraction, beta: 
         temperature: divides the cosine similarities.
         tau_plus: the probability that a negative shares the anchor's class.
         beta: concentration on the hardest negatives; 0 gives `debiased`.
+        block_size: anchors whose similarities are in memory at once; None: see the module.
 
     Returns:
         A scalar, the mean over the 2B anchors; 0 for B = 1.
@@ -84,14 +95,19 @@ def hard_negative(z_a, z_b, *, temperature: Positive, tau_plus: Fraction, beta: 
     Raises:
         ValueError: if z_a and z_b are not of one shape [B, D].
     """
-    positive, negatives = _scores(z_a, z_b, temperature)
-    count = _negative_count(negatives)
-    log_sum = jnp.log(count) + _log_weighted_mean(negatives, beta * negatives)
-    log_debiased_sum, _ = _log_debiased_sum(positive, log_sum, count, temperature=temperature, tau_plus=tau_plus)
+
+    def log_mean_of(negatives):
+        return _log_weighted_mean(negatives, beta * negatives)
+
+    positive, log_mean = _scores(log_mean_of, z_a, z_b, temperature, block_size)
+    count = len(positive) - 2
+    log_debiased_sum, _ = _log_debiased_sum(
+        positive, jnp.log(count) + log_mean, count, temperature=temperature, tau_plus=tau_plus
+    )
     return _cross_entropy(positive, log_debiased_sum)
 
 
-def info_nce_queue(query, key, queue, *, temperature: Positive):
+def info_nce_queue(query, key, queue, *, temperature: Positive, block_size: PositiveInt | None = None):
     """InfoNCE against a queue of earlier keys (He et al. 2020, CVPR, eq. 1). No gradient reaches key or queue.
 
     Against a queue of random vectors the task is easy: the loss rises while the queue fills with real keys.
@@ -100,6 +116,7 @@ def info_nce_queue(query, key, queue, *, temperature: Positive):
         query, key: [N, D] embeddings of the two views, not normalised; key[i] is the positive of query[i].
         queue: [K, D] negatives, shared by all queries, not necessarily normalised.
         temperature: divides the cosine similarities.
+        block_size: queries whose similarities are in memory at once; None: see the module.
 
     Returns:
         A scalar, the mean over the N queries.
@@ -111,7 +128,11 @@ def info_nce_queue(query, key, queue, *, temperature: Positive):
     query = normalise(query)
     key, queue = jax.lax.stop_gradient((normalise(key), normalise(queue)))
     positive = jnp.sum(query * key, axis=-1) / temperature
-    return _cross_entropy(positive, jax.nn.logsumexp(cosine(query, queue) / temperature, axis=-1))
+
+    def log_sum_of(query):
+        return jax.nn.logsumexp(cosine(query, queue) / temperature)
+
+    return _cross_entropy(positive, map_rows(log_sum_of, query, len(queue), block_size))
 
 
 def feature_transform(query, key, queue, *, positive_lambda, negative_lambda, permutation):
@@ -231,11 +252,20 @@ def debiased_negative_mean(positive, negative, *, tau_plus: Fraction, floor: Non
     return jnp.maximum((jnp.mean(negative) - tau_plus * jnp.mean(positive)) / (1 - tau_plus), floor)
 
 
-def diagnostics(z_a, z_b, *, temperature: Positive = 1.0, tau_plus: Fraction = 0.0, beta: NonNegative = 0.0):
+def diagnostics(
+    z_a,
+    z_b,
+    *,
+    temperature: Positive = 1.0,
+    tau_plus: Fraction = 0.0,
+    beta: NonNegative = 0.0,
+    block_size: PositiveInt | None = None,
+):
     """What tells that a two-view contrastive run has gone wrong. No gradient flows through it.
 
     Args:
-        z_a, z_b, temperature, tau_plus, beta: as given to the objective; the defaults suit one without such a setting.
+        z_a, z_b, temperature, tau_plus, beta, block_size: as given to the objective; the defaults suit one without
+            such a setting.
 
     Returns:
         A dict of scalars:
@@ -250,21 +280,24 @@ def diagnostics(z_a, z_b, *, temperature: Positive = 1.0, tau_plus: Fraction = 0
         ValueError: if z_a and z_b are not of one shape [B, D].
     """
     z_a, z_b = jax.lax.stop_gradient((z_a, z_b))
-    positive, negatives = _scores(z_a, z_b, temperature)
-    count = _negative_count(negatives)
-    log_mean = _log_weighted_mean(negatives, beta * negatives)
+
+    def of_anchor(negatives):
+        log_mean = _log_weighted_mean(negatives, beta * negatives)
+        is_negative = negatives != -jnp.inf
+        falls = (jnp.log1p(beta) + negatives < jnp.log(beta) + log_mean) & is_negative
+        return log_mean, jnp.sum(negatives, where=is_negative), jnp.sum(falls, dtype=negatives.dtype)
+
+    positive, (log_mean, negative_sum, falls) = _scores(of_anchor, z_a, z_b, temperature, block_size)
+    count = len(positive) - 2
     _, above_floor = _log_debiased_sum(
         positive, jnp.log(count) + log_mean, count, temperature=temperature, tau_plus=tau_plus
     )
-    is_negative = negatives != -jnp.inf
-    falls = (jnp.log1p(beta) + negatives < jnp.log(beta) + log_mean[:, None]) & is_negative & above_floor[:, None]
-    pairs = max(1, len(negatives) * count)
     return {
         "positive_score": jnp.mean(positive) * temperature,
-        "negative_score": jnp.sum(jnp.where(is_negative, negatives, 0)) * temperature / pairs,
+        "negative_score": jnp.mean(negative_sum) * temperature / max(1, count),
         "embedding_std": jnp.mean(jnp.std(normalise(jnp.concatenate([z_a, z_b])), axis=0)),
         "clamped": jnp.mean(~above_floor & (count > 0), dtype=positive.dtype),
-        "negative_weight": jnp.sum(falls, dtype=positive.dtype) / pairs,
+        "negative_weight": jnp.mean(jnp.where(above_floor, falls, 0)) / max(1, count),
     }
 
 
@@ -274,17 +307,43 @@ def _info_nce(query, key, temperature):
     return _cross_entropy(jnp.diagonal(scores), jax.nn.logsumexp(scores, axis=-1, where=is_negative))
 
 
-def _scores(z_a, z_b, temperature):
-    """Cosine / temperature: positives [2B], and [2B, 2B] negatives with -inf where a row meets its own image."""
+def _scores(function, z_a, z_b, temperature, block_size):
+    """Of the 2B anchors cosine / temperature with the positive, and what `function` makes of that with the negatives.
+
+    Its argument is that of one anchor, [2B] with -inf where it meets its own image.
+    """
     check_views("z_a", z_a, "z_b", z_b)
     z = normalise(jnp.concatenate([z_a, z_b]))
     image = jnp.arange(len(z)) % len(z_a)
-    negatives = jnp.where(image[:, None] == image[None], -jnp.inf, cosine(z, z) / temperature)
-    return jnp.sum(z * jnp.roll(z, len(z_a), axis=0), axis=-1) / temperature, negatives
+
+    def of_anchor(anchor):
+        z_i, image_i = anchor
+        return function(jnp.where(image == image_i, -jnp.inf, cosine(z_i, z) / temperature))
+
+    positive = jnp.sum(z * jnp.roll(z, len(z_a), axis=0), axis=-1) / temperature
+    return positive, map_rows(of_anchor, (z, image), len(z), block_size)
 
 
-def _negative_count(negatives):
-    return negatives.shape[-1] - 2
+def map_rows(function, rows, columns, block_size):
+    """jax.vmap of `function` over the leading axis of all arrays of `rows`, `block_size` of them at a time.
+
+    None: as many as have at most `MOST_SIMILARITIES` with `columns` others. Differentiated, it keeps nothing of a block
+    but its rows. That a block is computed again by `jax.checkpoint` and not by a backward pass of its own costs one of
+    four matrix products that symmetry would save, and leaves forward mode and the gradients of settings as they are.
+    """
+    count = len(jax.tree.leaves(rows)[0])
+    blocks = -(-count // (block_size or max(1, MOST_SIMILARITIES // columns)))
+    if blocks == 1:
+        return jax.vmap(function)(rows)
+    size = -(-count // blocks)
+
+    def split(x):
+        x = jnp.pad(x, [(0, blocks * size - count)] + [(0, 0)] * (x.ndim - 1))
+        # Block k takes rows k, k + blocks, ...: where the rows are split over devices, so is every block.
+        return x.reshape(size, blocks, *x.shape[1:]).swapaxes(0, 1)
+
+    found = jax.lax.map(jax.checkpoint(jax.vmap(function)), jax.tree.map(split, rows))
+    return jax.tree.map(lambda x: x.swapaxes(0, 1).reshape(-1, *x.shape[2:])[:count], found)
 
 
 def _cross_entropy(positive, log_negative_sum):
@@ -321,7 +380,7 @@ def normalise(z):
 
 
 def cosine(left, right):
-    """Products of the rows of left [N, D] and right [M, D], both normalised: [N, M]."""
+    """Products of the rows of left and right [M, D], both normalised: [N, M], or [M] for a single row."""
     # Accelerators multiply float32 in bfloat16 or TF32 by default, whose error a low temperature would blow up.
     return jnp.matmul(left, right.T, precision=jax.lax.Precision.HIGHEST)
 
