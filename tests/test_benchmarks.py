@@ -14,6 +14,7 @@ from recipes import tiny
 from experiments.benchmarks import common
 from experiments.benchmarks.against_torch import SIDES, against_torch
 from experiments.benchmarks.augmentation import augmentation
+from experiments.benchmarks.blocked import blocked
 from experiments.benchmarks.checkpoint import checkpoint
 from experiments.benchmarks.devices import devices
 from experiments.benchmarks.dispatch import dispatch
@@ -119,6 +120,14 @@ def test_search(tmp_path, monkeypatch, faiss):
     sides = ["labelfx, host", "labelfx, device", "NumPy", *["faiss"] * faiss]
     for row in check("search", tmp_path, content, sides, "queries/s"):
         assert row["recall"] == 1
+
+
+def test_blocked(tmp_path):
+    content = blocked(tmp_path, batches=(64, 128), plain_up_to=64, dim=4, block_size=16, cpu_devices=2, repeats=1)
+    rows = check("blocked", tmp_path, content, ["blocked", "ring of 2", "plain", "blocked", "ring of 2"])
+    assert [row["growth"] for row in rows[:3]] == [None] * 3
+    for row, smaller in zip(rows[3:], rows[:2], strict=True):
+        assert row["growth"] == pytest.approx(math.log2(row["MB a device"] / smaller["MB a device"]))
 
 
 def test_trace(tmp_path, monkeypatch):

@@ -124,7 +124,7 @@ def test_forward_mode_in_blocks():
 
 
 def test_blocks_by_themselves():
-    """None is one block up to B = 4096; from there on the similarities of a block stay below the bound."""
+    """None is one block up to B = 8192; from there on the similarities of a block stay below the bound."""
 
     def scans(batch, block_size=None):
         z = jax.ShapeDtypeStruct((batch, 2), jnp.float32)
@@ -132,7 +132,7 @@ def test_blocks_by_themselves():
             jax.make_jaxpr(partial(contrastive.nt_xent, temperature=0.5, block_size=block_size))(z, z)
         )
 
-    assert not scans(4096) and scans(4097)
+    assert not scans(8192) and scans(8193)
     assert scans(5, block_size=9) and not scans(5, block_size=10)
 
 

@@ -9,7 +9,7 @@ import optax
 from labelfx import state
 from labelfx.methods import Method
 from labelfx.models import Model, stack
-from labelfx.objectives.contrastive import info_nce_queue, normalise
+from labelfx.objectives.contrastive import cosine, info_nce_queue, map_rows, normalise
 from labelfx.types import Augment, Fraction, Head, Positive, PositiveInt
 
 
@@ -76,12 +76,18 @@ def moco(
 
         (loss, (query, model_state)), gradient = jax.value_and_grad(loss_fn, has_aux=True)(old.query.params)
         query, key = normalise(query), normalise(key)
-        positive, negative = jnp.sum(query * key, -1), query @ old.queue.T
+        positive = jnp.sum(query * key, -1)
+
+        def of_negatives(query):
+            negative = cosine(query, old.queue)
+            return jnp.max(negative), jnp.mean(negative)
+
+        largest, mean = map_rows(of_negatives, query, queue_size, None)
         metrics = {
             "loss": loss,
-            "accuracy": jnp.mean(positive > jnp.max(negative, -1)),
+            "accuracy": jnp.mean(positive > largest),
             "positive_score": jnp.mean(positive),
-            "negative_score": jnp.mean(negative),
+            "negative_score": jnp.mean(mean),
             "embedding_std": jnp.mean(jnp.std(query, 0)),
         }
         queue = jax.lax.dynamic_update_slice_in_dim(old.queue, key, old.oldest, axis=0)
