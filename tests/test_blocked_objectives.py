@@ -9,7 +9,8 @@ import numpy as np
 import optax
 import pytest
 from jax.sharding import PartitionSpec
-from test_contrastive_objectives import assert_close, complex_step, in_float64, loop_hard_negative, loop_nt_xent, views
+from loops import complex_step, in_float64
+from test_contrastive_objectives import assert_close, loop_hard_negative, loop_nt_xent, views
 
 from labelfx.mesh import make_mesh, split_rows
 from labelfx.methods.contrastive import contrastive as contrastive_method

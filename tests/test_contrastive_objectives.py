@@ -11,6 +11,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from loops import complex_step, in_float64, log1p
+from loops import cosine as loop_cosine
 
 from labelfx.objectives import contrastive
 
@@ -24,11 +26,6 @@ def views(seed, batch, dim, noise=1.0):
     rng = np.random.default_rng(seed)
     z_a = rng.normal(size=(batch, dim))
     return z_a, z_a + noise * rng.normal(size=(batch, dim))
-
-
-def loop_cosine(left, right):
-    dot = sum(x * y for x, y in zip(left, right, strict=True))
-    return dot / cmath.sqrt(sum(x * x for x in left)) / cmath.sqrt(sum(y * y for y in right))
 
 
 def loop_scores(z_a, z_b, temperature):
@@ -75,27 +72,6 @@ def loop_info_nce_queue(query, key, queue, temperature):
         others = sum(cmath.exp((loop_cosine(q, other) - positive) / temperature) for other in queue.tolist())
         losses.append(log1p(others))
     return sum(losses) / len(losses)
-
-
-def log1p(x):
-    """log(1 + x) for complex x with a negligible imaginary part."""
-    return np.log1p(x.real) + 1j * x.imag / (1 + x.real)
-
-
-def complex_step(function, z):
-    """The gradient of a real function of the array z."""
-    gradient = np.zeros_like(z)
-    for index in np.ndindex(*z.shape):
-        shifted = z.astype(complex)
-        shifted[index] += 1e-40j
-        gradient[index] = function(shifted).imag / 1e-40
-    return gradient
-
-
-def in_float64(function, *arrays, **settings):
-    """The value of a compiled function at float64 arrays; its settings are traced, so one compilation serves all."""
-    with jax.enable_x64(True):
-        return jax.tree.map(np.asarray, function(*map(jnp.asarray, arrays), **settings))
 
 
 def value_and_gradient(objective):
