@@ -167,7 +167,16 @@ def step_of_method(z_a, z_b, *settings, **more):
     return method.step(method.init(key, batch), batch, key)
 
 
-@pytest.mark.parametrize("name", [*OBJECTIVES, "diagnostics", "step"])
+OF_MEMORY = ("nt_xent", "step")  # the others are built alike
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=() if name in OF_MEMORY else pytest.mark.slow)
+        for name in (*OBJECTIVES, "diagnostics", "step")
+    ],
+)
 def test_memory_is_linear_in_the_batch(name):
     functions = OBJECTIVES | {"step": step_of_method}
     functions["diagnostics"] = lambda z_a, z_b, *settings, **more: contrastive.diagnostics(
@@ -215,7 +224,7 @@ def compiled_ring(devices, fsdp=1, block_size=None):
     return jax.jit(jax.value_and_grad(loss, argnums=(0, 1, 2)))
 
 
-@pytest.mark.parametrize("block_size", [None, 3])
+@pytest.mark.parametrize("block_size", [pytest.param(None, marks=pytest.mark.slow), 3])
 def test_ring_gives_the_gradients_of_the_global_view(block_size):
     z_a, z_b = views(0, BATCH, DIM, 0.5)
     expected = [in_float64(compiled("hard_negative"), z_a, z_b, *settings) for settings in EDGES]
@@ -301,6 +310,7 @@ def test_losses_of_each_device_are_caught():
         assert error < 1e-12 if right else error > 0.1
 
 
+@pytest.mark.slow
 def test_memory_of_a_ring():
     """Of a device: with more of them it falls, and in blocks it is linear in the batch."""
 
