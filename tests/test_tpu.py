@@ -1,12 +1,14 @@
 """The plan with the TPU compiler itself, on the smallest slices; all of it is skipped where there is none."""
 
 import importlib.util
+import json
 import math
 
 import pytest
 from recipes import METHODS, recipe_of, tiny
 from test_plan import BATCH, CLASSES, HIDDEN, INPUTS, check_by_hand, rows_of, two_dense_layers
 
+from labelfx import config as configs
 from labelfx import plan, tpu
 from labelfx.mesh import make_mesh
 
@@ -42,8 +44,12 @@ def test_a_mesh_over_any_slice(slice_, fsdp):
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_every_method_compiles_for_a_tpu(method):
-    table = plan.plan(tiny(recipe_of(method)), ["v5e:2x2"])
+def test_every_method_compiles_for_a_tpu(method, tmp_path):
+    config = tiny(recipe_of(method))
+    if config.get("teacher"):  # of which a plan reads the configuration
+        (tmp_path / "config.json").write_text(json.dumps(configs.plain(configs.check(tiny("supervised")))))
+        config["teacher"] = str(tmp_path)
+    table = plan.plan(config, ["v5e:2x2"])
     print(table)
     assert table.splitlines()[2].split(" | ")[3] == "yes"
 
