@@ -7,18 +7,15 @@ The protocol is in `experiments/README.md`. Started again, the command goes on w
 seeds share their compiled programs.
 """
 
-import importlib
-import sys
-import time
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from absl import flags
 
-import labelfx
-from labelfx import command
+from labelfx import command, sweep
 from labelfx import config as configs
+from labelfx.sweep import Job, configuration
 from labelfx.table import table
 
 PRETRAINING = ("simclr", "debiased", "hard_negative")
@@ -38,14 +35,6 @@ SETTINGS: dict[str, dict[str, Any]] = {
         "training": {"steps": 500},
     },
 }
-
-
-class Job(NamedTuple):
-    """A run (`config`), or the linear probe of the pre-training in `pretrained`; results go to `folder`."""
-
-    folder: Path
-    config: dict[str, Any]
-    pretrained: Path | None = None
 
 
 def compare(
@@ -69,21 +58,10 @@ def compare(
 def work_off(every: Iterable[Job], workdir: Path, baseline: str = "supervised") -> str:
     """Runs the jobs that have no results yet; writes and returns the table of what is in `workdir`, each row paired
     with the baseline."""
-    every = list(every)
-    missing = [job for job in every if not _is_done(job)]
-    print(f"{len(every)} runs, {len(every) - len(missing)} of them done before", file=sys.stderr)
-    begin = time.perf_counter()
-    for number, job in enumerate(missing):
-        elapsed = time.perf_counter() - begin
-        left = f"ETA {_clock(elapsed / number * (len(missing) - number))}" if number else ""
-        print(f"run {number + 1} of {len(missing)}: {job.folder}  {left}", file=sys.stderr)
-        if job.pretrained:
-            labelfx.evaluate(job.pretrained, out=job.folder, **job.config)
-        else:
-            labelfx.train(job.config, job.folder)
+    sweep.work_off(every)
     text = table([workdir], baseline=baseline)
     configs.write_text(workdir / "table.md", text)
-    print(f"{text}\n{len(missing)} runs in {_clock(time.perf_counter() - begin)}")
+    print(text)
     return text
 
 
@@ -108,29 +86,6 @@ def jobs(data: Mapping[str, Any], settings: Mapping[str, Any], workdir: Path, se
                 yield Job(at_budget / f"{method}_probe", probe, pretrained=folder / method)
                 start = {"name": f"{method} + finetune", "backbone": str(folder / method), "evals": {"head": {}}}
                 yield Job(at_budget / f"{method}_finetune", configuration("finetune", training | start))
-
-
-def configuration(recipe: str, changes: Mapping[str, Any]) -> dict[str, Any]:
-    """The recipe of this name with values replaced by dotted path."""
-    config = importlib.import_module(f"configs.{recipe}").get_config()
-    for path, value in changes.items():
-        *parents, last = path.split(".")
-        node = config
-        for parent in parents:
-            node = node[parent]
-        node[last] = value
-    return configs.plain(config)
-
-
-def _is_done(job: Job) -> bool:
-    done = (job.folder / "results.json").exists()
-    if done and not job.pretrained:
-        configs.compare(configs.check(job.config), job.folder)  # ConfigError where it was another run
-    return done
-
-
-def _clock(seconds: float) -> str:
-    return time.strftime("%H:%M:%S", time.gmtime(seconds))
 
 
 def _main(values: Any) -> None:

@@ -14,8 +14,9 @@ from typing import Any
 
 from absl import flags
 
-from experiments.compare import Job, configuration, work_off
+from experiments.compare import work_off
 from labelfx import command
+from labelfx.sweep import Job, configuration
 
 # Recipes of `configs/`. `supervised_contrastive` sees every label: what the others could reach at most.
 SYSTEMS = (

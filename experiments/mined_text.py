@@ -13,8 +13,9 @@ from typing import Any
 
 from absl import flags
 
-from experiments.compare import Job, configuration, work_off
+from experiments.compare import work_off
 from labelfx import command
+from labelfx.sweep import Job, configuration
 
 RECIPES = {"cranfield": "cranfield", "sts": "simcse"}
 SEEDS = range(5)

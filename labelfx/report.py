@@ -23,14 +23,14 @@ import scipy.special
 from threadpoolctl import threadpool_limits
 
 from labelfx import config as configs
-from labelfx import figures
+from labelfx import efficiency, figures
 from labelfx.data import Split
 from labelfx.evals import knn_predict
 from labelfx.figures import Line, Page
 from labelfx.results import Inputs
 from labelfx.run import build_model, keep_compiled_programs, load_config, load_data, load_variables
 from labelfx.scores import picture
-from labelfx.table import FLOORS, read, table
+from labelfx.table import FLOORS, Row, read, table
 
 MAPPED = 1000  # test images on the maps of embeddings
 SCORED = 10_000  # test images that are predicted
@@ -69,7 +69,8 @@ def report(paths: Iterable[str | Path], out: str | Path = "report.html", baselin
     Args:
       paths: folders of runs, or folders of such folders.
       out: a file that ends in .html.
-      baseline: what the table compares rows with, as for `labelfx.table`; by default the first run's name.
+      baseline: what the others are compared with, as for `labelfx.table`; by default `supervised` or else
+        the first run's name.
 
     Raises:
       FileNotFoundError: there is no run, or no folder for `out`.
@@ -88,8 +89,15 @@ def report(paths: Iterable[str | Path], out: str | Path = "report.html", baselin
     page = Page(several if len(runs) > 1 else f"{names[0]}, seed {_seeds(runs[0])[0]}")
     for problem in problems:
         page.text(f"Left out: {problem}")
+    rows, _ = read(folders)
+    if baseline is None and rows:
+        named = [row.name for row in rows]
+        baseline = next((name for name in ("supervised", runs[0].name) if name in named), None)
+    if len({row.name for row in rows if row.metric == "accuracy" and row.name}) > 1:
+        accuracies = [row for row in rows if row.metric == "accuracy"]
+        efficiency.sections(page, accuracies, _costs(runs), (baseline or "").partition("/")[0])
     _origins(page, runs)
-    _results(page, folders, runs, baseline)
+    _results(page, folders, rows, baseline)
     _curves(page, groups)
     _scores(page, groups)
     if len(runs) == 1:
@@ -169,13 +177,34 @@ def _seeds(run: Found) -> list[int]:
     return [seeds[key] for key in ("seed", "label_seed", "data_seed")]
 
 
-def _results(page: Page, paths: Sequence[Path], runs: Sequence[Found], baseline: str | None) -> None:
+def _costs(runs: Sequence[Found]) -> dict[str, float]:
+    """A row's title -> mean device-seconds of its runs, each with the runs that it starts from and learns from."""
+    folders = {run.folder: run for run in runs}
+
+    def cost(run: Found) -> float:
+        needs = [
+            Path(run.config[field])
+            for field in configs.TRAINED
+            if run.config.get(field, "previous") not in ("", "previous")
+        ]
+        own = run.results["training"]["seconds"] * (run.config.get("devices") or run.results["device"]["count"])
+        return own + sum(cost(folders[folder.resolve()]) for folder in needs)
+
+    found = collections.defaultdict(list)
+    for run in runs:
+        for name in run.results.get("metrics", {}):
+            try:
+                seconds = 0.0 if name in FLOORS else cost(run)
+            except KeyError:
+                continue  # what it needs is not among the runs
+            found[Row(run.name, name, "").title].append(seconds)
+    return {title: statistics.fmean(each) for title, each in found.items()}
+
+
+def _results(page: Page, paths: Sequence[Path], rows: Sequence[Row], baseline: str | None) -> None:
     page.heading("Results")
-    rows, _ = read(paths)
     if not rows:
         return page.text("Left out: no run here has results of an eval yet.")
-    if baseline is None and any(row.name == runs[0].name for row in rows):
-        baseline = runs[0].name
     first, *others = table(paths, baseline).rstrip("\n").split("\n\n")
     lines = [[cell.strip() for cell in line.strip("|").split(" | ")] for line in first.splitlines()]
     page.table([lines[0], *lines[2:]])
@@ -446,7 +475,7 @@ def main() -> None:
     )
     parser.add_argument("dirs", metavar="DIR", nargs="+", help="a run's folder, or one with runs below it")
     parser.add_argument("--out", metavar="FILE", default="report.html", help="report.html by default")
-    parser.add_argument("--baseline", metavar="NAME", help="a name, or name/eval; by default the first run's name")
+    parser.add_argument("--baseline", metavar="NAME", help="a name, or name/eval; supervised by default")
     flags = parser.parse_args()
     try:
         print(report(flags.dirs, flags.out, flags.baseline))

@@ -4,6 +4,7 @@ import argparse
 import collections
 import dataclasses
 import json
+import math
 import statistics
 import sys
 from collections.abc import Iterable, Sequence
@@ -166,16 +167,27 @@ def _difference(row: Row, base: Row, budget: int) -> str:
     if row is base:
         return "baseline"
     scale, places = (100, 2) if row.metric == "accuracy" else (1, 4)
-    ours, theirs = row.means(budget), base.means(budget)
-    pairs = [scale * (ours[draw] - theirs[draw]) for draw in ours if draw in theirs]
+    pairs = [scale * pair for pair in differences(row, base, budget)]
     if not pairs:
         return "-"
     mean = statistics.fmean(pairs)
     if len(pairs) == 1:
         return f"{mean:+.{places}f} +- -"
     error = statistics.stdev(pairs) / len(pairs) ** 0.5
-    within = abs(mean) <= scipy.stats.t.ppf(0.975, len(pairs) - 1) * error
+    within = abs(mean) <= half_width(pairs)
     return f"{mean:+.{places}f} +- {error:.{places}f}" + (" (noise)" if within else "")
+
+
+def differences(row: Row, base: Row, budget: int) -> list[float]:
+    """Of the results of pairs."""
+    ours, theirs = row.means(budget), base.means(budget)
+    return [ours[draw] - theirs[draw] for draw in ours if draw in theirs]
+
+
+def half_width(values: Sequence[float]) -> float:
+    """Of the 95 % interval of their mean, by Student's t; infinite for fewer than two."""
+    count = len(values)
+    return scipy.stats.t.ppf(0.975, count - 1) * statistics.stdev(values) / count**0.5 if count > 1 else math.inf
 
 
 def _doubts(row: Row) -> list[str]:

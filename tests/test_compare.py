@@ -1,28 +1,11 @@
-"""The comparison's protocol, and a small one run to its end."""
+"""The comparison's protocol."""
 
-import json
 from pathlib import Path
 
-import jax
 import pytest
 
-from experiments.compare import PRETRAINING, SEEDS, SETTINGS, compare, jobs
+from experiments.compare import PRETRAINING, SEEDS, SETTINGS, jobs
 from labelfx import config as configs
-from labelfx.config import ConfigError
-
-# Little to compile: every run builds its own programs.
-SMALL = {
-    "model": {"name": "mlp", "hidden": (4,), "dtype": "float32"},
-    "method.augment": {"name": "identity"},
-    "optimizer.schedule.warmup_steps": 0,
-    "steps": 2,
-    "devices": 1,
-}
-SETTING = {
-    "budgets": (2,),
-    "pretraining": SMALL | {"method.projector.hidden": (), "batch.unlabelled": 16},
-    "training": SMALL | {"batch.labelled": 8},
-}
 
 
 @pytest.mark.parametrize("name", SETTINGS)
@@ -48,50 +31,3 @@ def test_protocol(name):
         for field in ("steps", "batch", "optimizer", "model", "labels"):
             assert getattr(run, field) == getattr(baseline, field)
     assert all({"raw_pixels", "random_encoder"} <= run.evals.keys() for run in training.values())
-
-
-@pytest.fixture
-def compilation_cache(tmp_path):
-    """Both seeds and, where the shapes agree, all methods share their compiled programs."""
-    settings = {"jax_compilation_cache_dir": str(tmp_path / "cache"), "jax_persistent_cache_min_compile_time_secs": 0.0}
-    before = {name: getattr(jax.config, name) for name in settings}
-    for name, value in settings.items():
-        jax.config.update(name, value)
-    yield
-    for name, value in before.items():
-        jax.config.update(name, value)
-
-
-def test_small_comparison(tmp_path, compilation_cache, monkeypatch):
-    monkeypatch.setattr("experiments.compare.PRETRAINING", ("hard_negative",))
-    workdir, data = tmp_path / "small", {"name": "digits"}
-    text = compare(data, SETTING, workdir, seeds=(0, 1))
-    assert (workdir / "table.md").read_text() == text
-    rows = {line.split("|")[1].strip(): line.split("|")[2:] for line in text.splitlines() if line.startswith("|")}
-    expected = ["raw_pixels", "random_encoder", "hard_negative + finetune, head", "hard_negative, linear_probe"]
-    assert list(rows)[2:] == [*expected, "supervised, head"]
-    assert "warning" not in text
-
-    pairs = []
-    for seed in (0, 1):
-        ours, theirs = (
-            json.loads((workdir / f"seed_{seed}" / "2_per_class" / name / "results.json").read_text())
-            for name in ("hard_negative_probe", "supervised")
-        )
-        assert ours["labels"] == theirs["labels"] and ours["labels"]["n"] == 20
-        assert ours["seeds"] == theirs["seeds"] == {"seed": seed, "label_seed": seed, "data_seed": seed}
-        pairs.append(ours["metrics"]["linear_probe"]["accuracy"] - theirs["metrics"]["head"]["accuracy"])
-    difference, error = 50 * sum(pairs), 50 * abs(pairs[0] - pairs[1])
-    cell = rows["hard_negative, linear_probe"][3].strip()
-    assert cell.removesuffix(" (noise)") == f"{difference:+.2f} +- {error:.2f}"
-
-    def written():
-        return {path: path.stat().st_mtime_ns for path in workdir.rglob("results.json")}
-
-    before = written()
-    probe = workdir / "seed_1" / "2_per_class" / "hard_negative_probe" / "results.json"
-    probe.unlink()
-    assert compare(data, SETTING, workdir, seeds=(0, 1)) == text
-    assert {path for path, when in written().items() if before[path] != when} == {probe}
-    with pytest.raises(ConfigError, match=r"holds a run of another configuration: config.steps \(2 there, 3 now\)"):
-        compare(data, SETTING | {"pretraining": SETTING["pretraining"] | {"steps": 3}}, workdir, seeds=(0, 1))

@@ -1,0 +1,163 @@
+"""How many labels a method saves, what it costs, and which to use: what `labelfx.report` says of a sweep."""
+
+import itertools
+import statistics
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import scipy.stats
+
+from labelfx.figures import Page
+from labelfx.table import FLOORS, Row, differences, half_width
+
+GRID = 500  # label counts between two budgets: their ratio is below 1.01 for budgets that differ by a factor of 100
+FEW = 5  # seeds: below, the 95 % interval of a mean is wider than three standard errors on either side
+CAVEATS = (
+    "What this rests on: one data set; recipes as they are, tuned by nobody for these data; the weights of the last "
+    "step. Of twenty comparisons at 95 % about one is wrong by chance. The test split has picked the row with the "
+    "highest mean, whose own figure is therefore a little too good."
+)
+
+
+class Needed(NamedTuple):
+    """How many labels reach an accuracy: in the mean over seeds, and the ends of the 95 % interval. None: more than the
+    largest budget; the smallest budget stands for itself and all below it."""
+
+    labels: float | None
+    low: float | None
+    high: float | None
+
+
+class Choice(NamedTuple):
+    """What to use at a label budget."""
+
+    best: Row  # the highest mean
+    level: list[Row]  # those whose difference to it is noise, or not known
+    cheapest: Row  # of all these
+
+
+def labels_needed(budgets: Sequence[int], ours: np.ndarray, target: np.ndarray) -> Needed:
+    """With how many labels a method reaches what another one has.
+
+    Accuracies are joined by straight lines over the logarithm of the number of labels, seed by seed. The paired
+    difference to the target then has a mean and a 95 % interval (Student's t) at every number of labels: `labels` is
+    the first where the mean is not negative, `low` the first where the interval does not exclude that, and `high` the
+    first where all of it is not negative. So the interval holds every number at which the two are level.
+
+    Args:
+      budgets: [B], increasing, 1 or more; two or more of them.
+      ours: [S, B], a row for each seed.
+      target: [S], of the same seeds. With one seed `low` and `high` are the ends of what is possible.
+    """
+    between = [np.geomspace(a, b, GRID, endpoint=False) for a, b in itertools.pairwise(budgets)]
+    counts = np.concatenate([*between, budgets[-1:]])
+    difference = np.stack([np.interp(np.log(counts), np.log(budgets), row) for row in ours]) - target[:, None]
+    seeds, mean = len(target), difference.mean(0)
+    half = np.full_like(mean, np.inf)
+    if seeds > 1:
+        half = scipy.stats.t.ppf(0.975, seeds - 1) * difference.std(0, ddof=1) / seeds**0.5
+
+    def first(reached):
+        return float(counts[np.argmax(reached)]) if reached.any() else None
+
+    return Needed(first(mean >= 0), first(mean + half >= 0), first(mean - half >= 0))
+
+
+def choose(rows: Sequence[Row], budget: int, costs: Mapping[str, float]) -> Choice:
+    """The cheapest of the rows that no paired difference at this budget tells from the one with the highest mean.
+
+    Args:
+      costs: a row's title -> device-seconds; a row without is dearer than any with.
+    """
+    here = [row for row in rows if row.runs(budget)]
+    best = max(here, key=lambda row: statistics.fmean(row.runs(budget)))
+    level = []
+    for row in here:
+        pairs = differences(best, row, budget)
+        if row is not best and (not pairs or abs(statistics.fmean(pairs)) <= half_width(pairs)):
+            level.append(row)
+    return Choice(best, level, min([best, *level], key=lambda row: costs.get(row.title, float("inf"))))
+
+
+def sections(page: Page, rows: Sequence[Row], costs: Mapping[str, float], baseline: str) -> None:
+    """Writes what to use, the labels saved against the row of the baseline's accuracy, and what rows cost.
+
+    Args:
+      rows: those with an accuracy, of two names or more.
+      costs: a row's title -> device-seconds.
+    """
+    _recommendation(page, rows, costs)
+    _labels_saved(page, rows, baseline)
+    page.heading("Cost")
+    page.text(
+        "Mean seconds of training times the number of devices, which the table of runs names, with the pre-training "
+        "and the teacher that a run needs; without its evals and the search for its settings."
+    )
+    page.table([["", "device-seconds"], *([row.title, costs.get(row.title)] for row in rows)])
+
+
+def _labels_saved(page: Page, rows: Sequence[Row], baseline: str) -> None:
+    page.heading("Labels saved")
+    base = next((row for row in rows if row.name == baseline), None)
+    if base is None or len(base.results) < 2:
+        return page.text(f"Left out: needs {baseline} at two label budgets or more.")
+    page.text(
+        f"How many labels a method needs to reach what {base.title} has with the number at the head of the column, and "
+        "in brackets the 95 % interval over seeds: between the budgets accuracy is taken to follow a straight line "
+        "over the logarithm of the number of labels. 'noise': it may need as many. There is no column for the "
+        "smallest budget: what is below it was not measured."
+    )
+    budgets = sorted(base.results)
+    table: list[list] = [["", *(f"{budget:,} labels" for budget in budgets[1:])]]
+    table.append([base.title, *(f"{100 * statistics.fmean(base.runs(budget)):.2f} %" for budget in budgets[1:])])
+    for row in rows:
+        if row is not base and len(row.results) > 1:
+            table.append([row.title, *(_saved(row, base, budget) for budget in budgets[1:])])
+    page.table(table)
+
+
+def _recommendation(page: Page, rows: Sequence[Row], costs: Mapping[str, float]) -> None:
+    page.heading("Which to use")
+    budgets = sorted({budget for row in rows for budget in row.results})
+    choices = {budget: choose(rows, budget, costs) for budget in budgets}
+    for row, group in itertools.groupby(budgets, key=lambda budget: choices[budget].cheapest):
+        at = ", ".join(f"{budget:,}" for budget in group)
+        page.text(f"At {at} labels: {row.title}{' (nothing is trained for it)' * (row.eval in FLOORS)}.")
+    page.text(
+        "That is the row with the highest mean or, where the paired differences do not tell others from it, the one "
+        "of them that takes the fewest device-seconds. Where none is level with it, it beats every other one."
+    )
+    compared = [(choice.best, row, budget) for budget, choice in choices.items() for row in choice.level]
+    pairs = min((len(differences(*each)) for each in compared), default=FEW)
+    if pairs < FEW:
+        page.text(f"With {pairs} paired seeds hardly anything is told apart: use {FEW} or more.")
+    lines: list[list] = [["labels", "highest mean", "accuracy", "level with it", "the cheapest", "device-seconds"]]
+    for budget, (best, level, cheapest) in choices.items():
+        accuracy = f"{100 * statistics.fmean(best.runs(budget)):.2f} %"
+        others = "; ".join(row.title for row in level) or "none"
+        lines.append([f"{budget:,}", best.title, accuracy, others, cheapest.title, costs.get(cheapest.title)])
+    page.table(lines)
+    page.text(CAVEATS)
+
+
+def _saved(row: Row, base: Row, budget: int) -> str:
+    """A cell: labels needed for what `base` has at this budget, their interval, labels saved."""
+    budgets = sorted(b for b in row.results if b > 0)
+    curves = {b: {draw[:3]: value for draw, value in row.means(b).items()} for b in budgets}
+    target = {draw[:3]: value for draw, value in base.means(budget).items()}
+    seeds = sorted(set(target).intersection(*curves.values()))
+    if not seeds:
+        return "-"
+    ours = np.array([[curves[b][seed] for b in budgets] for seed in seeds])
+    needed = labels_needed(budgets, ours, np.array([target[seed] for seed in seeds]))
+
+    def shown(count):
+        if count is None:
+            return f"> {budgets[-1]:,}"
+        return f"≤ {budgets[0]:,}" if count <= budgets[0] else f"{float(f'{count:.2g}'):,.0f}"
+
+    cell = f"{shown(needed.labels)} ({shown(needed.low)} to {shown(needed.high)})"
+    if needed.high is not None and needed.high < budget and needed.labels is not None:
+        return f"{cell}: saves {'≥ ' * (needed.labels <= budgets[0])}{float(f'{budget - needed.labels:.2g}'):,.0f}"
+    return cell + (": needs more" if needed.low is None or needed.low > budget else ": noise")

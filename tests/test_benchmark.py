@@ -1,0 +1,174 @@
+"""The label-efficiency benchmark: its runs, what it refuses, and a small one to its report."""
+
+import json
+import re
+import shutil
+import types
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+from test_report import numbers
+
+from labelfx import config as configs
+from labelfx.benchmark import _main, benchmark, jobs, read_recipes
+from labelfx.config import ConfigError
+from labelfx.report import report
+
+DIGITS = {"name": "digits"}
+METHODS = ("hard_negative", "moco", "supervised_contrastive", "distillation", "fixmatch", "curriculum_labeling")
+SMALL = {
+    "steps": 2,
+    "model": {"name": "mlp", "hidden": (4,), "dtype": "float32"},
+    "method.augment": {"name": "identity"},
+    "method.projector.hidden": (),
+    "optimizer.schedule.warmup_steps": 0,
+    "devices": 1,
+}
+
+
+def test_the_runs():
+    every = list(jobs(read_recipes(DIGITS, METHODS, {}), (4, "all"), range(2), Path("/w")))
+    assert len({job.folder for job in every}) == len(every)
+    runs = {job.folder.relative_to("/w").as_posix(): configs.check(job.config) for job in every if not job.pretrained}
+    probes = {job.folder.relative_to("/w").as_posix(): job for job in every if job.pretrained}
+    at = ("seed_0/4_per_class", "seed_0/all_labels", "seed_1/4_per_class", "seed_1/all_labels")
+    trained = ("supervised", "supervised_contrastive", "fixmatch", "curriculum_labeling", "distillation")
+    shared = ("hard_negative", "moco")
+    expected = {f"seed_{seed}/{name}" for seed in (0, 1) for name in shared}
+    expected |= {f"{folder}/{name}" for folder in at for name in (*trained, *(f"{s}_finetune" for s in shared))}
+    assert runs.keys() == expected and probes.keys() == {f"{folder}/{name}_probe" for folder in at for name in shared}
+
+    order = [job.folder for job in every]
+    for place, run in runs.items():
+        seed = int(place[5])
+        assert run.seed == run.label_seed == run.data_seed == seed and run.data["name"] == "digits"
+        view = {"name": "all_labels"} if "4_per_class" not in place else {"name": "per_class", "k": 4}
+        assert run.labels == view
+        for start in (run.backbone, run.teacher):
+            assert not start or order.index(Path(start)) < order.index(Path("/w", place))
+        if place.endswith("_finetune"):
+            baseline, before = runs[f"{place.rpartition('/')[0]}/supervised"], runs[run.backbone.removeprefix("/w/")]
+            assert before.seed == seed and before.model == run.model
+            assert run.method["augment"] == baseline.method["augment"]
+            assert (run.steps, run.batch, run.optimizer) == (baseline.steps, baseline.batch, baseline.optimizer)
+    assert runs["seed_1/4_per_class/distillation"].teacher == "/w/seed_1/4_per_class/hard_negative_finetune"
+    assert {"raw_pixels", "random_encoder", "head"} == runs["seed_0/4_per_class/supervised"].evals.keys()
+    assert {"linear_probe"} == runs["seed_0/4_per_class/supervised_contrastive"].evals.keys()
+    for place, job in probes.items():
+        assert job.pretrained == Path("/w", place[:6], Path(place).name.removesuffix("_probe"))
+        assert job.config["labels"] == runs[f"{place.rpartition('/')[0]}/supervised"].labels
+
+
+def test_without_pre_training_the_baseline_teaches():
+    every = list(jobs(read_recipes(DIGITS, ["distillation"], {}), (4,), [0], Path("/w")))
+    assert [job.folder.name for job in every] == ["supervised", "distillation"]
+    assert every[1].config["teacher"] == "/w/seed_0/4_per_class/supervised"
+
+
+@pytest.mark.parametrize(
+    ("methods", "budgets", "overrides", "message"),
+    [
+        (["simclrr"], [1], {}, r"simclrr: neither a file nor a recipe.*did you mean 'simclr'"),
+        (["simclr", "simclr"], [1], {}, "--methods=simclr: another one is named 'simclr' too"),
+        (["finetune"], [1], {}, "--methods=finetune: starts from another run"),
+        (["simclr"], [1], {"step": 3}, "--override=step=...: no recipe has that.*did you mean 'steps'"),
+        (["simclr"], [1], {"steps": "many"}, "config.steps"),
+        (["simclr"], [1, 200], {}, "config.labels: k = 200: class 8 has"),
+    ],
+)
+def test_mistakes_before_anything_is_trained(methods, budgets, overrides, message, tmp_path):
+    with pytest.raises(ConfigError, match=message):
+        benchmark(DIGITS, methods, budgets, [0], tmp_path / "w", overrides)
+    assert not (tmp_path / "w").exists()
+
+
+@pytest.mark.parametrize(
+    ("flag", "message"),
+    [
+        ({"labels": ["1", "0"]}, "--labels=0: must be a number of labels a class, 1 or more, or all"),
+        ({"override": ["steps"]}, "--override=steps: must be PATH=VALUE, as in steps=1000"),
+        ({"override": ["data.image_size=big"]}, "config.data.*image_size"),
+    ],
+)
+def test_mistakes_in_flags(flag, message, tmp_path):
+    given = {"data": "digits", "methods": ["simclr"], "labels": ["1"], "seeds": 1, "workdir": tmp_path, "override": []}
+    with pytest.raises(ConfigError, match=message):
+        _main(types.SimpleNamespace(**given | flag))
+
+
+@pytest.fixture
+def compilation_cache(tmp_path):
+    """Both seeds and, where the shapes agree, all methods share their compiled programs."""
+    settings = {"jax_compilation_cache_dir": str(tmp_path / "cache"), "jax_persistent_cache_min_compile_time_secs": 0.0}
+    before = {name: getattr(jax.config, name) for name in settings}
+    for name, value in settings.items():
+        jax.config.update(name, value)
+    yield
+    for name, value in before.items():
+        jax.config.update(name, value)
+
+
+def test_small_benchmark(tmp_path, compilation_cache):
+    """Figures of the page are found again from the results; what is done is not done again."""
+    workdir = tmp_path / "sweep"
+    arguments = (DIGITS, ["hard_negative", "distillation"], (1, 4), (0, 1), workdir, SMALL)
+    page = benchmark(*arguments)
+    results = {path.parent: json.loads(path.read_text()) for path in workdir.rglob("results.json")}
+    assert len(results) == 18 and page == workdir / "report.html"
+    assert {"Label budget", "Labels saved", "Which to use"} <= set(re.findall(r"[A-Z][a-z ]+", page.read_text()))
+
+    def found(name, k, metric="head"):
+        folders = [workdir / f"seed_{seed}" / f"{k}_per_class" / name for seed in (0, 1)]
+        return np.array([results[folder]["metrics"][metric]["accuracy"] for folder in folders])
+
+    def seconds(name, k):
+        return [results[workdir / f"seed_{seed}" / k / name]["training"]["seconds"] for seed in (0, 1)]
+
+    # Where between one and four labels a class, over the logarithm of their number, is what `supervised` has with 40?
+    markdown = page.with_suffix(".md")
+    saved, cost = ({line[0]: line[1] for line in numbers(markdown, f"## {part}")} for part in ("Labels saved", "Cost"))
+    target = found("supervised", 4).mean()
+    assert saved[""] == "40 labels" and saved["supervised, head"] == f"{100 * target:.2f} %"
+    for title, name, metric in (
+        ("hard_negative, linear_probe", "hard_negative_probe", "linear_probe"),
+        ("hard_negative + finetune, head", "hard_negative_finetune", "head"),
+        ("distillation, head", "distillation", "head"),
+    ):
+        low, high = (found(name, k, metric).mean() for k in (1, 4))
+        between = 10 * 4 ** ((target - low) / (high - low)) if low < target <= high else 0
+        expected = "≤ 10" if low >= target else f"{float(f'{between:.2g}'):.0f}" if between else "> 40"
+        assert saved[title].startswith(f"{expected} ("), title
+
+    pretrained = np.tile(seconds("hard_negative", "."), 2)
+    tuned = np.array(
+        seconds("hard_negative_finetune", "1_per_class") + seconds("hard_negative_finetune", "4_per_class")
+    )
+    own = np.array(seconds("distillation", "1_per_class") + seconds("distillation", "4_per_class"))
+    assert float(cost["hard_negative, linear_probe"]) == pytest.approx(pretrained.mean(), rel=1e-3)
+    assert float(cost["hard_negative + finetune, head"]) == pytest.approx((pretrained + tuned).mean(), rel=1e-3)
+    assert float(cost["distillation, head"]) == pytest.approx((pretrained + tuned + own).mean(), rel=1e-3)
+    assert cost["raw_pixels"] == "0"
+
+    def written():
+        return {path: path.stat().st_mtime_ns for path in workdir.rglob("results.json")}
+
+    before, kept = written(), numbers(markdown, "## Labels saved")
+    again = workdir / "seed_1" / "4_per_class" / "distillation" / "results.json"
+    again.unlink()
+    page.unlink()
+    assert benchmark(*arguments).exists()
+    assert {path for path, when in written().items() if before[path] != when} == {again}
+    assert numbers(markdown, "## Labels saved") == kept
+
+    other = r"holds a run of another configuration: config.steps \(2 there, 3 now\)"
+    with pytest.raises(ConfigError, match=other):
+        benchmark(*arguments[:-1], SMALL | {"steps": 3})
+
+    # Elsewhere the runs that a network started from are not found by their folders: its cost is not known.
+    moved = tmp_path / "moved"
+    shutil.move(workdir, moved)
+    report([moved], tmp_path / "moved.html")
+    cost = {line[0]: line[1] for line in numbers(tmp_path / "moved.md", "## Cost")}
+    assert cost["hard_negative + finetune, head"] == cost["distillation, head"] == "-" != cost["supervised, head"]

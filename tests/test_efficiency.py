@@ -1,0 +1,97 @@
+"""Labels saved and what to use, against curves whose answers are known."""
+
+import numpy as np
+import pytest
+import scipy.optimize
+import scipy.stats
+
+from labelfx.efficiency import choose, labels_needed
+from labelfx.table import Draw, Row
+
+BUDGETS = (10, 40, 250, 1000, 60000)
+
+
+def curve(budgets, intercept=0.2, slope=0.07):
+    return intercept + slope * np.log(budgets)
+
+
+def test_the_number_on_a_line_over_the_logarithm():
+    for truth in (10.0, 11.0, 40.0, 77.7, 999.0, 30_000.0, 60_000.0):
+        found = labels_needed(BUDGETS, np.tile(curve(BUDGETS), (3, 1)), np.full(3, curve(truth)))
+        assert found.labels == pytest.approx(truth, rel=0.01) and found == (found.labels,) * 3
+
+
+def test_beyond_the_budgets():
+    ours = np.tile(curve(BUDGETS), (3, 1))
+    assert labels_needed(BUDGETS, ours, np.full(3, 0.99)) == (None, None, None)
+    assert labels_needed(BUDGETS, ours, np.full(3, 0.0)) == pytest.approx((10, 10, 10))
+
+
+def test_one_seed_has_no_interval():
+    found = labels_needed(BUDGETS, curve(BUDGETS)[None], np.array([curve(100)]))
+    assert found.labels == pytest.approx(100, rel=0.01) and found.low == pytest.approx(10) and found.high is None
+
+
+def test_the_first_crossing_of_a_curve_that_falls_again():
+    ours = np.array([[0.1, 0.5, 0.3, 0.4, 0.9]])
+    assert 10 < labels_needed(BUDGETS, ours, np.array([0.45])).labels < 40
+
+
+def test_the_interval_is_that_of_a_paired_t_test():
+    """Its ends are where the p-value of scipy's paired test is 0.05; interpolation by hand between two budgets."""
+    rng = np.random.default_rng(0)
+    ours = curve(np.array([10, 1000]))[None] + rng.normal(0, 0.01, (5, 2))
+    target = curve(100) + rng.normal(0, 0.01, 5)
+
+    def p(log10):
+        share = (log10 - 1) / 2
+        return scipy.stats.ttest_rel(ours[:, 0] + share * (ours[:, 1] - ours[:, 0]), target).pvalue - 0.05
+
+    middle = np.log10(labels_needed((10, 1000), ours, target).labels)
+    low, high = (10 ** scipy.optimize.brentq(p, *sorted((middle, end))) for end in (1.0, 3.0))
+    found = labels_needed((10, 1000), ours, target)
+    assert (found.low, found.high) == pytest.approx((low, high), rel=0.01) and low < 100 < high
+
+
+def test_the_interval_holds_the_truth_as_often_as_it_says():
+    """Noise of each seed, part of it common to all budgets and to the baseline, as label draws make it."""
+    rng, trials, hits, one_sided = np.random.default_rng(1), 1500, 0, 0
+    for _ in range(trials):
+        common = rng.normal(0, 0.05, (5, 1))
+        ours = curve(BUDGETS)[None] + common + rng.normal(0, 0.01, (5, 5))
+        found = labels_needed(BUDGETS, ours, curve(250) + common[:, 0] + rng.normal(0, 0.01, 5))
+        hits += found.low <= 250 * 1.01 and (found.high is None or found.high >= 250 / 1.01)
+        one_sided += found.high is not None and found.high < 250 / 1.01
+    assert 0.93 < hits / trials < 0.98  # 0.95, of which the standard error is 0.006, and a grid's step
+    assert 0.012 < one_sided / trials < 0.04
+
+
+def row(name, eval, accuracies, budget=40):
+    found = Row(name, eval, "accuracy")
+    for seed, accuracy in enumerate(accuracies):
+        found.results[budget][Draw(seed, seed, seed, f"hash {seed}")].append(accuracy)
+    return found
+
+
+DRAWS = np.array([0.50, 0.60, 0.70, 0.65, 0.55])  # far apart, as the luck of the labels makes them
+
+
+def test_the_cheapest_of_what_cannot_be_told_apart():
+    best = row("best", "head", DRAWS + 0.05)
+    level = row("level", "head", DRAWS + 0.05 - np.array([0.02, -0.01, 0.01, -0.01, 0.0]))
+    below = row("below", "head", DRAWS + np.array([0.001, -0.001, 0.002, 0.0, -0.002]))  # paired, clearly below
+    dear = {"best, head": 9.0, "level, head": 1.0, "below, head": 0.1}
+    assert choose([below, level, best], 40, dear) == (best, [level], level)
+    assert choose([below, level, best], 40, dear | {"level, head": 10.0}).cheapest is best
+    assert choose([below, best], 40, dear) == (best, [], best)
+    assert choose([best, level], 40, {"best, head": 3.0}).cheapest is best  # a cost that is not known is the highest
+
+
+def test_no_winner_without_pairs():
+    """One seed, or seeds that are not shared, tell nothing apart."""
+    best, other = row("best", "head", [0.9]), row("other", "head", [0.1])
+    assert choose([best, other], 40, {}).level == [other]
+    elsewhere = Row("elsewhere", "head", "accuracy")
+    elsewhere.results[40][Draw(7, 7, 7, "hash 7")].append(0.1)
+    assert choose([row("best", "head", DRAWS), elsewhere], 40, {}).level == [elsewhere]
+    assert choose([row("best", "head", DRAWS), row("other", "head", DRAWS, budget=10)], 40, {}).level == []
