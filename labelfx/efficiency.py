@@ -80,45 +80,19 @@ def choose(rows: Sequence[Row], budget: int, costs: Mapping[str, float]) -> Choi
     return Choice(best, level, min([best, *level], key=lambda row: costs.get(row.title, float("inf"))))
 
 
-def sections(page: Page, rows: Sequence[Row], costs: Mapping[str, float], baseline: str) -> None:
-    """Writes what to use, the labels saved against the row of the baseline's accuracy, and what rows cost.
+def recommendation(page: Page, rows: Sequence[Row], costs: Mapping[str, float]) -> None:
+    """Writes what to use at each label budget.
 
     Args:
-      rows: those with an accuracy, of two names or more.
+      rows: those with an accuracy.
       costs: a row's title -> device-seconds.
     """
-    _recommendation(page, rows, costs)
-    _labels_saved(page, rows, baseline)
-    page.heading("Cost")
-    page.text(
-        "Mean seconds of training times the number of devices, which the table of runs names, with the pre-training "
-        "and the teacher that a run needs; without its evals and the search for its settings."
-    )
-    page.table([["", "device-seconds"], *([row.title, costs.get(row.title)] for row in rows)])
-
-
-def _labels_saved(page: Page, rows: Sequence[Row], baseline: str) -> None:
-    page.heading("Labels saved")
-    base = next((row for row in rows if row.name == baseline), None)
-    if base is None or len(base.results) < 2:
-        return page.text(f"Left out: needs {baseline} at two label budgets or more.")
-    page.text(
-        f"How many labels a method needs to reach what {base.title} has with the number at the head of the column, and "
-        "in brackets the 95 % interval over seeds: between the budgets accuracy is taken to follow a straight line "
-        "over the logarithm of the number of labels. 'noise': it may need as many. There is no column for the "
-        "smallest budget: what is below it was not measured."
-    )
-    budgets = sorted(base.results)
-    table: list[list] = [["", *(f"{budget:,} labels" for budget in budgets[1:])]]
-    table.append([base.title, *(f"{100 * statistics.fmean(base.runs(budget)):.2f} %" for budget in budgets[1:])])
-    for row in rows:
-        if row is not base and len(row.results) > 1:
-            table.append([row.title, *(_saved(row, base, budget) for budget in budgets[1:])])
-    page.table(table)
-
-
-def _recommendation(page: Page, rows: Sequence[Row], costs: Mapping[str, float]) -> None:
     page.heading("Which to use")
+    page.text(
+        "A row is a method and how its network is used. head: its own classifier. linear_probe: a logistic regression "
+        "on its features, which stay as they are. + finetune: supervised training that starts from it. raw_pixels and "
+        "random_encoder: a logistic regression without any training before."
+    )
     budgets = sorted({budget for row in rows for budget in row.results})
     choices = {budget: choose(rows, budget, costs) for budget in budgets}
     for row, group in itertools.groupby(budgets, key=lambda budget: choices[budget].cheapest):
@@ -139,6 +113,37 @@ def _recommendation(page: Page, rows: Sequence[Row], costs: Mapping[str, float])
         lines.append([f"{budget:,}", best.title, accuracy, others, cheapest.title, costs.get(cheapest.title)])
     page.table(lines)
     page.text(CAVEATS)
+
+
+def labels_saved(page: Page, rows: Sequence[Row], baseline: str) -> None:
+    """Writes the labels saved against the first row of this name, of rows with an accuracy."""
+    page.heading("Labels saved")
+    base = next((row for row in rows if row.name == baseline), None)
+    if base is None or len(base.results) < 2:
+        return page.text(f"Left out: needs {baseline} at two label budgets or more.")
+    page.text(
+        f"How many labels a method needs to reach what {base.title} has with the number at the head of the column, and "
+        "in brackets the 95 % interval over seeds: between the budgets accuracy is taken to follow a straight line "
+        "over the logarithm of the number of labels. 'noise': it may need as many. There is no column for the "
+        "smallest budget: what is below it was not measured."
+    )
+    budgets = sorted(base.results)
+    table: list[list] = [["", *(f"{budget:,} labels" for budget in budgets[1:])]]
+    table.append([base.title, *(f"{100 * statistics.fmean(base.runs(budget)):.2f} %" for budget in budgets[1:])])
+    for row in rows:
+        if row is not base and len(row.results) > 1:
+            table.append([row.title, *(_saved(row, base, budget) for budget in budgets[1:])])
+    page.table(table)
+
+
+def cost(page: Page, rows: Sequence[Row], costs: Mapping[str, float]) -> None:
+    """Writes what rows cost: a row's title -> device-seconds."""
+    page.heading("Cost")
+    page.text(
+        "Mean seconds of training times the number of devices, which the table of runs names, with the pre-training "
+        "and the teacher that a run needs; without its evals and the search for its settings."
+    )
+    page.table([["", "device-seconds"], *([row.title, costs.get(row.title)] for row in rows)])
 
 
 def _saved(row: Row, base: Row, budget: int) -> str:

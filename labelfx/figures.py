@@ -17,6 +17,7 @@ LINE = 17  # from one line of text to the next
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#000000")
 DASHES = ("", "6 3", "2 2", "8 2 2 2")
 GREY = "#888888"
+LONG = ' class="long"'  # a cell that is broken into lines
 STYLE = """
 body{font:16px/1.5 system-ui,sans-serif;color:#222;max-width:60rem;margin:0 auto;padding:0 1rem 3rem}
 h1,h2{line-height:1.2;overflow-wrap:anywhere}h2{margin-top:2.5rem;border-bottom:1px solid #ccc}
@@ -24,10 +25,12 @@ figure{display:inline-block;vertical-align:top;width:27rem;max-width:100%;margin
 svg{width:100%;height:auto;font:12px system-ui,sans-serif}figcaption,summary,.note{font-size:.9rem;color:#555}
 .wide{overflow-x:auto}table{border-collapse:collapse;font-size:.85rem;white-space:nowrap}
 td,th{border-bottom:1px solid #ddd;padding:.15rem .6rem;text-align:right}td:first-child,th:first-child{text-align:left}
+td.long{white-space:normal;min-width:16rem;text-align:left}
 pre{overflow-x:auto;background:#f5f5f5;padding:.5rem;font-size:.8rem}
 .row{display:flex;flex-wrap:wrap;gap:.5rem;margin:.6rem 0}.shot{width:6rem;font-size:.75rem;line-height:1.25}
 .shot img{display:block;width:4rem;height:4rem;object-fit:contain;image-rendering:pixelated;border:3px solid #bbb}
 .right img{border-color:#009e73}.wrong img{border-color:#d55e00}
+@media(max-width:30rem){figure{margin-right:0}}
 """
 
 
@@ -60,7 +63,7 @@ class Page:
         """The first row is the head. With `fold` it is shown by a click."""
         cells = [[f"{c:.4g}" if isinstance(c, float) else "-" if c is None else str(c) for c in row] for row in rows]
         head, *body = (
-            "<tr>" + "".join(f"<{tag}>{html.escape(c)}</{tag}>" for c in row) + "</tr>"
+            "<tr>" + "".join(f"<{tag}{LONG * (len(c) > 40)}>{html.escape(c)}</{tag}>" for c in row) + "</tr>"
             for tag, row in zip(["th", *["td"] * len(cells)], cells, strict=False)
         )
         text = f'<div class="wide"><table>{head}{"".join(body)}</table></div>'

@@ -85,7 +85,8 @@ def report(paths: Iterable[str | Path], out: str | Path = "report.html", baselin
     runs, problems = _find(folders)
     groups = _groups(runs)
     names = list(dict.fromkeys(run.name for run in runs))
-    several = f"{len(runs)} runs: {', '.join(names[:6])}{' ...' * (len(names) > 6)}"
+    data = {run.config["data"]["name"] for run in runs if run.config}
+    several = f"{', '.join(names[:6])}{' ...' * (len(names) > 6)} on {', '.join(sorted(data)) or 'unknown data'}"
     page = Page(several if len(runs) > 1 else f"{names[0]}, seed {_seeds(runs[0])[0]}")
     for problem in problems:
         page.text(f"Left out: {problem}")
@@ -93,11 +94,15 @@ def report(paths: Iterable[str | Path], out: str | Path = "report.html", baselin
     if baseline is None and rows:
         named = [row.name for row in rows]
         baseline = next((name for name in ("supervised", runs[0].name) if name in named), None)
-    if len({row.name for row in rows if row.metric == "accuracy" and row.name}) > 1:
-        accuracies = [row for row in rows if row.metric == "accuracy"]
-        efficiency.sections(page, accuracies, _costs(runs), (baseline or "").partition("/")[0])
+    accuracies, costs = [row for row in rows if row.metric == "accuracy"], _costs(runs)
+    compared = len({row.name for row in accuracies if row.name}) > 1
+    if compared:
+        efficiency.recommendation(page, accuracies, costs)
     _origins(page, runs)
     _results(page, folders, rows, baseline)
+    if compared:
+        efficiency.labels_saved(page, accuracies, (baseline or "").partition("/")[0])
+        efficiency.cost(page, accuracies, costs)
     _curves(page, groups)
     _scores(page, groups)
     if len(runs) == 1:
@@ -169,7 +174,7 @@ def _groups(runs: Sequence[Found]) -> dict[str, list[Found]]:
         mixed = f", {config_hash[:6]}" if len([key for key in same if key[1] == labels]) > 1 else ""
         return name + budget + mixed
 
-    return {title(*key): group for key, group in found.items()}
+    return {title(*key): found[key] for key in sorted(found, key=lambda key: key[1])}
 
 
 def _seeds(run: Found) -> list[int]:
@@ -205,6 +210,30 @@ def _results(page: Page, paths: Sequence[Path], rows: Sequence[Row], baseline: s
     page.heading("Results")
     if not rows:
         return page.text("Left out: no run here has results of an eval yet.")
+    accuracies = [row for row in rows if row.metric == "accuracy"]
+    budgets = sorted({budget for row in accuracies for budget in row.results})
+    numbers: list = [["", "labels", "mean", "sd"]]
+    drawn = []
+    for row in accuracies:
+        runs_at = {budget: found for budget in budgets if (found := row.runs(budget))}
+        means = [statistics.fmean(found) for found in runs_at.values()]
+        sds = [statistics.stdev(found) if len(found) > 1 else None for found in runs_at.values()]
+        numbers += [[row.title, *point] for point in zip(runs_at, means, sds, strict=True)]
+        drawn.append(Line(row.title, list(runs_at), means, [sd or 0.0 for sd in sds], row.eval in FLOORS))
+    drawn.sort(key=lambda line: line.reference)
+    if len(budgets) > 1:
+        caption = (
+            "Accuracy on the test split by the number of labels; bands are ± 1 sd over seeds, grey lines floors. Look "
+            "for curves above both floors, and for how many labels one method needs to reach what another has. Bands "
+            "of paired runs may overlap and yet differ: which is better is in the paired differences below."
+        )
+        page.figure(figures.lines(drawn, "labels", "accuracy", log=min(budgets) > 0), "Label budget", caption, numbers)
+    elif accuracies:
+        caption = (
+            f"On the test split, in %, at {budgets[0]} labels, floors in grey; whiskers are ± 1 sd over seeds where "
+            "there are several. Look for bars that are clearly longer than the floors."
+        )
+        page.figure(figures.bars(drawn), "Accuracy", caption, numbers)
     first, *others = table(paths, baseline).rstrip("\n").split("\n\n")
     lines = [[cell.strip() for cell in line.strip("|").split(" | ")] for line in first.splitlines()]
     page.table([lines[0], *lines[2:]])
@@ -224,30 +253,6 @@ def _results(page: Page, paths: Sequence[Path], rows: Sequence[Row], baseline: s
         "A difference that is marked as noise, or that has no standard error because there is one pair only, does not "
         "say which is better."
     )
-    rows = [row for row in rows if row.metric == "accuracy"]
-    budgets = sorted({budget for row in rows for budget in row.results})
-    numbers: list = [["", "labels", "mean", "sd"]]
-    drawn = []
-    for row in rows:
-        runs_at = {budget: found for budget in budgets if (found := row.runs(budget))}
-        means = [statistics.fmean(found) for found in runs_at.values()]
-        sds = [statistics.stdev(found) if len(found) > 1 else None for found in runs_at.values()]
-        numbers += [[row.title, *point] for point in zip(runs_at, means, sds, strict=True)]
-        drawn.append(Line(row.title, list(runs_at), means, [sd or 0.0 for sd in sds], row.eval in FLOORS))
-    drawn.sort(key=lambda line: line.reference)
-    if len(budgets) > 1:
-        caption = (
-            "Accuracy on the test split by the number of labels; bands are ± 1 sd over seeds, grey lines floors. Look "
-            "for curves above both floors, and for how many labels one method needs to reach what another has. Bands "
-            "of paired runs may overlap and yet differ: which is better is in the paired differences above."
-        )
-        page.figure(figures.lines(drawn, "labels", "accuracy", log=min(budgets) > 0), "Label budget", caption, numbers)
-    elif rows:
-        caption = (
-            f"On the test split, in %, at {budgets[0]} labels, floors in grey; whiskers are ± 1 sd over seeds where "
-            "there are several. Look for bars that are clearly longer than the floors."
-        )
-        page.figure(figures.bars(drawn), "Accuracy", caption, numbers)
 
 
 def _curves(page: Page, groups: dict[str, list[Found]]) -> None:
