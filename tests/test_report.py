@@ -186,6 +186,7 @@ def test_comparison(copy, tmp_path):
     differing = {row[0]: row[1:] for row in numbers(markdown, "What differs")}
     assert differing["optimizer.b2"] == ["0.999", "0.5", "0.5"] and "batch.labelled" not in differing
     assert "acceptance" in page.figures and "whose pseudo-label is learnt from" in page.text
+    assert "382 test images" in page.text and "an accuracy of 75.0 % may come out ± 4.3 points" in page.text
     assert "one run at a time" in page.text and "Confusion matrix" not in page.figures
 
 
