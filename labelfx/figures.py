@@ -220,6 +220,12 @@ def png(image: np.ndarray, most: int = 96) -> str:
     return "data:image/png;base64," + base64.b64encode(file.getvalue()).decode()
 
 
+def alone(svg: str) -> str:
+    """A figure as a file of its own, on white."""
+    style = "font:12px system-ui,sans-serif;background:#fff"
+    return svg.replace("<svg ", f'<svg xmlns="http://www.w3.org/2000/svg" style="{style}" ', 1) + "\n"
+
+
 def _svg(parts: Sequence[str], height: int) -> str:
     return f'<svg viewBox="0 0 {WIDTH} {height}" role="img">' + "".join(parts) + "</svg>"
 

@@ -64,7 +64,8 @@ class Found:
 
 
 def report(paths: Iterable[str | Path], out: str | Path = "report.html", baseline: str | None = None) -> Path:
-    """Writes the page of every run at or below `paths` to `out`, and its Markdown beside it; returns `out`.
+    """Writes the page of every run at or below `paths` to `out`, with its Markdown beside it and, of several label
+    budgets, their figure as SVG; returns `out`.
 
     Args:
       paths: folders of runs, or folders of such folders.
@@ -99,7 +100,7 @@ def report(paths: Iterable[str | Path], out: str | Path = "report.html", baselin
     if compared:
         efficiency.recommendation(page, accuracies, costs)
     _origins(page, runs)
-    _results(page, folders, rows, _test_images(runs), baseline)
+    budget = _results(page, folders, rows, _test_images(runs), baseline)
     if compared:
         efficiency.labels_saved(page, accuracies, (baseline or "").partition("/")[0])
         efficiency.cost(page, accuracies, costs)
@@ -110,12 +111,15 @@ def report(paths: Iterable[str | Path], out: str | Path = "report.html", baselin
     else:
         page.text("Predictions, mistakes and maps of embeddings are drawn for one run at a time.")
     _configurations(page, groups)
+    texts = {out: page.whole()}
+    if budget:
+        texts[out.with_suffix(".svg")] = figures.alone(budget)
+        page.markdown.insert(1, f"![Label budget]({out.stem}.svg)")
+    texts[out.with_suffix(".md")] = "\n\n".join(page.markdown) + "\n"
     try:
-        configs.write_text(out, page.whole())
-        configs.write_text(out.with_suffix(".md"), "\n\n".join(page.markdown) + "\n")
+        for path, text in texts.items():
+            configs.write_text(path, text)
     except OSError as error:
-        for path in (out, out.with_suffix(".md")):
-            path.with_name(path.name + ".tmp").unlink(missing_ok=True)
         raise OSError(f"--out={out}: not written ({error.strerror})") from error
     return out
 
@@ -212,10 +216,13 @@ def _test_images(runs: Sequence[Found]) -> int:
     return min((part["n"] for part in parts if "n" in part), default=0)
 
 
-def _results(page: Page, paths: Sequence[Path], rows: Sequence[Row], tested: int, baseline: str | None) -> None:
+def _results(page: Page, paths: Sequence[Path], rows: Sequence[Row], tested: int, baseline: str | None) -> str:
+    """Returns the figure of accuracy over label budgets, as SVG, or "" where there is one budget."""
     page.heading("Results")
     if not rows:
-        return page.text("Left out: no run here has results of an eval yet.")
+        page.text("Left out: no run here has results of an eval yet.")
+        return ""
+    budget = ""
     accuracies = [row for row in rows if row.metric == "accuracy"]
     budgets = sorted({budget for row in accuracies for budget in row.results})
     numbers: list = [["", "labels", "mean", "sd"]]
@@ -233,7 +240,8 @@ def _results(page: Page, paths: Sequence[Path], rows: Sequence[Row], tested: int
             "for curves above both floors, and for how many labels one method needs to reach what another has. Bands "
             "of paired runs may overlap and yet differ: which is better is in the paired differences below."
         )
-        page.figure(figures.lines(drawn, "labels", "accuracy", log=min(budgets) > 0), "Label budget", caption, numbers)
+        budget = figures.lines(drawn, "labels", "accuracy", log=min(budgets) > 0)
+        page.figure(budget, "Label budget", caption, numbers)
     elif accuracies:
         caption = (
             f"On the test split, in %, at {budgets[0]} labels, floors in grey; whiskers are ± 1 sd over seeds where "
@@ -266,6 +274,7 @@ def _results(page: Page, paths: Sequence[Path], rows: Sequence[Row], tested: int
         "A difference that is marked as noise, or that has no standard error because there is one pair only, does not "
         "say which is better."
     )
+    return budget
 
 
 def _curves(page: Page, groups: dict[str, list[Found]]) -> None:

@@ -47,7 +47,7 @@ def draw(workdir: str | Path) -> Path:
       FileNotFoundError, ConfigError: as for `read`.
     """
     path, found = Path(workdir) / "scores.svg", read(workdir)
-    write_text(path, picture(found).replace("<svg ", '<svg xmlns="http://www.w3.org/2000/svg" ', 1))
+    write_text(path, figures.alone(picture(found)))
     return path
 
 

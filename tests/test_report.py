@@ -6,6 +6,7 @@ import json
 import re
 import shutil
 import sys
+import xml.etree.ElementTree
 from pathlib import Path
 
 import numpy as np
@@ -180,6 +181,10 @@ def test_comparison(copy, tmp_path):
     budget = numbers(markdown, "**Label budget.**")
     assert ["ours, head", "20", "0.75", "0.05"] in budget
     assert ["theirs, head", "40", f"{np.mean([0.6, 0.6, 0.7]):.4g}", f"{np.std([0.6, 0.6, 0.7], ddof=1):.4g}"] in budget
+    assert f"![Label budget]({out.stem}.svg)" in markdown.read_text()
+    picture = xml.etree.ElementTree.parse(out.with_suffix(".svg"))
+    assert picture.getroot().tag == "{http://www.w3.org/2000/svg}svg"
+    assert len(picture.findall(".//{*}polyline")) == len({line[0] for line in budget[1:]})
     loss = {row[0]: row[1:] for row in numbers(markdown, "**loss.**")}
     assert loss["ours (n = 3)"] == ["6", "12", "6"]  # scales 1, 2 and 3
     assert set(loss) == {"", "ours (n = 3)", "theirs, 20 labels (n = 3)", "theirs, 40 labels (n = 3)"}
@@ -240,11 +245,10 @@ def test_a_full_disk_leaves_the_report_before(copy, tmp_path, monkeypatch, capsy
     folder, out = copy("one"), tmp_path / "r.html"
     out.write_text("before")
 
-    def full(path, text):
-        path.with_name(path.name + ".tmp").write_bytes(text.encode()[:10])
+    def full(path, target):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(configs, "write_text", full)
+    monkeypatch.setattr(Path, "replace", full)
     monkeypatch.setattr(sys, "argv", ["report", str(folder), f"--out={out}"])
     with pytest.raises(SystemExit) as stopped:
         main()
