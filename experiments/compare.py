@@ -13,9 +13,10 @@ from typing import Any
 
 from absl import flags
 
+import labelfx
 from labelfx import command, sweep
 from labelfx import config as configs
-from labelfx.sweep import Job, configuration
+from labelfx.sweep import Job
 from labelfx.table import table
 
 PRETRAINING = ("simclr", "debiased", "hard_negative")
@@ -73,19 +74,19 @@ def jobs(data: Mapping[str, Any], settings: Mapping[str, Any], workdir: Path, se
         at_seed = shared | {"seed": seed, "label_seed": seed, "data_seed": seed}
         folder = workdir / f"seed_{seed}"
         for method in PRETRAINING:
-            yield Job(folder / method, configuration(method, at_seed | settings["pretraining"] | {"evals": {}}))
+            yield Job(folder / method, labelfx.recipe(method, at_seed | settings["pretraining"] | {"evals": {}}))
         for k in settings["budgets"]:
             labels = {"name": "per_class", "k": k}
             training = at_seed | settings["training"] | {"labels": labels}
             at_budget = folder / f"{k}_per_class"
             # The floors do not depend on the method: once for each seed and budget is enough.
             floors: dict[str, dict] = {"head": {}, "raw_pixels": {}, "random_encoder": {}}
-            yield Job(at_budget / "supervised", configuration("supervised", training | {"evals": floors}))
+            yield Job(at_budget / "supervised", labelfx.recipe("supervised", training | {"evals": floors}))
             for method in PRETRAINING:
                 probe = {"labels": labels, "evals": {"linear_probe": {}}}
                 yield Job(at_budget / f"{method}_probe", probe, pretrained=folder / method)
                 start = {"name": f"{method} + finetune", "backbone": str(folder / method), "evals": {"head": {}}}
-                yield Job(at_budget / f"{method}_finetune", configuration("finetune", training | start))
+                yield Job(at_budget / f"{method}_finetune", labelfx.recipe("finetune", training | start))
 
 
 def _main(values: Any) -> None:

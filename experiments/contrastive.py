@@ -14,9 +14,10 @@ from typing import Any
 
 from absl import flags
 
+import labelfx
 from experiments.compare import work_off
 from labelfx import command
-from labelfx.sweep import Job, configuration
+from labelfx.sweep import Job
 
 # Recipes of `configs/`. `supervised_contrastive` sees every label: what the others could reach at most.
 SYSTEMS = (
@@ -41,7 +42,7 @@ def jobs(
         folder = workdir / f"seed_{seed}"
         for system in systems:
             changes = shared | {"seed": seed, "label_seed": seed, "data_seed": seed}
-            config = configuration(system, changes)
+            config = labelfx.recipe(system, changes)
             config["batch"] = {stream: 256 if size else 0 for stream, size in config["batch"].items()}
             yield Job(folder / system, config)
             floors: dict[str, dict] = {"raw_pixels": {}, "random_encoder": {}} if system == "simclr" else {}

@@ -13,9 +13,10 @@ from typing import Any
 
 from absl import flags
 
+import labelfx
 from experiments.compare import work_off
 from labelfx import command
-from labelfx.sweep import Job, configuration
+from labelfx.sweep import Job
 
 RECIPES = {"cranfield": "cranfield", "sts": "simcse"}
 SEEDS = range(5)
@@ -54,7 +55,7 @@ def jobs(data: Mapping[str, Any], workdir: Path, seeds: Iterable[int]) -> Iterat
     """Every run; one seed after the other, so that what is done is always paired."""
     recipe = RECIPES[data["name"]]
     measure = "retrieval" if data["name"] == "cranfield" else "spearman"
-    steps = configuration(recipe, {})["steps"]
+    steps = labelfx.recipe(recipe)["steps"]
     for seed in seeds:
         for name, batches in BATCHES.items():
             changes = {"seed": seed, "label_seed": seed, "data_seed": seed, "name": name, "batches": batches}
@@ -62,7 +63,7 @@ def jobs(data: Mapping[str, Any], workdir: Path, seeds: Iterable[int]) -> Iterat
             changes |= {"refresh_every": 0 if name == "uniform" else -(-steps // REFRESHES)}
             floors = {"tfidf": {"measure": measure}, "untrained": {"measure": measure}} if name == "uniform" else {}
             changes |= {"evals": {measure: {}, **floors}, "save_every": 10**6, "keep": 1, "log_every": steps // 5}
-            yield Job(workdir / f"seed_{seed}" / name, configuration(recipe, changes))
+            yield Job(workdir / f"seed_{seed}" / name, labelfx.recipe(recipe, changes))
 
 
 def _main(values: Any) -> None:

@@ -10,7 +10,8 @@ import ast
 import statistics
 from pathlib import Path
 
-from labelfx import command, sweep
+import labelfx
+from labelfx import command
 from labelfx import config as configs
 from labelfx.benchmark import BASELINE, DEFAULTS, benchmark
 from labelfx.table import Row, differences, half_width, read
@@ -45,7 +46,7 @@ def names() -> list[str]:
 
 def measured() -> list[str]:
     """Of those recipes that a benchmark on the digits can hold."""
-    found = {name: DEFAULTS | sweep.configuration(name, {}) for name in names()}
+    found = {name: DEFAULTS | labelfx.recipe(name) for name in names()}
     return [name for name, config in found.items() if config["data"] == DIGITS and not config["backbone"]]
 
 

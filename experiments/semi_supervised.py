@@ -14,9 +14,10 @@ from typing import Any
 
 from absl import flags
 
+import labelfx
 from experiments.compare import work_off
 from labelfx import command
-from labelfx.sweep import Job, configuration
+from labelfx.sweep import Job
 
 LABELS = {"name": "per_class", "k": 4}
 
@@ -52,7 +53,7 @@ def jobs(data: Mapping[str, Any], settings: Mapping[str, Any], workdir: Path, se
         folder = workdir / f"seed_{seed}"
 
         def job(name: str, recipe: str, changes: Mapping[str, Any], common=common, folder=folder) -> Job:
-            return Job(folder / name.replace(" ", "_"), configuration(recipe, common | {"name": name} | dict(changes)))
+            return Job(folder / name.replace(" ", "_"), labelfx.recipe(recipe, common | {"name": name} | dict(changes)))
 
         alone = {"batch": {"labelled": BATCH["labelled"], "unlabelled": 0}, "method.augment": settings["strong"]}
         floors: dict[str, dict] = {"head": {}, "raw_pixels": {}, "random_encoder": {}}

@@ -4,10 +4,11 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
-__all__ = ["ConfigError", "evaluate", "load", "train"]
+__all__ = ["ConfigError", "evaluate", "load", "recipe", "train"]
 
 if TYPE_CHECKING:
     from labelfx.config import ConfigError as ConfigError
+    from labelfx.config import recipe as recipe
     from labelfx.encoder import load as load
     from labelfx.evaluate import evaluate as evaluate
     from labelfx.train import train as train
@@ -15,8 +16,8 @@ if TYPE_CHECKING:
 
 def __getattr__(name: str) -> Any:
     # Late, so that `python -m labelfx.train` does not import its own module twice.
-    if name == "ConfigError":
-        return importlib.import_module("labelfx.config").ConfigError
+    if name in ("ConfigError", "recipe"):
+        return getattr(importlib.import_module("labelfx.config"), name)
     if name == "load":
         return importlib.import_module("labelfx.encoder").load
     if name in __all__:

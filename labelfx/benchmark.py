@@ -105,13 +105,13 @@ def read_recipes(
     """
     found: dict[str, dict[str, Any]] = {}
     for method in methods:
-        recipe = DEFAULTS | sweep.configuration(method, {})
+        recipe = DEFAULTS | configs.recipe(method)
         if recipe["name"] in found:
             raise ConfigError(f"--methods={method}: another one is named {recipe['name']!r} too; a name is a row")
         if recipe["backbone"]:
             raise ConfigError(f"--methods={method}: starts from another run; every pre-training is fine-tuned anyway")
         found[recipe["name"]] = recipe
-    found = {BASELINE: found.get(BASELINE) or DEFAULTS | sweep.configuration(BASELINE, {})} | found
+    found = {BASELINE: found.get(BASELINE) or DEFAULTS | configs.recipe(BASELINE)} | found
     for path, value in overrides.items():
         _override(found.values(), path, value)
     for recipe in found.values():

@@ -16,6 +16,7 @@ import json
 import math
 import pkgutil
 import re
+import runpy
 import types
 import typing
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -431,3 +432,27 @@ def locate(name: str) -> str:
     if key not in recipes:
         raise ConfigError(f"--config={name}: neither a file nor a recipe; {nearest(key, recipes)}")
     return str(recipes[key])
+
+
+def recipe(name: str, changes: Mapping[str, Any] = types.MappingProxyType({})) -> dict[str, Any]:
+    """The configuration of a recipe, by its name or file, with values replaced by dotted path: {"method.ema": 0.99}.
+
+    Raises:
+      ConfigError: there is no such recipe, or no such path to a value in it.
+    """
+    config = runpy.run_path(locate(name))["get_config"]()
+    for path, value in changes.items():
+        *parents, last = path.split(".")
+        node = config
+        for parent in parents:
+            node = node[parent] if isinstance(node, ConfigDict) and parent in node else None
+        if not isinstance(node, ConfigDict):
+            raise ConfigError(f"{path}: not in {name}; {nearest(path.removesuffix(f'.{last}'), _nodes(config))}")
+        node[last] = value
+    return plain(config)
+
+
+def _nodes(config: ConfigDict, path: str = "") -> list[str]:
+    """Dotted paths of everything in it that has keys."""
+    below = {key: node for key, node in config.items() if isinstance(node, ConfigDict)}
+    return [p for key, node in below.items() for p in (path + key, *_nodes(node, f"{path}{key}."))]

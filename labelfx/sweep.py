@@ -1,7 +1,6 @@
 """Many runs, one after the other: what is done is skipped, what was cut off goes on, and how long it takes is said."""
 
 import collections
-import runpy
 import statistics
 import sys
 import time
@@ -20,18 +19,6 @@ class Job(NamedTuple):
     folder: Path
     config: dict[str, Any]
     pretrained: Path | None = None
-
-
-def configuration(recipe: str, changes: Mapping[str, Any]) -> dict[str, Any]:
-    """The configuration of a recipe, by its name or file, with values replaced by dotted path."""
-    config = runpy.run_path(configs.locate(recipe))["get_config"]()
-    for path, value in changes.items():
-        *parents, last = path.split(".")
-        node = config
-        for parent in parents:
-            node = node[parent]
-        node[last] = value
-    return configs.plain(config)
 
 
 def work_off(every: Iterable[Job]) -> None:

@@ -207,3 +207,14 @@ def test_every_recipe_is_valid_and_says_how_to_run_it(name):
     check(recipe(name))
     text = (configs.Path(__file__).parents[1] / "configs" / f"{name}.py").read_text()
     assert f"python -m labelfx.train --config={name} --workdir=/tmp/labelfx/{name}" in text.split('"""')[1]
+
+
+def test_a_recipe_with_changes():
+    config = labelfx.recipe("moco", {"steps": 7, "method.temperature": 0.25})
+    assert config["steps"] == 7 and config["method"]["temperature"] == 0.25 and config["name"] == "moco"
+    assert configs.check(config).steps == 7
+    assert labelfx.recipe("moco")["steps"] != 7
+    with pytest.raises(ConfigError, match=r"methd.temperature: not in moco; did you mean 'method'"):
+        labelfx.recipe("moco", {"methd.temperature": 0.25})
+    with pytest.raises(ConfigError, match="name.first: not in moco"):
+        labelfx.recipe("moco", {"name.first": 0.25})

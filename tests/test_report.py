@@ -14,7 +14,6 @@ import pytest
 from recipes import tiny
 
 import labelfx
-from labelfx import config as configs
 from labelfx import figures, run, weights
 from labelfx.evals import features
 from labelfx.figures import Line
