@@ -471,6 +471,7 @@ def _configurations(page: Page, groups: dict[str, list[Found]]) -> None:
 
 
 def _origins(page: Page, runs: Sequence[Found]) -> None:
+    page.heading("Runs")
     rows: list = [
         ["run", "folder", "seeds", "labels", "steps", "wall time", "images/s", "device", "commit", "finished"]
     ]
