@@ -52,7 +52,8 @@ def benchmark(
       overrides: dotted path -> value, for every recipe that has the path.
 
     Raises:
-      ConfigError: a run could not be made as asked for, or one in `workdir` has another configuration.
+      ConfigError: a run could not be made as asked for, one in `workdir` has another configuration, or
+        another process is at work in there.
     """
     folder, budgets = Path(workdir).absolute(), list(budgets)
     recipes = read_recipes(data, methods, overrides or {})
@@ -63,7 +64,9 @@ def benchmark(
     for budget in budgets:
         supervised = recipes[BASELINE] | {"labels": label_view(budget)}
         run.load_data(configs.check(supervised), folder)
-    sweep.work_off(every)
+    folder.mkdir(parents=True, exist_ok=True)
+    with run.claim(folder):
+        sweep.work_off(every)
     return report([folder], folder / "report.html", BASELINE)
 
 

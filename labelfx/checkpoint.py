@@ -1,8 +1,12 @@
 """Checkpoints: asynchronous, verified when read, never replaced by something that is not finite or not whole."""
 
 import contextlib
+import functools
+import json
 import logging
+import re
 import shutil
+import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -53,7 +57,14 @@ class Checkpoints:
         self.folder = workdir.absolute() / "checkpoints"
         # A killed process leaves a save half written, as large as a whole one.
         options = ocp.CheckpointManagerOptions(max_to_keep=keep, cleanup_tmp_directories=True)
-        self.manager = ocp.CheckpointManager(self.folder, options=options, item_names=("state", "table", "meta"))
+        manage = functools.partial(ocp.CheckpointManager, options=options, item_names=("state", "table", "meta"))
+        try:
+            self.manager = manage(self.folder)
+        except ValueError as error:  # damaged notes of Orbax's own, which nothing here reads
+            logger.warning("%s: damaged _CHECKPOINT_METADATA (%s): removed", self.folder, _first_line(error))
+            for path in self.folder.glob("*/_CHECKPOINT_METADATA"):
+                path.unlink(missing_ok=True)
+            self.manager = manage(self.folder)
         self.newest = 0  # the step of the save begun last
 
     def __enter__(self):
@@ -98,10 +109,13 @@ class Checkpoints:
         self.wait()
         columns = {name: [list(column.shape), column.dtype.name] for name, column in table.items()}
         meta = {**meta, "format": FORMAT, "fingerprint": fingerprint((state, table)).tolist(), "table": columns}
+        meta["checksum"] = _checksum(meta)
         items: dict[str, Any] = {"state": ocp.args.StandardSave(state), "meta": ocp.args.JsonSave(meta)}
         if table:
             items["table"] = ocp.args.StandardSave(table)
         self.newest = step
+        if not self.folder.is_dir():
+            raise CheckpointError(f"checkpoint {step} was not written: {self.folder} is gone, and what was in it")
         need, free = sum(leaf.nbytes for leaf in jax.tree.leaves((state, table))), shutil.disk_usage(self.folder).free
         if need > free:  # before Orbax fills the disk with a part of it
             raise CheckpointError(
@@ -127,6 +141,8 @@ class Checkpoints:
             try:
                 meta = self.manager.restore(step, args=ocp.args.Composite(meta=ocp.args.JsonRestore()))["meta"]
                 written = meta["format"]
+                if meta.get("checksum", _checksum(meta)) != _checksum(meta):  # older ones have none
+                    raise ValueError("its meta is not what was saved")
             except Exception as error:
                 self._set_aside(step, error)
                 continue
@@ -168,6 +184,13 @@ class Checkpoints:
         return Restored(step, restored["state"], table, meta)
 
 
+def _checksum(meta: dict[str, Any]) -> int:
+    """Of all but itself."""
+    return zlib.crc32(json.dumps({k: v for k, v in meta.items() if k != "checksum"}, sort_keys=True).encode())
+
+
 def _first_line(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[0][:300] if lines else type(error).__name__
+    lines = re.sub(r" \[\w+=.*", "", str(error).strip()).splitlines()  # what TensorStore adds says nothing to a user
+    if not lines:
+        return type(error).__name__
+    return lines[0] if len(lines[0]) <= 300 else f"{lines[0][:100]} ... {lines[0][-200:]}"  # the reason is at the end

@@ -14,6 +14,7 @@ from ml_collections import ConfigDict, config_flags
 
 from labelfx.checkpoint import CheckpointError
 from labelfx.config import ConfigError, Placement, Run, locate, nearest
+from labelfx.data import DataError
 from labelfx.distributed import PeerLost
 from labelfx.metrics import NonFinite
 
@@ -89,14 +90,15 @@ def run(main: Callable[[Any], Any], *, config: bool, strings: Mapping[str, str] 
         if FLAGS["verbosity"].using_default_value:
             # Warnings; absl's own default, once flags are parsed, is to narrate.
             FLAGS.verbosity = -1  # type: ignore[assignment]
-            # Orbax logs through absl, and what it logs as an error it either raises as well or copes with.
-            logging.getLogger("absl").addFilter(lambda record: False)
+            # Orbax logs through absl and asyncio, and what it logs as an error it either raises as well or copes with.
+            for name in ("absl", "asyncio"):
+                logging.getLogger(name).addFilter(lambda record: False)
         return rest
 
     def guarded(_: list[str]) -> None:
         try:
             main(FLAGS)
-        except (ConfigError, FileNotFoundError) as error:
+        except (ConfigError, DataError, FileNotFoundError) as error:
             _stop(2, str(error))
         except (NonFinite, CheckpointError, PeerLost, OSError) as error:
             _stop(1, str(error))

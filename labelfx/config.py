@@ -378,7 +378,7 @@ def config_hash(config: Any) -> str:
         if path in ("config.seed", "config.label_seed", "config.data_seed") or path.startswith("config.labels."):
             continue
         if path.rpartition(".")[2] in TRAINED and value not in ("", "previous"):
-            value = config_hash(json.loads((Path(value) / "config.json").read_text()))
+            value = config_hash(read_json(Path(value) / "config.json"))
         kept[path] = value
     return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()[:12]
 
@@ -392,7 +392,7 @@ def compare(config: Any, workdir: Path) -> None:
     path = workdir / "config.json"
     if not path.exists():
         return
-    old = json.loads(path.read_text())
+    old: Any = read_json(path)
     with contextlib.suppress(ConfigError):
         old = check(old)  # fills in what it did not say, such as a field that is newer
     old, new = (what_matters(json.loads(json.dumps(plain(each)))) for each in (old, config))
@@ -400,6 +400,21 @@ def compare(config: Any, workdir: Path) -> None:
     if differing:
         shown = ", ".join(f"{p} ({old.get(p)!r} there, {new.get(p)!r} now)" for p in differing)
         raise ConfigError(f"{workdir} holds a run of another configuration: {shown}; use another workdir")
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The object in a JSON file.
+
+    Raises:
+      ConfigError: it holds none; one line that names it.
+    """
+    try:
+        found = json.loads(path.read_bytes())
+    except (ValueError, RecursionError) as error:
+        raise ConfigError(f"{path}: not as it was written ({error})") from error
+    if not isinstance(found, dict):
+        raise ConfigError(f"{path}: not as it was written (holds no object)")
+    return found
 
 
 def write_text(path: Path, text: str) -> None:
@@ -416,7 +431,9 @@ def replacing(path: Path) -> Iterator[IO[bytes]]:
         with scratch.open("wb") as file:
             yield file
         scratch.replace(path)
-    except BaseException:
+    except BaseException as error:
+        if isinstance(error, OSError) and error.filename is None:  # a full disk does not say which file
+            error.filename = str(path)
         scratch.unlink(missing_ok=True)
         raise
 

@@ -1,7 +1,6 @@
 """The network that a finished run trained, as a function: `labelfx.load(workdir)`."""
 
 import dataclasses
-import json
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from labelfx import models
-from labelfx.config import ConfigError
+from labelfx.config import ConfigError, read_json
 from labelfx.data.augment import to_float
 from labelfx.evals import features
 from labelfx.models import Model
@@ -81,13 +80,30 @@ def load(workdir: str | Path) -> Encoder:
     config, path = load_config(workdir), workdir / "results.json"
     if not path.exists():
         raise FileNotFoundError(f"{path}: no such file; that run has not finished")
+    data: Any = read_json(path).get("data")
+    model = build_model(config)
     try:
-        data = json.loads(path.read_text()).get("data")
+        shape, dtype, names = tuple(data["shape"]), data["dtype"], tuple(data["class_names"])
+        if {type(size) for size in shape} != {int} or not all(isinstance(name, str) for name in names):
+            raise TypeError
+        row = jax.ShapeDtypeStruct((1, *shape), {"uint8": np.float32, "int32": np.int32}[dtype])
+    except (KeyError, OverflowError, TypeError, ValueError) as error:
+        how = "python -m labelfx.evaluate writes it again"
+        raise ConfigError(f"{path}: does not say what the encoder takes; {how}") from error
+    try:
         variables = load_variables(workdir)
-    except ValueError as error:
-        raise ConfigError(f"{workdir}: {error}") from error
-    if data is None:
-        raise ConfigError(f"{path}: does not say what the encoder takes; python -m labelfx.evaluate writes it again")
-    head = {"params": variables["params"]["head"]} if "head" in variables["params"] else None
-    row = tuple(data["shape"]), data["dtype"], tuple(data["class_names"])
-    return Encoder(build_model(config), models.backbone(variables), head, *row)
+        head = {"params": variables["params"]["head"]} if "head" in variables["params"] else None
+        parts = {"head": linear(features=len(names))} if head else {}
+        expected = _shapes(jax.eval_shape(models.stack(backbone=model, **parts).init, jax.random.key(0), row))
+    except FileNotFoundError:
+        raise
+    except Exception as error:  # whatever Flax has to say of rows that this network cannot take
+        raise ConfigError(f"{workdir}: {str(error).splitlines()[0]}") from error
+    read = {kind: {part: of[part] for part in of if part in ("backbone", "head")} for kind, of in variables.items()}
+    if _shapes(read) != expected:
+        raise ConfigError(f"{workdir}: its weights are not of the network in config.json on rows of {list(shape)}")
+    return Encoder(model, models.backbone(variables), head, shape, dtype, names)
+
+
+def _shapes(tree: Any) -> Any:
+    return jax.tree.map(lambda leaf: (leaf.shape, str(leaf.dtype)), tree)

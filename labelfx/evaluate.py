@@ -1,6 +1,5 @@
 """Evaluation of a finished run, and the command: `python -m labelfx.evaluate --workdir=DIR`."""
 
-import json
 import sys
 import types
 from collections.abc import Mapping
@@ -11,7 +10,7 @@ from labelfx import command
 from labelfx import config as configs
 from labelfx.config import ConfigError
 from labelfx.results import finish
-from labelfx.run import begin, build_model, keep_compiled_programs, load_config, load_data, load_variables
+from labelfx.run import begin, build_model, claim, keep_compiled_programs, load_config, load_data, load_variables
 
 
 def evaluate(
@@ -32,6 +31,10 @@ def evaluate(
 
     Returns:
       What it writes to `results.json`.
+
+    Raises:
+      FileNotFoundError, ConfigError: as for `labelfx.load`, or the folder to write to is in use: a run's own, while it
+        trains. With `out` the run is only read.
     """
     keep_compiled_programs()
     run = Path(workdir)
@@ -41,13 +44,14 @@ def evaluate(
         raise ConfigError(f"evaluate: {', '.join(changes)} would overwrite the results of {run}; give out=")
     config = configs.check({**configs.plain(load_config(run)), **changes})
     folder = Path(out) if out else run
-    configs.compare(config, folder)
     folder.mkdir(parents=True, exist_ok=True)
-    dataset, view = load_data(config, folder)
-    begin(config, folder, view)
-    before = run / "results.json"
-    trained = json.loads(before.read_text())["training"] if before.exists() else {}
-    return finish(config, folder, dataset, view, build_model(config), load_variables(run), trained)
+    with claim(folder):
+        configs.compare(config, folder)
+        dataset, view = load_data(config, folder)
+        begin(config, folder, view)
+        before = run / "results.json"
+        trained = configs.read_json(before).get("training", {}) if before.exists() else {}
+        return finish(config, folder, dataset, view, build_model(config), load_variables(run), trained)
 
 
 def main() -> None:

@@ -1,7 +1,9 @@
 """Where numbers go: `metrics.jsonl` always, TensorBoard events, one progress line. And the guard against NaN."""
 
+import contextlib
 import datetime
 import json
+import logging
 import math
 import sys
 import time
@@ -11,7 +13,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from labelfx.config import write_text
+
 NEVER = 2**31 - 1
+
+logger = logging.getLogger(__name__)
 
 
 class NonFinite(RuntimeError):
@@ -37,45 +43,70 @@ def _event_writer(folder: Path, start: int) -> Any:
 
         return SummaryWriter(str(folder))
     except ImportError:
-        import tensorboardX
+        from tensorboardX.event_file_writer import EventsWriter
+        from tensorboardX.proto.event_pb2 import Event
+        from tensorboardX.summary import scalar
 
-        class Events(tensorboardX.SummaryWriter):
+        class Events(EventsWriter):
+            """Without tensorboardX's thread: a full disk ends that one, and who waits for it then waits for ever."""
+
             def write_scalars(self, step, scalars):
                 for name, value in scalars.items():
-                    self.add_scalar(name, value, step)
+                    self.write_event(Event(wall_time=time.time(), step=step, summary=scalar(name, value)))
+                self.flush()
 
+        folder.mkdir(exist_ok=True)
         # Files are named by the second: a quick resume must not write over the file before it.
-        return Events(str(folder), flush_secs=10, filename_suffix=f".{start}")
+        return Events(str(folder / "events"), f".{start}")
+
+
+def read(path: Path) -> list[dict[str, Any]]:
+    """The lines of a `metrics.jsonl`, each `step` and numbers, None for NaN and infinity; none if there is no file.
+
+    What is no line of a log is left out, with a warning that counts them; but a last one that a kill cut short without
+    a word.
+    """
+    kept, lost = [], 0
+    *lines, last = path.read_bytes().split(b"\n") if path.exists() else [b""]
+    for line in [*lines, last] if last else lines:
+        try:
+            values = json.loads(line)
+            numbers = all(value is None or type(value) in (int, float) for value in values.values())
+            if not numbers or type(values["step"]) is not int or values["step"] < 0:
+                raise ValueError
+            kept.append(values)
+        except (ValueError, KeyError, AttributeError, RecursionError):
+            lost += line is not last or not b'{"step": '.startswith(line[:9])
+    if lost:
+        logger.warning("%s: left out %d damaged lines of %d", path, lost, lost + len(kept))
+    return kept
 
 
 class Writer:
     """Writes scalars of a workdir. On a resume, lines from after the restored step are dropped first."""
 
     def __init__(self, workdir: Path, *, start: int):
-        path = workdir / "metrics.jsonl"
-        if path.exists():
-            kept = []
-            for line in path.read_text().splitlines():
-                try:
-                    if json.loads(line)["step"] <= start:
-                        kept.append(line + "\n")
-                except (ValueError, KeyError):
-                    continue  # a line cut short by a kill
-            scratch = path.with_name(path.name + ".tmp")
-            scratch.write_text("".join(kept))
-            scratch.replace(path)
-        self.lines = path.open("a", buffering=1)
+        self.path = workdir / "metrics.jsonl"
+        if self.path.exists():
+            kept = [line for line in read(self.path) if line["step"] <= start]
+            write_text(self.path, "".join(json.dumps(line) + "\n" for line in kept))
+        self.lines = self.path.open("a", buffering=1)
         self.events = _event_writer(workdir / "tensorboard", start)
 
     def write(self, step: int, scalars: dict[str, float]) -> None:
         # JSON has no NaN: null keeps every line readable by any parser.
         plain = {name: value if math.isfinite(value) else None for name, value in scalars.items()}
-        self.lines.write(json.dumps({"step": step, **plain}) + "\n")
-        self.events.write_scalars(step, scalars)
+        try:
+            self.lines.write(json.dumps({"step": step, **plain}) + "\n")
+            self.events.write_scalars(step, scalars)
+        except OSError as error:
+            error.filename = str(self.path.parent)  # a full disk does not say where
+            raise
 
     def close(self) -> None:
-        self.lines.close()
-        self.events.close()
+        for each in (self.lines, self.events):
+            with contextlib.suppress(OSError):  # `write` has raised it already, and its message is the one to read
+                each.close()
 
 
 class Progress:

@@ -24,6 +24,7 @@ from absl import flags as absl_flags
 
 from labelfx import command
 from labelfx.config import ConfigError, functions, nearest, parameters, replacing
+from labelfx.data.npy import read_header
 from labelfx.mesh import make_mesh
 from labelfx.mining.rules import Found
 from labelfx.mining.search import top_k
@@ -107,7 +108,9 @@ def _check_rule(rule: str, settings: Mapping[str, Any]) -> None:
 
 def _load(flag: str, path: str | Path) -> np.ndarray:
     try:
-        return np.lib.format.open_memmap(path, mode="r")  # refuses pickles
+        with open(path, "rb") as stream:
+            dtype, shape, order = read_header(stream, Path(path).stat().st_size)
+            return np.memmap(stream, dtype, "r", stream.tell(), shape, order)
     except ValueError as error:
         raise ConfigError(f"--{flag}={path}: not a .npy file of numbers: {error}") from None
 

@@ -27,10 +27,11 @@ from labelfx import efficiency, figures
 from labelfx.data import Split
 from labelfx.evals import knn_predict
 from labelfx.figures import Line, Page
+from labelfx.metrics import read as read_metrics
 from labelfx.results import Inputs
 from labelfx.run import build_model, keep_compiled_programs, load_config, load_data, load_variables
-from labelfx.scores import picture
-from labelfx.table import FLOORS, Row, read, table
+from labelfx.scores import check, picture
+from labelfx.table import FLOORS, Row, entries_of, read, table
 
 MAPPED = 1000  # test images on the maps of embeddings
 SCORED = 10_000  # test images that are predicted
@@ -138,7 +139,7 @@ def _find(paths: Sequence[Path]) -> tuple[list[Found], list[str]]:
     for folder in folders:
         try:
             runs.append(_read_run(folder))
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        except (OSError, OverflowError, ValueError, KeyError, TypeError, AttributeError) as error:
             problems.append(f"{folder} does not hold a run as it was written ({type(error).__name__}: {error})")
     if not runs:
         raise FileNotFoundError(problems[0])
@@ -148,21 +149,21 @@ def _find(paths: Sequence[Path]) -> tuple[list[Found], list[str]]:
 def _read_run(folder: Path) -> Found:
     def load(name):
         path = folder / name
-        return json.loads(path.read_text()) if path.exists() else {}
+        return configs.read_json(path) if path.exists() else {}
 
     config, results = load("config.json"), load("results.json")
-    metrics = []
-    if (folder / "metrics.jsonl").exists():
-        for line in (folder / "metrics.jsonl").read_text().splitlines():
-            try:
-                values = json.loads(line)
-                metrics.append({"step": int(values["step"])} | {k: v for k, v in values.items() if type(v) is float})
-            except (ValueError, KeyError, TypeError):
-                continue  # a line cut short by a kill
+    metrics = [
+        {"step": line["step"]} | {name: value for name, value in line.items() if type(value) is float}
+        for line in read_metrics(folder / "metrics.jsonl")
+    ]
+    if results:
+        entries_of(results)  # raises where they are not those of a run
+        if "score_distribution" in results["metrics"]:
+            check(results["metrics"]["score_distribution"])
     count = results["labels"]["n"] if results else len(load("labels.json")["rows"])
     config_hash = results["config_hash"] if results else configs.config_hash(config)
     found = Found(folder, str((results or config)["name"]), int(count), str(config_hash), config, results, metrics)
-    _seeds(found)  # raises where there are none
+    _origin(found)
     return found
 
 
@@ -191,21 +192,19 @@ def _costs(runs: Sequence[Found]) -> dict[str, float]:
     folders = {run.folder: run for run in runs}
 
     def cost(run: Found) -> float:
-        needs = [
-            Path(run.config[field])
-            for field in configs.TRAINED
-            if run.config.get(field, "previous") not in ("", "previous")
-        ]
-        own = run.results["training"]["seconds"] * (run.config.get("devices") or run.results["device"]["count"])
-        return own + sum(cost(folders[folder.resolve()]) for folder in needs)
+        seconds, count = run.results["training"]["seconds"], run.config.get("devices") or run.results["device"]["count"]
+        if not (isinstance(seconds, int | float) and isinstance(count, int)):
+            raise TypeError
+        starts = {run.config.get(field, "") for field in configs.TRAINED} - {"", "previous"}
+        return seconds * count + sum(cost(folders[Path(start).resolve()]) for start in starts)
 
     found = collections.defaultdict(list)
     for run in runs:
         for name in run.results.get("metrics", {}):
             try:
                 seconds = 0.0 if name in FLOORS else cost(run)
-            except KeyError:
-                continue  # what it needs is not among the runs
+            except (KeyError, RecursionError, TypeError):
+                continue  # what it needs is not among the runs, or does not say how long it took
             found[Row(run.name, name, "").title].append(seconds)
     return {title: statistics.fmean(each) for title, each in found.items()}
 
@@ -213,7 +212,7 @@ def _costs(runs: Sequence[Found]) -> dict[str, float]:
 def _test_images(runs: Sequence[Found]) -> int:
     """The fewest that an accuracy here was found on; 0 where there is none."""
     parts = [part for run in runs for part in run.results.get("metrics", {}).values() if "accuracy" in part]
-    return min((part["n"] for part in parts if "n" in part), default=0)
+    return min((part["n"] for part in parts if type(part.get("n")) is int), default=0)
 
 
 def _results(page: Page, paths: Sequence[Path], rows: Sequence[Row], tested: int, baseline: str | None) -> str:
@@ -475,26 +474,28 @@ def _origins(page: Page, runs: Sequence[Found]) -> None:
     rows: list = [
         ["run", "folder", "seeds", "labels", "steps", "wall time", "images/s", "device", "commit", "finished"]
     ]
-    for run in runs:
-        part, device = run.results.get("training", {}), run.results.get("device")
-        commit, plus, changes = (run.results.get("commit") or "-").partition("+")
-        seconds, speed = part.get("seconds"), part.get("images_per_second")
-        rows.append(
-            [
-                run.name,
-                run.folder.name,
-                " ".join(map(str, _seeds(run))),
-                run.labels,
-                part.get("steps"),
-                None if seconds is None else datetime.timedelta(seconds=round(seconds)),
-                None if speed is None else f"{speed:,.0f}",
-                f"{device['count']} x {device['kind']}" if device else None,
-                commit[:7] + plus + changes,
-                run.results.get("finished", "not finished"),
-            ]
-        )
+    rows += map(_origin, runs)
     page.table(rows, fold="every run" if len(runs) > 12 else "")
     page.text("Seeds are those of the run, of the labels and of the order of the batches.")
+
+
+def _origin(run: Found) -> list[Any]:
+    """A row of the table of runs; raises where the run's files do not have what it takes."""
+    part, device = run.results.get("training", {}), run.results.get("device")
+    commit, plus, changes = (run.results.get("commit") or "-").partition("+")
+    seconds, speed = part.get("seconds"), part.get("images_per_second")
+    return [
+        run.name,
+        run.folder.name,
+        " ".join(map(str, _seeds(run))),
+        run.labels,
+        part.get("steps"),
+        None if seconds is None else datetime.timedelta(seconds=round(seconds)),
+        None if speed is None else f"{speed:,.0f}",
+        f"{device['count']} x {device['kind']}" if device else None,
+        commit[:7] + plus + changes,
+        run.results.get("finished", "not finished"),
+    ]
 
 
 def main() -> None:

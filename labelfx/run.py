@@ -1,7 +1,11 @@
 """What a run is made of, by its configuration and in its folder: data, labels, model, trained variables."""
 
+import contextlib
 import json
+import logging
 import os
+import socket
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +20,38 @@ from labelfx.data.batches import View, label_view
 from labelfx.data.labels import labels_hash
 from labelfx.models import Model, Trained, stack
 from labelfx.models.heads import linear
+
+logger = logging.getLogger(__name__)
+
+
+@contextlib.contextmanager
+def claim(folder: Path) -> Iterator[None]:
+    """Keeps every other process that claims `folder` out of it; of the processes of one run the first does so.
+
+    It is a lock of the operating system on `folder/.lock`, which goes with the process however that ends. On a file
+    system without locks there is a warning instead.
+
+    Raises:
+      ConfigError: another process holds it; the message says which.
+    """
+    if jax.process_index() > 0:
+        yield
+        return
+    with (folder / ".lock").open("a+b", buffering=0) as file:
+        try:
+            import fcntl  # not on Windows
+
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.seek(0)
+            who = file.read().decode(errors="replace").strip() or "another process"
+            raise ConfigError(f"{folder}: in use by {who}; wait for its end or use another workdir") from None
+        except (ImportError, OSError) as error:
+            logger.warning("%s: no lock (%s); see to it that no other run writes there", folder, error)
+        with contextlib.suppress(OSError):  # the disk is full, which is said where it matters
+            file.truncate(0)
+            file.write(f"process {os.getpid()} on {socket.gethostname()}".encode())
+        yield
 
 
 def load_data(config: configs.Run, workdir: Path) -> tuple[Dataset, View]:
@@ -37,13 +73,13 @@ def load_data(config: configs.Run, workdir: Path) -> tuple[Dataset, View]:
     given = dataset.train.labels
     path = workdir / "labels.json"
     if (workdir / "config.json").exists():
+        kept = configs.read_json(path)
         try:
-            kept = json.loads(path.read_text())
             rows, expected = np.array(kept["rows"], np.int64), kept["hash"]
-        except (KeyError, OSError, TypeError, ValueError) as error:
+        except (KeyError, OverflowError, TypeError, ValueError) as error:
             raise ConfigError(f"{path}: not as it was written ({error}); use another workdir") from error
         outside = (rows < 0) | (rows >= len(given))
-        if outside.any() or labels_hash(rows, given) != expected:
+        if rows.ndim != 1 or outside.any() or labels_hash(rows, given) != expected:
             raise ConfigError(f"{path}: its rows do not have the labels they had; the data set has changed since")
         return dataset, label_view(dataset.train, rows)
     try:
@@ -84,11 +120,19 @@ def build_model(config: configs.Run) -> Model:
 
 
 def load_config(workdir: Path) -> configs.Run:
-    """The configuration of a run that was started in `workdir`."""
+    """The configuration of a run that was started in `workdir`.
+
+    Raises:
+      FileNotFoundError, ConfigError: there is none, or it cannot run; one line that names the file.
+    """
     path = workdir / "config.json"
     if not path.exists():
         raise FileNotFoundError(f"{workdir}: no config.json there; give the workdir of a run")
-    return configs.check(json.loads(path.read_text()))
+    found = configs.read_json(path)
+    try:
+        return configs.check(found)
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from error
 
 
 def load_variables(workdir: Path, phase: int | None = None) -> dict[str, Any]:

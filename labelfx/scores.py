@@ -4,14 +4,13 @@ A run has a distribution where `config.evals` has a `score_distribution`; of a r
 `labelfx.evaluate(workdir, out=..., evals=...)` makes one.
 """
 
-import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from labelfx import command, figures
-from labelfx.config import ConfigError, write_text
+from labelfx.config import ConfigError, read_json, write_text
 
 
 def read(workdir: str | Path) -> dict[str, Any]:
@@ -23,10 +22,26 @@ def read(workdir: str | Path) -> dict[str, Any]:
     path = Path(workdir) / "results.json"
     if not path.exists():
         raise FileNotFoundError(f"{path}: no such file; give the workdir of a finished run")
-    metrics = json.loads(path.read_text())["metrics"]
-    if "score_distribution" not in metrics:
+    metrics = read_json(path).get("metrics")
+    if not isinstance(metrics, dict) or "score_distribution" not in metrics:
         raise ConfigError(f"{path}: has no score_distribution; add it to config.evals")
-    return metrics["score_distribution"]
+    try:
+        return check(metrics["score_distribution"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise ConfigError(f"{path}: its score_distribution is not as it was written ({error})") from error
+
+
+def check(found: dict[str, Any]) -> dict[str, Any]:
+    """What the eval returned. KeyError, TypeError or ValueError where it is not."""
+    for kind in ("positive", "negative"):
+        counts, mean, std = (found[f"{kind}_{what}"] for what in ("counts", "mean", "std"))
+        if not all(type(n) is int and 0 <= n < 2**63 for n in counts) or not sum(counts):
+            raise ValueError(f"{kind}_counts are no counts")
+        if not all(type(x) in (int, float) for x in (mean, std)) or not (abs(mean) <= 1.01 and 0 <= std <= 1.01):
+            raise ValueError(f"{kind} pairs: mean {mean}, sd {std}; cosines lie in -1..1")
+    if not isinstance(found["embeddings"], str):
+        raise TypeError(f"embeddings are {found['embeddings']!r}")
+    return found
 
 
 def picture(found: dict[str, Any]) -> str:

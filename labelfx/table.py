@@ -3,7 +3,6 @@
 import argparse
 import collections
 import dataclasses
-import json
 import math
 import statistics
 import sys
@@ -13,7 +12,7 @@ from typing import Any, NamedTuple
 
 import scipy.stats
 
-from labelfx.config import nearest
+from labelfx.config import nearest, read_json
 
 CAPTION = (
     "accuracy in %: mean and sd over n seeds and splits; difference: paired, mean +- standard error over n shared "
@@ -99,7 +98,7 @@ def read(paths: Sequence[str | Path]) -> tuple[list[Row], list[str]]:
     files = {file.resolve() for path in paths for file in (Path(path), *Path(path).rglob("results.json"))}
     for file in sorted(file for file in files if file.name == "results.json" and file.is_file()):
         try:
-            entries = _entries(json.loads(file.read_text()))
+            entries = entries_of(read_json(file))
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             warnings.append(f"{file} is left out: not the results of a run ({type(error).__name__}: {error})")
             continue
@@ -113,24 +112,40 @@ def read(paths: Sequence[str | Path]) -> tuple[list[Row], list[str]]:
     return sorted(found.values(), key=lambda row: (*FLOORS, row.eval).index(row.eval)), warnings
 
 
-def _entries(results: Any) -> list[tuple[tuple[str, str], str, int, Draw, float, str, str]]:
+def entries_of(results: Any) -> list[tuple[tuple[str, str], str, int, Draw, float, str, str]]:
     """(name, eval), metric, label budget, draw, result, config_hash and commit of each eval with one number to show.
 
     Raises:
       KeyError, TypeError, AttributeError, ValueError: it is not what a run writes.
     """
     seeds, labels, commit = results["seeds"], results["labels"], results["commit"] or "-"
-    draw = Draw(int(seeds["seed"]), int(seeds["label_seed"]), int(seeds["data_seed"]), str(labels["hash"]))
+    seed, label_seed, data_seed = (_number(seeds[seed], int) for seed in Draw._fields[:3])
+    draw = Draw(seed, label_seed, data_seed, labels["hash"])
     head, plus, changes = commit.partition("+")
     commit = head[:7] + plus + changes
     entries = []
     for name, part in results["metrics"].items():
+        if not isinstance(part, dict):
+            raise TypeError(f"{name}: {part!r} is no result")
         metric = next((metric for metric in ("accuracy", "value") if metric in part), None)
         if metric:
-            key = ("", name) if name in FLOORS else (str(results["name"]), name)
-            value, config_hash = float(part[metric]), str(results["config_hash"])
-            entries.append((key, metric, int(labels["n"]), draw, value, config_hash, commit))
+            key = ("", name) if name in FLOORS else (results["name"], name)
+            value = _number(part[metric], float)
+            if metric == "accuracy" and not 0 <= value <= 1:
+                raise ValueError(f"{name}: an accuracy of {value}")
+            entries.append((key, metric, _number(labels["n"], int), draw, value, results["config_hash"], commit))
+    for text in (results["name"], labels["hash"], results["config_hash"]):
+        if not isinstance(text, str) or not text:
+            raise TypeError(f"{text!r} is no name")
     return entries
+
+
+def _number(value: Any, kind: type) -> Any:
+    if type(value) not in (int, kind) or not abs(value) < (2**63 if type(value) is int else math.inf):
+        raise TypeError(f"{value!r} is no finite number")
+    if kind is int and value < 0:
+        raise ValueError(f"{value} is negative")
+    return value
 
 
 def _bases(rows: Sequence[Row], baseline: str) -> dict[str, Row]:

@@ -26,7 +26,7 @@ from labelfx import command, distributed, metrics, results, run, weights
 from labelfx import config as configs
 from labelfx.checkpoint import Checkpoints
 from labelfx.config import ConfigError
-from labelfx.data import Dataset
+from labelfx.data import DataError, Dataset
 from labelfx.data.batches import View, batch_at, batches
 from labelfx.data.miners import Miner, uniform
 from labelfx.mesh import (
@@ -54,7 +54,8 @@ def train(config: ConfigDict | Mapping[str, Any], workdir: str | Path) -> dict[s
     """Trains, evaluates, and returns what it writes to `workdir/results.json`. Started again, it resumes.
 
     Raises:
-      ConfigError: the configuration cannot run, or is not the one that the workdir was started with.
+      ConfigError: the configuration cannot run, or is not the one that the workdir was started with, or another
+        process is at work in there.
       NonFinite, CheckpointError: training stopped; the message names the last good checkpoint.
       Preempted: SIGTERM came; the same call resumes.
     """
@@ -63,29 +64,30 @@ def train(config: ConfigDict | Mapping[str, Any], workdir: str | Path) -> dict[s
     run.keep_compiled_programs()
     mesh = make_mesh(checked.devices, checked.fsdp)
     check_divisible(checked, mesh.size)
-    configs.compare(checked, folder)
     folder.mkdir(parents=True, exist_ok=True)
-    dataset, view = run.load_data(checked, folder)
-    with contextlib.ExitStack() as stack:
-        loop = Loop(
-            config=checked,
-            workdir=folder,
-            dataset=dataset,
-            view=view,
-            model=run.build_model(checked),
-            mesh=mesh,
-            root=jax.random.key(checked.seed),
-        )
-        loop.checkpoints = stack.enter_context(Checkpoints(folder, keep=checked.keep))
-        loop.terminated = stack.enter_context(_sigterm())
-        loop.resume()
-        run.begin(checked, folder, view)  # not before all of it is known to be right
-        if jax.process_index() == 0:
-            loop.writer = stack.enter_context(contextlib.closing(metrics.Writer(folder, start=loop.done)))
-        for index in range(loop.phase.index, len(configs.phases(checked))):
-            loop.enter(index)
-            loop.run()
-    return results.finish(checked, folder, dataset, view, loop.model, loop.variables(), loop.summary())
+    with run.claim(folder):
+        configs.compare(checked, folder)
+        dataset, view = run.load_data(checked, folder)
+        with contextlib.ExitStack() as stack:
+            loop = Loop(
+                config=checked,
+                workdir=folder,
+                dataset=dataset,
+                view=view,
+                model=run.build_model(checked),
+                mesh=mesh,
+                root=jax.random.key(checked.seed),
+            )
+            loop.checkpoints = stack.enter_context(Checkpoints(folder, keep=checked.keep))
+            loop.terminated = stack.enter_context(_sigterm())
+            loop.resume()
+            run.begin(checked, folder, view)  # not before all of it is known to be right
+            if jax.process_index() == 0:
+                loop.writer = stack.enter_context(contextlib.closing(metrics.Writer(folder, start=loop.done)))
+            for index in range(loop.phase.index, len(configs.phases(checked))):
+                loop.enter(index)
+                loop.run()
+        return results.finish(checked, folder, dataset, view, loop.model, loop.variables(), loop.summary())
 
 
 def jit_step(method: Method, mesh: Mesh, state: Any, count: int = 1) -> Any:
@@ -253,6 +255,8 @@ class Loop:
                 raise
             stream, name = error.args[0], phase.config["method"]["name"]
             raise ConfigError(f"config.batch.{stream} = 0: {name} reads {stream} images; must be at least 1") from None
+        except DataError:
+            raise
         except (OverflowError, TypeError, ValueError) as error:
             raise ConfigError(f"config.method: {str(error).splitlines()[0]}") from error
 
@@ -380,8 +384,9 @@ class Loop:
     def dispatches_of(self, phase: Phase, until: int) -> Iterator[tuple[int, Any]]:
         """(number of steps, their batches on the devices) from here to step `until`: `steps_per_dispatch` at a time,
         and one at a time where that would run past a step after which the loop has something to do."""
+        own = {size: own_rows(self.mesh, size) for size in phase.config["batch"].values() if size}
         how = self.how(phase, self.table) | {
-            "own": functools.partial(own_rows, self.mesh),
+            "own": own.__getitem__,  # processes take no mesh
             "images": not self.on_device,
         }
         prepared = batches(self.done, until, workers=self.config.workers, **how)

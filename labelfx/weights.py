@@ -1,12 +1,16 @@
-"""Model variables as safetensors: no pickle, readable without labelfx. Names are paths, `params/backbone/...`."""
+"""Model variables as safetensors: no pickle, readable without labelfx. Names are paths, `params/backbone/...`.
 
+The format has no checksum; ours, over names, dtypes, shapes and bytes, is the `sha256` of its metadata.
+"""
+
+import hashlib
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
-from safetensors import SafetensorError
-from safetensors.numpy import load_file, save_file
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
 
 
 def save(path: Path, variables: dict[str, Any]) -> None:
@@ -22,14 +26,15 @@ def save(path: Path, variables: dict[str, Any]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     scratch = path.with_name(path.name + ".tmp")
     try:
-        save_file(flat, scratch)
+        save_file(flat, scratch, {"sha256": _sha256(flat)})
     except SafetensorError as error:  # how a full disk shows
+        scratch.unlink(missing_ok=True)
         raise OSError(f"{path}: not written ({error})") from error
     scratch.replace(path)
 
 
 def load(path: Path) -> dict[str, Any]:
-    """Reads what `save` wrote, as NumPy arrays.
+    """Reads what `save` wrote, as NumPy arrays. Files of before there was a checksum have no metadata.
 
     Raises:
       FileNotFoundError, ValueError: one line that names the file.
@@ -37,9 +42,13 @@ def load(path: Path) -> dict[str, Any]:
     if not path.exists():
         raise FileNotFoundError(f"no weights at {path}: that run has not finished this phase")
     try:
-        flat = load_file(path)
-    except SafetensorError as error:
+        with safe_open(path, framework="np") as file:
+            kept = file.metadata()
+            flat = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (SafetensorError, TypeError, AttributeError) as error:  # also of dtypes that NumPy has not
         raise ValueError(f"{path}: not a whole safetensors file ({error})") from None
+    if kept is not None and kept.get("sha256") != _sha256(flat):
+        raise ValueError(f"{path}: not the arrays that were saved")
     tree: dict[str, Any] = {}
     for name, leaf in flat.items():
         *folders, last = name.split("/")
@@ -48,3 +57,11 @@ def load(path: Path) -> dict[str, Any]:
             node = node.setdefault(folder, {})
         node[last] = leaf
     return tree
+
+
+def _sha256(flat: dict[str, np.ndarray]) -> str:
+    digest = hashlib.sha256()
+    for name, leaf in sorted(flat.items()):
+        digest.update(f"{name} {leaf.dtype.name} {leaf.shape}\n".encode())
+        digest.update(np.ascontiguousarray(leaf).tobytes())
+    return digest.hexdigest()

@@ -361,12 +361,28 @@ def test_lazy_images_index_as_an_array_does(tmp_path):
 
 def test_folder_decodes_only_on_access(tmp_path):
     write_split_folder(tmp_path)
-    (tmp_path / "unlabelled/3.png").write_bytes(b"not an image")
+    (tmp_path / "train/dog/z.png").write_bytes(b"not an image")
     images = sources.folder(str(tmp_path), image_size=8, channels=3).train.images
-    assert images[:6].shape == (6, 8, 8, 3)
+    assert images[:4].shape == (4, 8, 8, 3)
     with pytest.raises(ValueError) as error:
-        images[4:7]
-    assert message_of(error).startswith(f"{tmp_path / 'unlabelled/3.png'}: cannot be read as an image")
+        images[3:7]
+    assert message_of(error).startswith(f"{tmp_path / 'train/dog/z.png'}: cannot be read as an image")
+
+
+def test_unlabelled_images_that_cannot_be_read_are_left_out(tmp_path, caplog):
+    write_split_folder(tmp_path)
+    (tmp_path / "unlabelled/11.png").write_bytes(b"not an image")
+    images = sources.folder(str(tmp_path), image_size=8, channels=3).train.images
+    rows = images[4:]  # 10, 11, 2 and more/1
+    np.testing.assert_array_equal(rows[1], rows[2])
+    np.testing.assert_array_equal(images[5], rows[2])
+    (line,) = caplog.messages  # once
+    assert line.startswith(f"{tmp_path / 'unlabelled/11.png'}: cannot be read as an image (")
+    assert line.endswith("; left out, 1 of 4 unlabelled images so far")
+    for path in (tmp_path / "unlabelled").rglob("*.png"):
+        path.write_bytes(b"not an image")
+    with pytest.raises(ValueError, match="unlabelled: not one of its images can be read$"):
+        images[4]
 
 
 def plain_folder(root, count):

@@ -86,13 +86,13 @@ def test_long_texts_are_cut_and_short_ones_padded_with_zeros():
 def test_sick(tmp_path):
     header = "\t".join(text.SICK_HEADER)
     for name, count in (("train", 5), ("trial", 2), ("test_annotated", 3)):
-        lines = [f"{i}\t{name} {i}\tA dog\t{i + 0.5}\tNEUTRAL" for i in range(count)]
+        lines = [f"{i}\t{name} {i}\tA dog\t{i / 2 + 1}\tNEUTRAL" for i in range(count)]
         (tmp_path / f"SICK_{name}.txt").write_text("\n".join([header, *lines]) + "\n")
     for split, count in (("dev", 2), ("test", 3)):
         data = text.sick(data_dir=str(tmp_path), split=split, **TOKENS)
         assert len(data.train.images) == 6
         assert data.judgements.names == (split,)
-        np.testing.assert_array_equal(data.judgements.scores, np.arange(count) + 0.5)
+        np.testing.assert_array_equal(data.judgements.scores, np.arange(count) / 2 + 1)
 
 
 def test_cranfield(tmp_path):

@@ -9,6 +9,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 
+class DataError(ValueError):
+    """A file of the data that cannot be used; the message is one line for the user."""
+
+
 class Split(NamedTuple):
     """Rows in a fixed order.
 

@@ -1,11 +1,23 @@
 """Image files to uint8 arrays of one shape."""
 
-import glob
 import os
+import re
+import struct
+import warnings
+import zlib
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 from PIL import Image, ImageOps
+
+from labelfx.data import DataError
+
+# Of an interlaced PNG: first column and row of each pass, and the steps to the next.
+ADAM7 = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2))
+PIXELS_END = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
+# Above Image.MAX_IMAGE_PIXELS, 89 million, Pillow only warns. An error comes before the memory is taken.
+warnings.filterwarnings("error", category=Image.DecompressionBombWarning)
 
 
 def decode(path: Path, shape: tuple[int, int, int]) -> np.ndarray:
@@ -15,12 +27,12 @@ def decode(path: Path, shape: tuple[int, int, int]) -> np.ndarray:
     centre; transparency is dropped.
 
     Raises:
-      ValueError: not an 8-bit image; one line with the file.
+      DataError: not an 8-bit image; one line with the file.
     """
     height, width, channels = shape
     image = load_image(path)
     if image.mode[0] in "IF":  # Pillow would clip 16-bit and float pixels at 255 without a word
-        raise ValueError(f"{path}: pixels are of mode {image.mode}; must have 8 bits a channel")
+        raise DataError(f"{path}: pixels are of mode {image.mode}; must have 8 bits a channel")
     if image.mode == "P":
         image = image.convert("RGBA")  # a palette with transparency does not convert cleanly to the others
     image = ImageOps.fit(image.convert("L" if channels == 1 else "RGB"), (width, height))
@@ -28,15 +40,82 @@ def decode(path: Path, shape: tuple[int, int, int]) -> np.ndarray:
 
 
 def load_image(path: Path) -> Image.Image:
-    """Upright pixels of an image file. ValueError where it cannot be read; one line with the file."""
+    """Upright pixels of an image file. DataError where it cannot be read; one line with the file."""
     try:
+        if not path.is_file():
+            raise OSError("no file, or a link to none")  # a pipe would be waited for
         with Image.open(path) as image:
+            if image.format in CHECKS:
+                with open(path, "rb") as stream:
+                    CHECKS[image.format](stream)
             return ImageOps.exif_transpose(image)
     except Exception as error:  # Pillow raises nearly anything: OSError, SyntaxError, DecompressionBombError
-        raise ValueError(f"{path}: cannot be read as an image ({error})") from error
+        raise DataError(f"{path}: cannot be read as an image ({' '.join(str(error).split())})") from error
+
+
+def _check_png(stream: IO[bytes]) -> None:
+    """Checksums, and as many bytes as the header says: Pillow looks at neither where the pixels are."""
+    stream.seek(8)
+    kind, inflate, held = b"", zlib.decompressobj(), 0
+    while kind != b"IEND":
+        length, kind = struct.unpack(">I4s", stream.read(8))
+        data = stream.read(length)
+        if stream.read(4) != struct.pack(">I", zlib.crc32(data, zlib.crc32(kind))):
+            raise ValueError(f"wrong checksum in {kind!r}")
+        if kind == b"IHDR":
+            width, height, depth, colour, _, _, interlaced = struct.unpack(">IIBBBBB", data)
+        while kind == b"IDAT" and data:
+            held += len(inflate.decompress(data, 2**20))
+            data = inflate.unconsumed_tail
+    bits = depth * {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}[colour]
+    sizes = [
+        (-((x - width) // dx), -((y - height) // dy)) for x, y, dx, dy in (ADAM7 if interlaced else ((0, 0, 1, 1),))
+    ]
+    expected = sum(rows * (1 + -(-columns * bits // 8)) for columns, rows in sizes if columns > 0)
+    if held != expected:
+        raise ValueError(f"header says {expected} bytes of pixels; there are {held}")
+
+
+def _check_jpeg(stream: IO[bytes]) -> None:
+    """Segment by segment to the end: libjpeg skips what lies between them and makes up what is missing."""
+    content = stream.read()
+    at = 2
+    while True:
+        while content[at : at + 2] == b"\xff\xff":  # may stand before a marker
+            at += 1
+        marker = content[at : at + 2]
+        if marker == b"\xff\xd9":
+            return
+        (length,) = struct.unpack(">H", content[at + 2 : at + 4])
+        if marker[:1] != b"\xff" or length < 2:
+            raise ValueError(f"no segment at byte {at}")
+        at += 2 + length
+        if marker == b"\xff\xda":  # the pixels, up to what is neither an escaped 0xff nor a restart
+            end = PIXELS_END.search(content, at)
+            if end is None:
+                raise ValueError("cut short")
+            at = end.start()
+
+
+CHECKS = {"PNG": _check_png, "JPEG": _check_jpeg, "MPO": _check_jpeg}
 
 
 def visible_files(root: Path) -> list[str]:
-    """Sorted names below `root`, with `/`, of what is not hidden and not a folder."""
-    found = glob.glob("**", root_dir=root, recursive=True)
-    return sorted(name.replace(os.sep, "/") for name in found if not os.path.isdir(root / name))
+    """Sorted names below `root`, with `/`, of what is not hidden and not a folder. Links are followed.
+
+    Raises:
+      DataError: a link points to a folder that holds it.
+      OSError: a folder cannot be read.
+    """
+
+    def stop(error):
+        raise error
+
+    found: list[str] = []
+    for where, folders, files in os.walk(root, onerror=stop, followlinks=True):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        for path in (Path(where, name) for name in folders):
+            if path.is_symlink() and Path(where).resolve().is_relative_to(path.resolve()):
+                raise DataError(f"{path}: links to a folder that holds it")
+        found += [Path(where, name).relative_to(root).as_posix() for name in files if not name.startswith(".")]
+    return sorted(found)

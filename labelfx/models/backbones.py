@@ -24,7 +24,7 @@ from labelfx.types import Fraction, PositiveInt
 _he_init = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
 
 
-def mlp(*, hidden: tuple[int, ...], dtype: Literal["float32", "bfloat16"]) -> Model:
+def mlp(*, hidden: tuple[PositiveInt, ...], dtype: Literal["float32", "bfloat16"]) -> Model:
     """Flattened pixels through Dense-ReLU layers of the sizes `hidden`; `()` gives the pixels themselves."""
     return from_linen(_Mlp(hidden, compute_dtype(dtype)))
 

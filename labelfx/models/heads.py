@@ -17,7 +17,7 @@ def linear(*, features: PositiveInt) -> Model:
 
 def projector(
     *,
-    hidden: tuple[int, ...],
+    hidden: tuple[PositiveInt, ...],
     features: PositiveInt,
     batch_norm: bool,
     norm_groups: PositiveInt = 1,
@@ -33,7 +33,7 @@ def projector(
 
 def siamese_mlp(
     *,
-    hidden: tuple[int, ...],
+    hidden: tuple[PositiveInt, ...],
     features: PositiveInt,
     output_norm: bool,
     norm_groups: PositiveInt = 1,

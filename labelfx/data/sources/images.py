@@ -1,9 +1,11 @@
 """Every image with the labels that are known. Sets that fit in memory come as arrays; `tfds` and `folder` decode on
 access."""
 
+import dataclasses
 import functools
 import gzip
 import hashlib
+import itertools
 import logging
 import math
 import os
@@ -16,14 +18,16 @@ from typing import Any, Literal
 
 import numpy as np
 
-from labelfx.data import Dataset, Split
+from labelfx.data import DataError, Dataset, Split
 from labelfx.data.decode import decode, load_image, visible_files
+from labelfx.data.npy import read_header
 from labelfx.types import NonNegative, NonNegativeInt, PositiveInt, Probability
 
 DIGITS = tuple("0123456789")
 CLOTHES = (*"T-shirt/top Trouser Pullover Dress Coat Sandal Shirt Sneaker Bag".split(), "Ankle boot")
 CIFAR10 = tuple("airplane automobile bird cat deer dog frog horse ship truck".split())
 CIFAR10_BATCHES = (*(f"data_batch_{i}" for i in range(1, 6)), "test_batch")
+DEFLATED = 1032  # bytes that a byte of gzip can hold at most
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
 
 logger = logging.getLogger(__name__)
@@ -187,7 +191,7 @@ def folder(path: str, *, image_size: PositiveInt, channels: Literal[1, 3]) -> Da
     Raises:
       ValueError: at once for a file without an image's suffix, an image outside a class folder, fewer than 2 classes, a
         class without a training image or, in the former layout, a test image; on access for a file that is not an
-        8-bit image.
+        8-bit image. An unlabelled one is named and left out: the next one that can be read takes its row.
     """
     root = Path(path)
     if not root.is_dir():
@@ -225,7 +229,7 @@ def folder(path: str, *, image_size: PositiveInt, channels: Literal[1, 3]) -> Da
         (names["test"], [number[c] for c in classes["test"]]),
     ):
         shape = (image_size, image_size, channels)
-        read = functools.partial(_read_files, root, rows, shape)
+        read = _Files(root, rows, int(np.count_nonzero(np.array(labels) >= 0)), shape)
         splits.append(Split(_LazyImages((len(rows), *shape), read), np.array(labels)))
     return _dataset(path, splits[0], splits[1], class_names)
 
@@ -260,29 +264,34 @@ def _idx_dataset(root: Path, url: str, class_names: tuple[str, ...]) -> Dataset:
 
 def _idx(path: Path, *row_shape: int) -> np.ndarray:
     """uint8 [N, *row_shape] of an IDX file: bytes 0, 0, 8 (uint8), ndim; big-endian uint32 lengths; the values."""
-    try:
-        with (gzip.open if path.suffix == ".gz" else open)(path, "rb") as stream:
-            content = stream.read()
-    except (OSError, EOFError, zlib.error) as error:
-        raise ValueError(f"{path}: cannot be read ({error})") from error
     ndim = 1 + len(row_shape)
     magic, start = bytes([0, 0, 8, ndim]), 4 + 4 * ndim
-    if content[:4] != magic or len(content) < start:
-        raise ValueError(f"{path}: begins with {content[:start].hex()}; must be {magic.hex()} and {ndim} lengths")
-    shape = tuple(np.frombuffer(content, ">u4", ndim, 4).tolist())
-    if shape[1:] != row_shape:
-        raise ValueError(f"{path}: header says shape {shape}; must be {('N', *row_shape)}")
-    if len(content) != start + math.prod(shape):
-        raise ValueError(f"{path}: header says {math.prod(shape)} values; the file holds {len(content) - start}")
-    return np.frombuffer(content, np.uint8, offset=start).reshape(shape)
+    try:
+        with (gzip.open if path.suffix == ".gz" else open)(path, "rb") as stream:
+            header = stream.read(start)
+            if header[:4] != magic or len(header) < start:
+                raise DataError(f"{path}: begins with {header.hex()}; must be {magic.hex()} and {ndim} lengths")
+            shape = tuple(np.frombuffer(header, ">u4", ndim, 4).tolist())
+            if shape[1:] != row_shape:
+                raise DataError(f"{path}: header says shape {shape}; must be {('N', *row_shape)}")
+            expected, size = math.prod(shape), path.stat().st_size
+            if expected > DEFLATED * size:  # before the memory is taken
+                raise DataError(f"{path}: header says {expected} values; {size} bytes cannot hold them")
+            values = stream.read(expected + 1)
+    except (OSError, EOFError, zlib.error) as error:
+        raise DataError(f"{path}: cannot be read ({error})") from error
+    if len(values) != expected:
+        more = " or more" if len(values) > expected else ""
+        raise DataError(f"{path}: header says {expected} values; the file holds {len(values)}{more}")
+    return np.frombuffer(values, np.uint8).reshape(shape)
 
 
 def _cifar10_binary(path: Path) -> tuple[np.ndarray, np.ndarray]:
     """Images [10000, 32, 32, 3] and labels [10000]; a record is a label byte, then the planes R, G, B."""
-    content = np.fromfile(path, np.uint8)
-    if content.size != 10000 * 3073:
-        raise ValueError(f"{path}: {content.size} bytes; must be 10000 records of 3073 bytes, {10000 * 3073}")
-    records = content.reshape(10000, 3073)
+    size = path.stat().st_size
+    if size != 10000 * 3073:
+        raise DataError(f"{path}: {size} bytes; must be 10000 records of 3073 bytes, {10000 * 3073}")
+    records = np.fromfile(path, np.uint8).reshape(10000, 3073)
     return records[:, 1:].reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1), records[:, 0]
 
 
@@ -299,9 +308,11 @@ def _npz_arrays(path: Path, *names: str) -> dict[str, np.ndarray]:
     if not path.is_file():
         raise FileNotFoundError(f"{path.absolute()}: no such file; it should be an .npz with {', '.join(names)}")
     try:
-        with open(path, "rb") as stream, np.load(stream, allow_pickle=False) as archive:
-            arrays = {name: np.asarray(archive[name]) for name in (*names, "class_names") if name in archive}
-    except (ValueError, TypeError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        with zipfile.ZipFile(path) as archive:
+            members = {info.filename.removesuffix(".npy"): info for info in archive.infolist()}
+            found = [name for name in (*names, "class_names") if name in members]
+            arrays = {name: _npz_member(archive, members[name]) for name in found}
+    except (ValueError, OSError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
         raise ValueError(f"{path}: must be an .npz of plain arrays, nothing pickled ({error})") from error
     missing = [name for name in names if name not in arrays]
     if missing:
@@ -310,12 +321,21 @@ def _npz_arrays(path: Path, *names: str) -> dict[str, np.ndarray]:
         labels = arrays[name]
         if not np.issubdtype(labels.dtype, np.integer) or labels.ndim != 1:
             raise ValueError(f"{path}: {name} is {labels.dtype} {labels.shape}; must be integers [N]")
+    class_names = arrays.get("class_names", np.array([""]))
+    if class_names.dtype.kind != "U" or class_names.ndim != 1:
+        raise ValueError(f"{path}: class_names is {class_names.dtype} {class_names.shape}; must be strings [classes]")
     return arrays
 
 
+def _npz_member(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> np.ndarray:
+    with archive.open(info) as stream:
+        dtype, shape, order = read_header(stream, info.file_size)
+        return np.frombuffer(stream.read(), dtype).reshape(shape, order=order)  # to the end, where the checksum is
+
+
 class _LazyImages:
-    """uint8 images that `read(rows)` decodes, indexed along the first axis as an array is. Worker processes pickle it,
-    so `read` must be a module-level function or a partial of one."""
+    """uint8 images that `read(rows)` decodes, indexed along the first axis as an array is. Worker processes pickle
+    it."""
 
     dtype = np.dtype(np.uint8)
 
@@ -338,9 +358,33 @@ def _read_tfds(source: Any, image: str, rows: list[int]) -> Iterable[np.ndarray]
     return (example[image] for example in source.__getitems__(rows))
 
 
-def _read_files(root: Path, names: list[str], shape: tuple[int, int, int], rows: list[int]) -> list[np.ndarray]:
-    with ThreadPoolExecutor() as pool:  # Pillow decodes and resizes outside the interpreter lock
-        return list(pool.map(functools.partial(decode, shape=shape), [root / names[row] for row in rows]))
+@dataclasses.dataclass
+class _Files:
+    """Decodes `names`, of which the first `labelled` have a label and cannot be replaced."""
+
+    root: Path
+    names: list[str]
+    labelled: int
+    shape: tuple[int, int, int]
+    left_out: set[str] = dataclasses.field(default_factory=set)
+
+    def __call__(self, rows: list[int]) -> list[np.ndarray]:
+        with ThreadPoolExecutor() as pool:  # Pillow decodes and resizes outside the interpreter lock
+            return list(pool.map(self.read, rows))
+
+    def read(self, row: int) -> np.ndarray:
+        if row < self.labelled:
+            return decode(self.root / self.names[row], self.shape)
+        for other in itertools.chain(range(row, len(self.names)), range(self.labelled, row)):
+            name = self.names[other]
+            try:
+                return decode(self.root / name, self.shape)
+            except DataError as error:
+                if name not in self.left_out:
+                    self.left_out.add(name)
+                    of = f"{len(self.left_out)} of {len(self.names) - self.labelled} unlabelled images so far"
+                    logger.warning("%s; left out, %s", error, of)
+        raise DataError(f"{self.root / 'unlabelled'}: not one of its images can be read")
 
 
 def _image_names(root: Path) -> list[str]:

@@ -13,7 +13,7 @@ from typing import Literal
 
 import numpy as np
 
-from labelfx.data import Dataset, Judgements, Split
+from labelfx.data import DataError, Dataset, Judgements, Split
 from labelfx.types import PositiveInt
 
 YEARS = range(2012, 2017)
@@ -85,15 +85,22 @@ def cranfield(
     Source: Cleverdon 1967, "The Cranfield tests on index language devices".
     """
     root = Path(data_dir)
-    documents = [_document(record) for record in _records(root / "cran.all.1400")]
+    try:
+        documents = [_document(record) for record in _records(root / "cran.all.1400")]
+    except ValueError as error:
+        raise DataError(f"{root}: {error}") from error
     queries = [_plain(record.partition("\n.W")[2]) for record in _records(root / "cran.qry")]
     where = []
     for line in _read(root / "cranqrel", "latin-1").splitlines():
-        query, document, code = map(int, line.split())
+        words = line.split()
+        numbers = [int(word) if re.fullmatch(r"-?\d{1,9}", word) else 0 for word in words]
+        query, document, code = numbers if len(words) == 3 else (0, 0, 0)
         if not (1 <= query <= len(queries) and 1 <= document <= len(documents) and code in (*GAINS, -1)):
-            raise ValueError(f"{root / 'cranqrel'}: {line!r}; must be a query, a document and a code of 1 to 4 or -1")
+            raise DataError(f"{root / 'cranqrel'}: {line!r}; must be a query, a document and a code of 1 to 4 or -1")
         if code in GAINS:
             where.append((len(documents) + query - 1, document - 1, GAINS[code]))
+    if not where:
+        raise DataError(f"{root / 'cranqrel'}: judges nothing")
     whole = [f"{title} {body}" for title, body in documents]
     encode = _encoder(whole, vocab_size, max_length)
     pairs = [(title, body) for title, body in documents if body]
@@ -156,25 +163,37 @@ def _sts_pairs(path: Path) -> tuple[Pairs, Pairs]:
             continue
         try:
             score, left, right = line.split("\t")
-            pair = _plain(left), _plain(right), float(score or 0)
+            pair = _plain(left), _plain(right), _score(score or "0", 0)
         except ValueError as error:
-            raise ValueError(f"{path}: line {number + 1}; must be score TAB sentence TAB sentence ({error})") from error
+            raise DataError(f"{path}: line {number + 1}; must be score TAB sentence TAB sentence ({error})") from error
         (scored if score else unscored).append(pair)
     return scored, unscored
 
 
 def _sick_pairs(path: Path) -> Pairs:
-    header, *lines = (line.split("\t") for line in _read(path, "utf-8").splitlines())
+    header, *lines = (line.split("\t") for line in _read(path, "utf-8").split("\n"))
+    if lines and lines[-1] == [""]:
+        lines.pop()
     if header != SICK_HEADER or any(len(line) != len(header) for line in lines):
-        raise ValueError(f"{path}: must have the columns {' '.join(SICK_HEADER)}, with a tab between them")
-    return [(_plain(left), _plain(right), float(score)) for _, left, right, score, _ in lines]
+        raise DataError(f"{path}: must have the columns {' '.join(SICK_HEADER)}, with a tab between them")
+    try:
+        return [(_plain(left), _plain(right), _score(score, 1)) for _, left, right, score, _ in lines]
+    except ValueError as error:
+        raise DataError(f"{path}: {error}") from error
+
+
+def _score(text: str, lowest: int) -> float:
+    score = float(text)
+    if not lowest <= score <= 5:
+        raise ValueError(f"a score of {text}; allowed {lowest} to 5")
+    return score
 
 
 def _records(path: Path) -> list[str]:
     """What follows each `.I NUMBER`. Numbers are not read: those of the queries have gaps."""
     first, *records = re.split(r"^\.I \d+ *$", _read(path, "latin-1"), flags=re.MULTILINE)
     if first.strip() or not records:
-        raise ValueError(f"{path}: must begin with a line .I NUMBER")
+        raise DataError(f"{path}: must begin with a line .I NUMBER")
     return records
 
 
@@ -201,4 +220,4 @@ def _read(path: Path, encoding: str) -> str:
     try:
         return path.read_text(encoding)
     except UnicodeDecodeError as error:
-        raise ValueError(f"{path}: must be {encoding} text ({error})") from error
+        raise DataError(f"{path}: must be {encoding} text ({error})") from error
