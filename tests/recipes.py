@@ -3,6 +3,8 @@
 import importlib.util
 from pathlib import Path
 
+import pytest
+
 from labelfx import config as configs
 from labelfx.config import plain
 from labelfx.types import Part
@@ -11,6 +13,9 @@ CONFIGS = Path(__file__).parents[1] / "configs"
 RECIPES = sorted(path.stem for path in CONFIGS.glob("*.py"))
 AUGMENT = configs.names(Part("data.augment"))
 METHODS = configs.names(configs.METHODS)
+# A method of each kind of state for every run of the tests; the others are slow ones.
+QUICK = ("consistency", "contrastive", "distillation", "inter_clr", "meta_pseudo_labels", "moco", "supervised")
+QUICK_FIRST = [pytest.param(name, marks=() if name in QUICK else pytest.mark.slow) for name in METHODS]
 
 
 def recipe(name: str) -> dict:

@@ -317,7 +317,7 @@ SMALL = {
 }
 
 
-@pytest.mark.parametrize("name", SMALL)
+@pytest.mark.parametrize("name", ["resnet", *(pytest.param(name, marks=pytest.mark.slow) for name in ("vit", "wrn"))])
 def test_remat_keeps_the_values_and_fewer_activations(name):
     x = images((4, 8, 8, 3))
     results, kept = [], []

@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 import jax
 import numpy as np
 import pytest
-from recipes import METHODS, recipe, recipe_of, tiny
+from recipes import QUICK_FIRST, recipe, recipe_of, tiny
 
 import labelfx
 from labelfx import blank, plan, tpu
@@ -60,7 +60,7 @@ def test_flops_and_collectives_by_hand(on_cpu):
     check_by_hand(*rows_of(two_dense_layers(), "v5e:2x2"))
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", QUICK_FIRST)
 def test_it_compiles_what_train_runs(method, on_cpu, monkeypatch, tmp_path):
     """The program is the same to the letter."""
     config = tiny(recipe_of(method), devices=4, model=MLP)

@@ -5,7 +5,7 @@ import json
 import math
 
 import pytest
-from recipes import METHODS, recipe_of, tiny
+from recipes import QUICK_FIRST, recipe_of, tiny
 from test_plan import BATCH, CLASSES, HIDDEN, INPUTS, check_by_hand, rows_of, two_dense_layers
 
 from labelfx import config as configs
@@ -15,9 +15,6 @@ from labelfx.mesh import make_mesh
 pytestmark = pytest.mark.skipif(
     importlib.util.find_spec("libtpu") is None, reason="no TPU compiler: pip install 'labelfx[plan]'"
 )
-
-# A method of each kind of state; the others are slow tests.
-QUICK = ("consistency", "contrastive", "distillation", "inter_clr", "meta_pseudo_labels", "moco", "supervised")
 
 
 def test_flops_and_collectives_by_hand_as_the_tpu_compiler_has_them():
@@ -46,9 +43,7 @@ def test_a_mesh_over_any_slice(slice_, fsdp):
     assert set(mesh.devices.flat) == set(devices)
 
 
-@pytest.mark.parametrize(
-    "method", [pytest.param(name, marks=() if name in QUICK else pytest.mark.slow) for name in METHODS]
-)
+@pytest.mark.parametrize("method", QUICK_FIRST)
 def test_every_method_compiles_for_a_tpu(method, tmp_path):
     config = tiny(recipe_of(method))
     if config.get("teacher"):  # of which a plan reads the configuration
