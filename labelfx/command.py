@@ -10,6 +10,7 @@ from typing import Any
 
 import jax
 from absl import app, flags
+from absl import logging as absl_logging
 from ml_collections import ConfigDict, config_flags
 
 from labelfx.checkpoint import CheckpointError
@@ -90,6 +91,7 @@ def run(main: Callable[[Any], Any], *, config: bool, strings: Mapping[str, str] 
         if FLAGS["verbosity"].using_default_value:
             # Warnings; absl's own default, once flags are parsed, is to narrate.
             FLAGS.verbosity = -1  # type: ignore[assignment]
+            absl_logging.get_absl_handler().setFormatter(logging.Formatter("%(levelname)s: %(message)s"))
             # Orbax logs through absl and asyncio, and what it logs as an error it either raises as well or copes with.
             for name in ("absl", "asyncio"):
                 logging.getLogger(name).addFilter(lambda record: False)

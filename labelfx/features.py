@@ -45,6 +45,7 @@ def features(workdir: str | Path, images: str | Path, out: str | Path) -> tuple[
         else:
             found = _of_folder(encoder, Path(images))
         write(file, *found)
+    print(f"{out}: {len(found[0])} images, {found[1].shape[1]} features each")
     return found
 
 
