@@ -164,6 +164,8 @@ def _read_run(folder: Path) -> Found:
     config_hash = results["config_hash"] if results else configs.config_hash(config)
     found = Found(folder, str((results or config)["name"]), int(count), str(config_hash), config, results, metrics)
     _origin(found)
+    if config and not isinstance(config["data"]["name"], str):
+        raise TypeError(f"config.data.name is {config['data']['name']!r}")
     return found
 
 
