@@ -14,6 +14,7 @@ ends in `DIR/report.html`, which `python -m labelfx.report DIR` writes too, at a
 
 import ast
 import dataclasses
+import sys
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -55,15 +56,18 @@ def benchmark(
       ConfigError: a run could not be made as asked for, one in `workdir` has another configuration, or
         another process is at work in there.
     """
-    folder, budgets = Path(workdir).absolute(), list(budgets)
+    folder = Path(workdir).absolute()
     recipes = read_recipes(data, methods, overrides or {})
-    every = list(jobs(recipes, budgets, seeds, folder))
+    distinct: dict[int, int | str] = {}
+    for budget in budgets:
+        supervised = recipes[BASELINE] | {"labels": label_view(budget)}
+        count = len(run.load_data(configs.check(supervised), folder)[1].rows)
+        if distinct.setdefault(count, budget) != budget:
+            print(f"--labels={budget}: the same {count} labels as {distinct[count]}; left out", file=sys.stderr)
+    every = list(jobs(recipes, distinct.values(), seeds, folder))
     for job in every:
         if not job.pretrained:
             configs.check(job.config)
-    for budget in budgets:
-        supervised = recipes[BASELINE] | {"labels": label_view(budget)}
-        run.load_data(configs.check(supervised), folder)
     folder.mkdir(parents=True, exist_ok=True)
     with run.claim(folder):
         sweep.work_off(every)

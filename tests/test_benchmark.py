@@ -63,6 +63,20 @@ def test_the_runs():
         assert job.config["labels"] == runs[f"{place.rpartition('/')[0]}/supervised"].labels
 
 
+def test_a_budget_that_is_all_there_is(tmp_path, monkeypatch, capsys):
+    """`all` of a data set with four labels a class is the budget of 4 again."""
+    labels = np.repeat(np.arange(10, dtype=np.int32), 4)
+    images = np.zeros((40, 8, 8, 1), np.uint8)
+    own = {"train_images": images, "train_labels": labels, "test_images": images, "test_labels": labels}
+    np.savez(tmp_path / "own.npz", **own)
+    worked = []
+    monkeypatch.setattr("labelfx.sweep.work_off", worked.extend)
+    monkeypatch.setattr("labelfx.benchmark.report", lambda *_: None)
+    benchmark({"name": f"npz:{tmp_path / 'own.npz'}"}, ["simclr"], (1, 4, "all"), [0], tmp_path / "w")
+    assert {job.folder.parent.name for job in worked} == {"seed_0", "1_per_class", "4_per_class"}
+    assert capsys.readouterr().err == "--labels=all: the same 40 labels as 4; left out\n"
+
+
 def test_without_pre_training_the_baseline_teaches():
     every = list(jobs(read_recipes(DIGITS, ["distillation"], {}), (4,), [0], Path("/w")))
     assert [job.folder.name for job in every] == ["supervised", "distillation"]
