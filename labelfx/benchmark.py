@@ -8,8 +8,8 @@ that needs no label is trained once a seed, for all budgets; it is used by a lin
 that has a teacher learns from the first fine-tuned network of the same budget and seed or, where there is none, from
 `supervised`. `--override=steps=1000` replaces a value in every recipe that has it.
 
-Nothing is trained before all configurations are known to be right. Started again, the command goes on where it was. It
-ends in `DIR/report.html`, which `python -m labelfx.report DIR` writes too, at any time.
+All configurations and label budgets are checked before anything is trained. Started again, the command goes on where it
+was. It ends in `DIR/report.html`, which `python -m labelfx.report DIR` writes too, at any time.
 """
 
 import ast
