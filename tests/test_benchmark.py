@@ -12,6 +12,7 @@ import pytest
 from test_report import numbers
 
 from labelfx import config as configs
+from labelfx import sweep
 from labelfx.benchmark import _main, benchmark, jobs, read_recipes
 from labelfx.config import ConfigError
 from labelfx.report import report
@@ -75,6 +76,16 @@ def test_a_budget_that_is_all_there_is(tmp_path, monkeypatch, capsys):
     benchmark({"name": f"npz:{tmp_path / 'own.npz'}"}, ["simclr"], (1, 4, "all"), [0], tmp_path / "w")
     assert {job.folder.parent.name for job in worked} == {"seed_0", "1_per_class", "4_per_class"}
     assert capsys.readouterr().err == "--labels=all: the same 40 labels as 4; left out\n"
+
+
+def test_the_time_left_is_that_of_runs_alike():
+    def left(*names):
+        return sweep._left(taken, [sweep.Job(Path("/w/seed_1", name), {}) for name in names])
+
+    taken = {("a", "1_per_class"): [2.0, 4.0], ("a", "4_per_class"): [9.0], ("b", "seed_0"): [100.0]}
+    assert left("1_per_class/a") == 3 and left("25_per_class/a") == 5 and left("b") == 100
+    assert left("1_per_class/c", "4_per_class/a") == 115 / 4 + 9
+    assert sweep.clock(30 * 3600 + 5 * 60 + 8.7) == "30:05:09"
 
 
 def test_without_pre_training_the_baseline_teaches():
