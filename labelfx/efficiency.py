@@ -33,7 +33,7 @@ class Choice(NamedTuple):
     """What to use at a label budget."""
 
     best: Row  # the highest mean
-    level: list[Row]  # those whose difference to it is noise, or not known
+    level: list[Row]  # the others that no row beats
     cheapest: Row  # of all these
 
 
@@ -65,18 +65,20 @@ def labels_needed(budgets: Sequence[int], ours: np.ndarray, target: np.ndarray) 
 
 
 def choose(rows: Sequence[Row], budget: int, costs: Mapping[str, float]) -> Choice:
-    """The cheapest of the rows that no paired difference at this budget tells from the one with the highest mean.
+    """The cheapest of the rows that no other beats at this budget. One beats another where the 95 % interval of their
+    paired difference is above 0; a row that is beaten is out even where its difference to the highest mean is noise.
 
     Args:
       costs: a row's title -> device-seconds; a row without is dearer than any with.
     """
     here = [row for row in rows if row.runs(budget)]
+
+    def beats(row, other):
+        pairs = differences(row, other, budget)
+        return bool(pairs) and statistics.fmean(pairs) > half_width(pairs)
+
     best = max(here, key=lambda row: statistics.fmean(row.runs(budget)))
-    level = []
-    for row in here:
-        pairs = differences(best, row, budget)
-        if row is not best and (not pairs or abs(statistics.fmean(pairs)) <= half_width(pairs)):
-            level.append(row)
+    level = [row for row in here if row is not best and not any(beats(other, row) for other in here)]
     return Choice(best, level, min([best, *level], key=lambda row: costs.get(row.title, float("inf"))))
 
 
@@ -99,14 +101,14 @@ def recommendation(page: Page, rows: Sequence[Row], costs: Mapping[str, float]) 
         at = ", ".join(f"{budget:,}" for budget in group)
         page.text(f"At {at} labels: {row.title}{' (nothing is trained for it)' * (row.eval in FLOORS)}.")
     page.text(
-        "That is the row with the highest mean or, where the paired differences do not tell others from it, the one "
-        "of them that takes the fewest device-seconds. Where none is level with it, it beats every other one."
+        "That is the row that takes the fewest device-seconds of those that no other beats: the one with the highest "
+        "mean, and the level ones. A row beats another where the 95 % interval of their paired difference is above 0."
     )
     compared = [(choice.best, row, budget) for budget, choice in choices.items() for row in choice.level]
     pairs = min((len(differences(*each)) for each in compared), default=FEW)
     if pairs < FEW:
         page.text(f"With {pairs} paired seeds hardly anything is told apart: use {FEW} or more.")
-    lines: list[list] = [["labels", "highest mean", "accuracy", "level with it", "the cheapest", "device-seconds"]]
+    lines: list[list] = [["labels", "highest mean", "accuracy", "level", "the cheapest", "device-seconds"]]
     for budget, (best, level, cheapest) in choices.items():
         accuracy = f"{100 * statistics.fmean(best.runs(budget)):.2f} %"
         others = "; ".join(row.title for row in level) or "none"

@@ -87,6 +87,16 @@ def test_the_cheapest_of_what_cannot_be_told_apart():
     assert choose([best, level], 40, {"best, head": 3.0}).cheapest is best  # a cost that is not known is the highest
 
 
+def test_what_is_beaten_is_out_though_it_is_level_with_the_highest_mean():
+    """As five seeds of digits had it: the best spreads so much that it beats none, the second beats the cheapest."""
+    spread = row("spread", "head", DRAWS + np.array([0.20, -0.05, 0.15, -0.04, 0.09]))
+    second = row("second", "head", DRAWS + np.array([0.04, 0.05, 0.06, 0.05, 0.04]))
+    cheap = row("cheap", "head", DRAWS)
+    costs = {"spread, head": 3.0, "second, head": 2.0, "cheap, head": 1.0}
+    assert choose([spread, cheap], 40, costs) == (spread, [cheap], cheap)
+    assert choose([spread, second, cheap], 40, costs) == (spread, [second], second)
+
+
 def test_no_winner_without_pairs():
     """One seed, or seeds that are not shared, tell nothing apart."""
     best, other = row("best", "head", [0.9]), row("other", "head", [0.1])
