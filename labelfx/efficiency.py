@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
-import scipy.stats
 
 from labelfx.figures import Page
 from labelfx.table import FLOORS, Row, differences, half_width
@@ -43,7 +42,7 @@ def labels_needed(budgets: Sequence[int], ours: np.ndarray, target: np.ndarray) 
     Accuracies are joined by straight lines over the logarithm of the number of labels, seed by seed. The paired
     difference to the target then has a mean and a 95 % interval (Student's t) at every number of labels: `labels` is
     the first where the mean is not negative, `low` the first where the interval does not exclude that, and `high` the
-    first where all of it is not negative. So the interval holds every number at which the two are level.
+    first where all of it is not negative. Where a curve falls again, what comes after is not looked at.
 
     Args:
       budgets: [B], increasing, 1 or more; two or more of them.
@@ -53,10 +52,7 @@ def labels_needed(budgets: Sequence[int], ours: np.ndarray, target: np.ndarray) 
     between = [np.geomspace(a, b, GRID, endpoint=False) for a, b in itertools.pairwise(budgets)]
     counts = np.concatenate([*between, budgets[-1:]])
     difference = np.stack([np.interp(np.log(counts), np.log(budgets), row) for row in ours]) - target[:, None]
-    seeds, mean = len(target), difference.mean(0)
-    half = np.full_like(mean, np.inf)
-    if seeds > 1:
-        half = scipy.stats.t.ppf(0.975, seeds - 1) * difference.std(0, ddof=1) / seeds**0.5
+    mean, half = difference.mean(0), half_width(difference)
 
     def first(reached):
         return float(counts[np.argmax(reached)]) if reached.any() else None

@@ -194,10 +194,10 @@ def _costs(runs: Sequence[Found]) -> dict[str, float]:
     folders = {run.folder: run for run in runs}
 
     def cost(run: Found) -> float:
-        seconds, count = run.results["training"]["seconds"], run.config.get("devices") or run.results["device"]["count"]
+        seconds, count = run.results["training"]["seconds"], run.config["devices"] or run.results["device"]["count"]
         if not (isinstance(seconds, int | float) and isinstance(count, int)):
             raise TypeError
-        starts = {run.config.get(field, "") for field in configs.TRAINED} - {"", "previous"}
+        starts = {run.config[field] for field in configs.TRAINED} - {"", "previous"}
         return seconds * count + sum(cost(folders[Path(start).resolve()]) for start in starts)
 
     found = collections.defaultdict(list)

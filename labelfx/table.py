@@ -10,6 +10,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import scipy.stats
 
 from labelfx.config import nearest, read_json
@@ -199,10 +200,10 @@ def differences(row: Row, base: Row, budget: int) -> list[float]:
     return [ours[draw] - theirs[draw] for draw in ours if draw in theirs]
 
 
-def half_width(values: Sequence[float]) -> float:
-    """Of the 95 % interval of their mean, by Student's t; infinite for fewer than two."""
+def half_width(values: Any) -> Any:
+    """Of the 95 % interval of the mean over the first axis of [S, ...], by Student's t; infinite for S below 2."""
     count = len(values)
-    return scipy.stats.t.ppf(0.975, count - 1) * statistics.stdev(values) / count**0.5 if count > 1 else math.inf
+    return scipy.stats.t.ppf(0.975, count - 1) * np.std(values, axis=0, ddof=1) / count**0.5 if count > 1 else math.inf
 
 
 def _doubts(row: Row) -> list[str]:

@@ -16,8 +16,7 @@ from labelfx.data import DataError
 # Of an interlaced PNG: first column and row of each pass, and the steps to the next.
 ADAM7 = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2))
 PIXELS_END = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
-# Above Image.MAX_IMAGE_PIXELS, 89 million, Pillow only warns. An error comes before the memory is taken.
-warnings.filterwarnings("error", category=Image.DecompressionBombWarning)
+MOST_PIXELS = 89_478_485  # where Pillow begins to warn
 
 
 def decode(path: Path, shape: tuple[int, int, int]) -> np.ndarray:
@@ -44,7 +43,12 @@ def load_image(path: Path) -> Image.Image:
     try:
         if not path.is_file():
             raise OSError("no file, or a link to none")  # a pipe would be waited for
-        with Image.open(path) as image:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # an error below, before memory is taken
+            opened = Image.open(path)
+        with opened as image:
+            if (size := image.width * image.height) > MOST_PIXELS:
+                raise ValueError(f"Image size ({size} pixels) exceeds limit of {MOST_PIXELS} pixels")
             if image.format in CHECKS:
                 with open(path, "rb") as stream:
                     CHECKS[image.format](stream)
