@@ -9,7 +9,8 @@ that has a teacher learns from the first fine-tuned network of the same budget a
 `supervised`. `--override=steps=1000` replaces a value in every recipe that has it.
 
 All configurations and label budgets are checked before anything is trained. Started again, the command goes on where it
-was. It ends in `DIR/report.html`, which `python -m labelfx.report DIR` writes too, at any time.
+was. It ends in `DIR/report.html`, which `python -m labelfx.report DIR` writes too, at any time. Machines share a sweep
+by `--first_seed`, each with a folder of its own: `python -m labelfx.report DIR...` makes one page of them.
 """
 
 import ast
@@ -176,7 +177,8 @@ def _main(values: Any) -> None:
         if budget != "all" and not (budget.isdecimal() and int(budget)):
             raise ConfigError(f"--labels={budget}: must be a number of labels a class, 1 or more, or all")
     budgets = [budget if budget == "all" else int(budget) for budget in dict.fromkeys(values.labels)]
-    print(benchmark(data, values.methods, budgets, range(values.seeds), values.workdir, overrides))
+    seeds = range(values.first_seed, values.first_seed + values.seeds)
+    print(benchmark(data, values.methods, budgets, seeds, values.workdir, overrides))
 
 
 if __name__ == "__main__":
@@ -184,5 +186,6 @@ if __name__ == "__main__":
     flags.DEFINE_list("methods", None, "Recipes, by name or file.", required=True)
     flags.DEFINE_list("labels", ["1", "4", "25", "100", "all"], "Labels a class, or all.")
     flags.DEFINE_integer("seeds", 5, "How many seeds.", lower_bound=1)
+    flags.DEFINE_integer("first_seed", 0, "The lowest seed.", lower_bound=0)
     flags.DEFINE_multi_string("override", [], "PATH=VALUE, in every recipe that has PATH; data.KEY=VALUE for all.")
     command.run(_main, config=False)

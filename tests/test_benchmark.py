@@ -120,9 +120,19 @@ def test_mistakes_before_anything_is_trained(methods, budgets, overrides, messag
     ],
 )
 def test_mistakes_in_flags(flag, message, tmp_path):
-    given = {"data": "digits", "methods": ["simclr"], "labels": ["1"], "seeds": 1, "workdir": tmp_path, "override": []}
+    given = {"data": "digits", "methods": ["simclr"], "labels": ["1"], "workdir": tmp_path, "override": []}
+    given |= {"seeds": 1, "first_seed": 0}
     with pytest.raises(ConfigError, match=message):
         _main(types.SimpleNamespace(**given | flag))
+
+
+def test_a_sweep_is_shared_by_seeds(tmp_path, monkeypatch):
+    taken = []
+    monkeypatch.setattr("labelfx.benchmark.benchmark", lambda *arguments: taken.append(list(arguments[3])))
+    given = {"data": "digits", "methods": ["simclr"], "labels": ["1"], "workdir": tmp_path, "override": []}
+    for share in ({"first_seed": 0, "seeds": 3}, {"first_seed": 3, "seeds": 2}):
+        _main(types.SimpleNamespace(**given | share))
+    assert taken == [[0, 1, 2], [3, 4]]
 
 
 @pytest.fixture
