@@ -17,7 +17,8 @@ import labelfx
 from labelfx import figures, run, weights
 from labelfx.evals import features
 from labelfx.figures import Line
-from labelfx.report import BINS, main, report
+from labelfx.inspection import BINS
+from labelfx.report import main, report
 from labelfx.table import table
 
 VOID = {"meta", "img"}
