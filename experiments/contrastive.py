@@ -3,7 +3,7 @@
     python -m experiments.contrastive --data=fashion_mnist --data_dir=DIR --workdir=/tmp/labelfx/contrastive_fashion
     python -m experiments.contrastive --data=digits --workdir=/tmp/labelfx/contrastive_digits
 
-The protocol is that of `compare.py`, in `experiments/README.md`: one pre-training of a system and seed by its recipe,
+The protocol is that of `experiments/README.md`: one pre-training of a system and seed by its recipe,
 in batches of 256 images, then a linear probe and a kNN vote on its frozen features at every label budget, and a kNN
 vote from all labels. Started again, the command goes on where it was. `--seeds` and `--systems` choose some of them.
 """
@@ -15,7 +15,7 @@ from typing import Any
 from absl import flags
 
 import labelfx
-from experiments.compare import work_off
+from experiments.paired import work_off
 from labelfx import command
 from labelfx.sweep import Job
 

@@ -15,7 +15,7 @@ from typing import Any
 from absl import flags
 
 import labelfx
-from experiments.compare import work_off
+from experiments.paired import work_off
 from labelfx import command
 from labelfx.sweep import Job
 
