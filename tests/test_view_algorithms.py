@@ -154,7 +154,7 @@ def test_a_queue_has_the_negatives_that_a_small_batch_lacks():
     images, since one alone finds two or three signs by chance.
 
     That a key encoder without momentum learns worse, the paper's other claim, does not show on this problem and is not
-    asserted: a linear network's keys age slowly.
+    asserted.
     """
     each, steps, size = 8, 200, 2
     seeds = np.arange(len(SEEDS) * each)
