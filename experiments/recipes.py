@@ -62,7 +62,7 @@ def table(workdir: str | Path) -> str:
         direct = rows.get((name, "head")) or rows.get((name, "linear_probe"))
         tuned = rows.get((f"{name} + finetune", "head"))
         lines.append(f"| [{name}]({name}.py) | {what.rstrip('.')} | {_cell(direct, base)} | {_cell(tuned, base)} |")
-    floors = [f"{row.eval} {_cell(row, base)}" for row in rows.values() if not row.name]
+    floors = [f"{row.eval} {_cell(row, base).replace('<br>', ' ')}" for row in rows.values() if not row.name]
     commits = sorted({commit for row in rows.values() for commit in row.commits})
     return "\n".join([*lines, "", f"Floors: {', '.join(floors)}. At commit {', '.join(commits)}."]) + "\n"
 

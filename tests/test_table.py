@@ -7,6 +7,7 @@ import sys
 import numpy as np
 import pytest
 
+from experiments import recipes
 from labelfx.table import table
 
 
@@ -155,3 +156,19 @@ def test_command(write, tmp_path):
     code, _, error = run(str(tmp_path), "--baseline=supervise")
     assert code == 2 and "did you mean 'supervised'? allowed: supervised, supervised/head" in error
     assert error.count("\n") == 1
+
+
+def test_the_recipes_table(write, tmp_path):
+    """A recipe's own classifier or else its probe, beside what fine-tuning reaches; no bracket where all is noise."""
+    for seed, draw in enumerate((0.0, 0.01, 0.02)):
+        write("supervised", {"head": 0.7 + draw, "raw_pixels": 0.6}, seed, labels=f"{seed}")
+        write("moco", {"linear_probe": 0.8 + 2 * draw, "knn": 0.1}, seed, labels=f"{seed}")
+        write("moco + finetune", {"head": 0.7 + (seed - 1) * 0.1}, seed, labels=f"{seed}")
+    rows, below = cells(recipes.table(tmp_path))
+    assert rows["[moco](moco.py)"][1:] == ["82.0 ± 2.0<br>(+11.0 ± 0.6)", "70.0 ± 10.0"]
+    assert rows["[supervised](supervised.py)"][1:] == ["71.0 ± 1.0", ""]
+    assert rows["[finetune](finetune.py)"][1:] == ["", ""]
+    assert "MoCo" in rows["[moco](moco.py)"][0]
+    assert below[-1] == "Floors: raw_pixels 60.0 ± 0.0 (-11.0 ± 0.6). At commit 0123456."
+    named = {title[1 : title.index("]")] for title in rows if title.startswith("[")}
+    assert named == {path.stem for path in recipes.CONFIGS.glob("*.py")}
