@@ -68,13 +68,8 @@ def choose(rows: Sequence[Row], budget: int, costs: Mapping[str, float]) -> Choi
       costs: a row's title -> device-seconds; a row without is dearer than any with.
     """
     here = [row for row in rows if row.runs(budget)]
-
-    def beats(row, other):
-        pairs = differences(row, other, budget)
-        return bool(pairs) and statistics.fmean(pairs) > half_width(pairs)
-
     best = max(here, key=lambda row: statistics.fmean(row.runs(budget)))
-    level = [row for row in here if row is not best and not any(beats(other, row) for other in here)]
+    level = [row for row in here if row is not best and not any(_beats(other, row, budget) for other in here)]
     return Choice(best, level, min([best, *level], key=lambda row: costs.get(row.title, float("inf"))))
 
 
@@ -132,6 +127,14 @@ def labels_saved(page: Page, rows: Sequence[Row], baseline: str) -> None:
         if row is not base and len(row.results) > 1:
             table.append([row.title, *(_saved(row, base, budget) for budget in budgets[1:])])
     page.table(table)
+    for budget in budgets[1:]:
+        floors = [row.title for row in rows if row.eval in FLOORS and _beats(row, base, budget)]
+        if floors:
+            page.text(
+                f"Beware: with {budget:,} labels {base.title} is below {' and '.join(floors)}, for which no network is "
+                f"trained. That column says more of how weak {base.name} is there than of what others save: it may "
+                "need more steps."
+            )
 
 
 def cost(page: Page, rows: Sequence[Row], costs: Mapping[str, float]) -> None:
@@ -143,6 +146,11 @@ def cost(page: Page, rows: Sequence[Row], costs: Mapping[str, float]) -> None:
         "linear probe from tens of thousands of labels takes minutes on a CPU."
     )
     page.table([["", "device-seconds"], *([row.title, costs.get(row.title)] for row in rows)])
+
+
+def _beats(row: Row, other: Row, budget: int) -> bool:
+    pairs = differences(row, other, budget)
+    return bool(pairs) and statistics.fmean(pairs) > half_width(pairs)
 
 
 def _saved(row: Row, base: Row, budget: int) -> str:

@@ -5,7 +5,8 @@ import pytest
 import scipy.optimize
 import scipy.stats
 
-from labelfx.efficiency import choose, labels_needed
+from labelfx.efficiency import choose, labels_needed, labels_saved
+from labelfx.figures import Page
 from labelfx.table import Draw, Row
 
 BUDGETS = (10, 40, 250, 1000, 60000)
@@ -105,3 +106,22 @@ def test_no_winner_without_pairs():
     elsewhere.results[40][Draw(7, 7, 7, "hash 7")].append(0.1)
     assert choose([row("best", "head", DRAWS), elsewhere], 40, {}).level == [elsewhere]
     assert choose([row("best", "head", DRAWS), row("other", "head", DRAWS, budget=10)], 40, {}).level == []
+
+
+def test_a_baseline_below_a_floor_is_said_to_be_weak():
+    """At 1,000 labels, where the floor is clearly above it; at 40 it is so in the mean alone."""
+    base, floor, other = (Row(*key, "accuracy") for key in (("a", "head"), ("", "raw_pixels"), ("b", "head")))
+    noise = np.array([0.02, -0.02, 0.03, -0.02, 0.0])
+    for budget, above in ((10, -0.1), (40, 0.002), (1000, 0.1)):
+        for seed, accuracy in enumerate(DRAWS):
+            draw = Draw(seed, seed, seed, f"hash {budget}/{seed}")
+            base.results[budget][draw].append(accuracy)
+            floor.results[budget][draw].append(accuracy + above + noise[seed])
+            other.results[budget][draw].append(accuracy + 0.2)
+    page = Page("")
+    labels_saved(page, [floor, base, other], "a")
+    beware = [text for text in page.markdown if text.startswith("Beware")]
+    assert len(beware) == 1 and "with 1,000 labels a, head is below raw_pixels, for which" in beware[0]
+    page = Page("")
+    labels_saved(page, [base, other], "a")
+    assert not any(text.startswith("Beware") for text in page.markdown)
