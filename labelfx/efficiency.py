@@ -90,7 +90,7 @@ def recommendation(page: Page, rows: Sequence[Row], costs: Mapping[str, float]) 
     choices = {budget: choose(rows, budget, costs) for budget in budgets}
     for row, group in itertools.groupby(budgets, key=lambda budget: choices[budget].cheapest):
         at = ", ".join(f"{budget:,}" for budget in group)
-        page.text(f"At {at} labels: {row.title}{' (no network is trained for it)' * (row.eval in FLOORS)}.")
+        page.lead(f"At {at} labels: {row.title}{' (no network is trained for it)' * (row.eval in FLOORS)}.")
     page.text(
         "That is the row that takes the fewest device-seconds of those that no other beats: the one with the highest "
         "mean, and the level ones. A row beats another where the 95 % interval of their paired difference is above 0."

@@ -55,6 +55,11 @@ class Page:
         self.html.append(f"<h2>{html.escape(text)}</h2>")
         self.markdown.append(f"## {text}")
 
+    def lead(self, text: str) -> None:
+        """What the page is read for."""
+        self.html.append(f"<p><b>{html.escape(text)}</b></p>")
+        self.markdown.append(f"**{text}**")
+
     def text(self, text: str) -> None:
         self.html.append(f'<p class="note">{html.escape(text)}</p>')
         self.markdown.append(text)
@@ -262,4 +267,6 @@ def _ticks(low: float, high: float) -> np.ndarray:
 
 
 def _short(value: float) -> str:
-    return f"{value:.4g}" if abs(value) < 1e4 else f"{value:.3g}".replace("e+0", "e").replace("e+", "e")
+    if 1e3 <= abs(value) < 1e6:
+        return f"{value:,.0f}"
+    return f"{value:.4g}" if abs(value) < 1e3 else f"{value:.3g}".replace("e+0", "e").replace("e+", "e")

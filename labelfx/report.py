@@ -77,7 +77,8 @@ def report(paths: Iterable[str | Path], out: str | Path = "report.html", baselin
     groups = _groups(runs)
     names = list(dict.fromkeys(run.name for run in runs))
     data = {run.config["data"]["name"] for run in runs if run.config}
-    several = f"{', '.join(names[:6])}{' ...' * (len(names) > 6)} on {', '.join(sorted(data)) or 'unknown data'}"
+    more = f" and {len(names) - 3} more" * (len(names) > 3)
+    several = f"{', '.join(names[:3])}{more} on {', '.join(sorted(data)) or 'unknown data'}"
     page = Page(several if len(runs) > 1 else f"{names[0]}, seed {_seeds(runs[0])[0]}")
     for problem in problems:
         page.text(f"Left out: {problem}")

@@ -193,6 +193,21 @@ def test_comparison(copy, tmp_path):
     assert "acceptance" in page.figures and "whose pseudo-label is learnt from" in page.text
     assert "382 test images" in page.text and "an accuracy of 75.0 % may come out ± 4.3 points" in page.text
     assert "one run at a time" in page.text and "Confusion matrix" not in page.figures
+    assert markdown.read_text().startswith("# ours, theirs on digits\n")
+    assert "**At 20 labels: ours, head.**" in markdown.read_text()
+
+
+def test_many_runs_do_not_fill_the_title(copy, tmp_path):
+    for name in "abcdefg":
+        copy(name)
+    out = report([tmp_path / "runs"], tmp_path / "r.html")
+    assert "<title>a, b, c and 4 more on digits</title>" in out.read_text()
+
+
+def test_ticks_are_as_one_writes_numbers():
+    at = (0.05, 10, 1000, 60_000, 5_000_000)
+    svg = figures.lines([Line("", at, at)], "labels", "accuracy", log=True)
+    assert all(f">{tick}<" in svg for tick in ("0.05", "10", "1,000", "60,000", "5e6"))
 
 
 def test_what_is_missing_is_left_out(trained, copy, tmp_path):
