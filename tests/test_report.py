@@ -210,6 +210,12 @@ def test_ticks_are_as_one_writes_numbers():
     assert all(f">{tick}<" in svg for tick in ("0.05", "10", "1,000", "60,000", "5e6"))
 
 
+def test_the_last_tick_is_not_cut_off():
+    svg = figures.lines([Line("", [0, 100_000], [0, 1])], "step", "loss")
+    middle = float(re.search(r'x="([\d.]+)"[^>]*>100,000<', svg)[1])
+    assert middle + 3.4 * len("100,000") < figures.WIDTH  # half of its width at 12 pixels a line
+
+
 def test_what_is_missing_is_left_out(trained, copy, tmp_path):
     folder = copy("one")
     (folder / "metrics.jsonl").unlink()
