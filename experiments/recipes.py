@@ -27,9 +27,10 @@ The published full-scale recipes are in [papers/](papers).
 Accuracy on the handwritten digits in %, with {LABELS} labels a class, whatever number a recipe itself names: mean and
 standard deviation over {len(SEEDS)} seeds and label draws, by the recipe's own classifier or, where it trains none, by
 a linear probe on its features; then after fine-tuning. In brackets the paired difference to `{BASELINE}`, mean and
-standard error, where that is not noise (its 95 % interval does not hold 0). Recipes are as they stand: they take as
-many steps as they say, and none was tuned for this. Where there is no number the recipe has other data, or starts from
-another run. `python -m experiments.recipes` writes this page, in an hour and a half of one CPU core.
+standard error, where that is not noise (its 95 % interval does not hold 0; of twenty such about one is chance). Recipes
+are as they stand: they take as many steps as they say, and none was tuned for this. The teacher of `distillation` is
+the first fine-tuned encoder of the table. Where there is no number the recipe has other data, or starts from another
+run. `python -m experiments.recipes` writes this page, in an hour and a half of one CPU core.
 """
 
 
