@@ -66,16 +66,20 @@ def _of_folder(encoder: Encoder, root: Path) -> tuple[np.ndarray, np.ndarray]:
 
     def read(name):
         try:
-            return name, decode(root / name, (height, width, channels))
+            return decode(root / name, (height, width, channels))
         except ValueError as error:
-            print("left out: " + " ".join(str(error).split()), file=sys.stderr)
+            return error
 
     files = visible_files(root)
     names: list[str] = []
     chunks = []
     with ThreadPoolExecutor() as pool:
         for start in range(0, len(files), BATCH):
-            images = dict(filter(None, pool.map(read, files[start : start + BATCH])))
+            batch = files[start : start + BATCH]
+            found = dict(zip(batch, pool.map(read, batch), strict=True))
+            for error in (value for value in found.values() if isinstance(value, ValueError)):
+                print("left out: " + " ".join(str(error).split()), file=sys.stderr)
+            images = {name: value for name, value in found.items() if not isinstance(value, ValueError)}
             if images:
                 names += images
                 chunks.append(encoder(np.stack([*images.values()])))

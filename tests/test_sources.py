@@ -6,6 +6,7 @@ import io
 import pickle
 import struct
 import sys
+import time
 
 import numpy as np
 import pytest
@@ -381,8 +382,25 @@ def test_unlabelled_images_that_cannot_be_read_are_left_out(tmp_path, caplog):
     assert line.endswith("; left out, 1 of 4 unlabelled images so far")
     for path in (tmp_path / "unlabelled").rglob("*.png"):
         path.write_bytes(b"not an image")
-    with pytest.raises(ValueError, match="unlabelled: not one of its images can be read$"):
+    with pytest.raises(
+        ValueError, match=r"unlabelled: not one of its images can be read \(the first: .*/10.png: cannot"
+    ):
         images[4]
+
+
+def test_what_is_left_out_is_said_in_the_order_of_the_rows(tmp_path, caplog, monkeypatch):
+    write_split_folder(tmp_path)
+    for name in ("10.png", "2.png"):
+        (tmp_path / "unlabelled" / name).write_bytes(b"not an image")
+    images = sources.folder(str(tmp_path), image_size=8, channels=3).train.images
+
+    def slow_at_first(path, shape, decode=sources.decode):
+        time.sleep(0.2 * (path.name == "10.png"))
+        return decode(path, shape)
+
+    monkeypatch.setattr(sources, "decode", slow_at_first)
+    images[4:]
+    assert [line.split(": ")[0][-6:] for line in caplog.messages] == ["10.png", "/2.png"]
 
 
 def plain_folder(root, count):

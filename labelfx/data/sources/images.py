@@ -369,22 +369,29 @@ class _Files:
     left_out: set[str] = dataclasses.field(default_factory=set)
 
     def __call__(self, rows: list[int]) -> list[np.ndarray]:
+        images = []
         with ThreadPoolExecutor() as pool:  # Pillow decodes and resizes outside the interpreter lock
-            return list(pool.map(self.read, rows))
+            for image, unreadable in pool.map(self.read, rows):
+                images.append(image)
+                for name, error in unreadable.items():  # said here, in the order of the rows, not of the threads
+                    if name not in self.left_out:
+                        self.left_out.add(name)
+                        of = f"{len(self.left_out)} of {len(self.names) - self.labelled} unlabelled images so far"
+                        logger.warning("%s; left out, %s", error, of)
+        return images
 
-    def read(self, row: int) -> np.ndarray:
+    def read(self, row: int) -> tuple[np.ndarray, dict[str, DataError]]:
+        """The image of `row`, or of the next that can be read, and those that cannot."""
         if row < self.labelled:
-            return decode(self.root / self.names[row], self.shape)
+            return decode(self.root / self.names[row], self.shape), {}
+        unreadable: dict[str, DataError] = {}
         for other in itertools.chain(range(row, len(self.names)), range(self.labelled, row)):
-            name = self.names[other]
             try:
-                return decode(self.root / name, self.shape)
+                return decode(self.root / self.names[other], self.shape), unreadable
             except DataError as error:
-                if name not in self.left_out:
-                    self.left_out.add(name)
-                    of = f"{len(self.left_out)} of {len(self.names) - self.labelled} unlabelled images so far"
-                    logger.warning("%s; left out, %s", error, of)
-        raise DataError(f"{self.root / 'unlabelled'}: not one of its images can be read")
+                unreadable[self.names[other]] = error
+        first = next(iter(unreadable.values()))
+        raise DataError(f"{self.root / 'unlabelled'}: not one of its images can be read (the first: {first})")
 
 
 def _image_names(root: Path) -> list[str]:
