@@ -112,20 +112,31 @@ class Writer:
 class Progress:
     """One line a log: step, images a second, the losses, the time to go. Overwritten in place on a terminal."""
 
-    def __init__(self, name: str, start: int, total: int, images: int):
-        """`images` is the number a step takes, `total` the run's last step."""
-        self.name, self.total, self.images = name, total, images
-        self.begin = self.last = (start, time.perf_counter())
-        self.mean = 0.0  # images a second since the beginning
+    def __init__(self, name: str, total: int):
+        """`total` is the run's last step."""
+        self.name, self.total = name, total
+        self.images, self.last = 0, (0, 0.0)
+        self.seen, self.took = 0, 0.0  # images and seconds of all phases
+
+    def start(self, step: int, images: int) -> None:
+        """The clock starts here, and a step takes `images`."""
+        self.images, self.last = images, (step, time.perf_counter())
+
+    def leave_out(self, seconds: float) -> None:
+        """Since the last call something else took `seconds`."""
+        self.last = (self.last[0], self.last[1] + seconds)
 
     def images_per_second(self, step: int) -> float:
-        """Between the last call and this one."""
+        """Between the last call, or the start, and this one."""
         now = (step, time.perf_counter())
-        recent, self.mean = (
-            self.images * (now[0] - before[0]) / max(now[1] - before[1], 1e-9) for before in (self.last, self.begin)
-        )
-        self.last = now
-        return recent
+        seen, took = self.images * (now[0] - self.last[0]), max(now[1] - self.last[1], 1e-9)
+        self.seen, self.took, self.last = self.seen + seen, self.took + took, now
+        return seen / took
+
+    @property
+    def mean(self) -> float | None:
+        """Images a second since the first start; None before any."""
+        return self.seen / self.took if self.seen else None
 
     def show(self, step: int, speed: float, scalars: dict[str, float]) -> None:
         left = datetime.timedelta(seconds=round((self.total - step) * self.images / speed)) if speed else "?"

@@ -165,6 +165,9 @@ class Loop:
     late: Any = None  # the metrics of the last log, fetched at the next one so that logging never waits
     dispatches: int = 0  # by this process
 
+    def __post_init__(self) -> None:
+        self.progress = metrics.Progress(self.config.name, sum(phase["steps"] for phase in configs.phases(self.config)))
+
     def build(self, index: int) -> Phase:
         """Builds a phase; ConfigError where its parts do not fit together."""
         fields = configs.phases(self.config)
@@ -354,8 +357,7 @@ class Loop:
                 self.done += count
                 if self.done == first + count:  # the step is compiled: speed counts from here
                     jax.block_until_ready(values)
-                    total = sum(phase["steps"] for phase in configs.phases(self.config))
-                    self.progress = metrics.Progress(self.config.name, self.done, total, phase.batch_size)
+                    self.progress.start(self.done, phase.batch_size)
                 in_flight.append(values)
                 if len(in_flight) * count > IN_FLIGHT:
                     jax.block_until_ready(in_flight.popleft())
@@ -454,9 +456,7 @@ class Loop:
         return {
             "steps": self.done,
             "seconds": self.seconds,
-            "images_per_second": self.progress.mean
-            if hasattr(self, "progress")
-            else None,  # None: nothing was left to do
+            "images_per_second": self.progress.mean,  # None: nothing was left to do
             "compilations": self.compilations,
         }
 
@@ -469,7 +469,9 @@ class Loop:
         scalars = {f"{name}/{key}": v for name, part in found.items() for key, v in part.items() if type(v) is float}
         if self.writer is not None:
             self.writer.write(self.done, scalars)
-        self.clock += time.perf_counter() - begin
+        seconds = time.perf_counter() - begin
+        self.clock += seconds
+        self.progress.leave_out(seconds)
 
 
 def check_divisible(config: configs.Run, devices: int) -> None:

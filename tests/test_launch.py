@@ -329,7 +329,7 @@ def test_mistakes_in_the_command_line(words, why, capsys):
 
 
 def finished(condition) -> bool:
-    end = time.monotonic() + 10
+    end = time.monotonic() + 60
     while not condition() and time.monotonic() < end:
         time.sleep(0.01)
     return condition()
@@ -358,7 +358,7 @@ exit $(cat {home}/code)
         (command,) = [word for call in cloud.calls("ssh", "worker.sh") for word in call if "--command" in word]
         # gcloud splits at spaces, ssh joins again; the login shell does the rest.
         line = " ".join(command.removeprefix("--command=").split(" "))
-        return subprocess.run(["bash", "-c", line], cwd=home, capture_output=True, text=True, timeout=10)
+        return subprocess.run(["bash", "-c", line], cwd=home, capture_output=True, text=True, timeout=60)
 
     def state() -> str:
         return remote("status", *AT).stdout.strip()
@@ -456,7 +456,7 @@ def test_here_passes_a_stop_on_and_does_not_start_again(number, train, tmp_path)
     process = subprocess.Popen([python, "-c", code, *words], cwd=launch.ROOT, stderr=subprocess.PIPE)
     assert finished((tmp_path / "ready").exists)
     process.send_signal(number)
-    process.communicate(timeout=10)
+    process.communicate(timeout=60)
     assert process.returncode == 143 and len((tmp_path / "starts").read_text().splitlines()) == 1
     (log,) = (tmp_path / "run/logs").iterdir()
     assert "saved\n" in log.read_text()

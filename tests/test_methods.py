@@ -10,7 +10,7 @@ import pytest
 from recipes import tiny
 
 import labelfx
-from labelfx import objectives, weights
+from labelfx import metrics, objectives, train, weights
 from labelfx.config import ConfigError
 from labelfx.data import Split
 from labelfx.methods.contrastive import same_class
@@ -272,6 +272,41 @@ def test_one_run_may_pretrain_and_then_fine_tune(tmp_path, monkeypatch):
         lambda a, b: float(np.abs(a - b).max()), after["params"]["backbone"], both["params"]["backbone"]
     )
     assert max(jax.tree.leaves(moved)) < 0.1
+
+
+def test_speed_is_that_of_all_phases_without_compilation_and_evals(tmp_path, monkeypatch):
+    """By a clock that goes 1 s a step, 0.1 s in the second phase, and 100 s an eval; the first step compiles."""
+
+    class Clock:
+        now = 0.0
+
+        def perf_counter(self):
+            return self.now
+
+        time = perf_counter
+
+    clock, dispatches = Clock(), Loop.dispatches_of
+
+    def step_by_step(self, phase, until):
+        for each in dispatches(self, phase, until):
+            clock.now += 0.1 if phase.index else 1.0
+            yield each
+
+    def evals(*_):
+        clock.now += 100
+        return {}
+
+    for module in (metrics, train):
+        monkeypatch.setattr(module, "time", clock)
+    monkeypatch.setattr(Loop, "dispatches_of", step_by_step)
+    monkeypatch.setattr(train.results, "run_evals", evals)
+    smaller = {"batch": {"labelled": 8, "unlabelled": 0}}
+    config = tiny("supervised", model={"name": "mlp", "hidden": (4,), "dtype": "float32"}, eval_every=3)
+    found = labelfx.train(config | {"phases": ({}, smaller)}, tmp_path)["training"]
+    logged = [line["images_per_second"] for line in metrics.read(tmp_path / "metrics.jsonl") if "loss" in line]
+    np.testing.assert_allclose(logged, [16, 16, 16, 80, 80, 80])
+    assert found["images_per_second"] == pytest.approx((5 * 16 + 5 * 8) / (5 * 1 + 5 * 0.1))
+    assert found["seconds"] == pytest.approx(6 * 1 + 6 * 0.1)
 
 
 def test_share_of_same_class_pairs():
