@@ -5,16 +5,17 @@ import logging
 import os
 import re
 import sys
+import typing
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
 from absl import app, flags
 from absl import logging as absl_logging
-from ml_collections import ConfigDict, config_flags
+from ml_collections import ConfigDict, config_dict, config_flags
 
 from labelfx.checkpoint import CheckpointError
-from labelfx.config import ConfigError, Placement, Run, locate, nearest
+from labelfx.config import DATA, ConfigError, Placement, Run, function, locate, names, nearest, parameters
 from labelfx.data import DataError
 from labelfx.distributed import PeerLost
 from labelfx.metrics import NonFinite
@@ -37,6 +38,25 @@ def _located(argv: list[str]) -> list[str]:
     return found
 
 
+def _change_source(config: Any) -> None:
+    """Where the command line names another source of data, `config.data` takes that one's keys: those that it has
+    already, the defaults, and what the command line gives."""
+    given = dict(word.split("=", 1) for word in sys.argv if re.match(r"--?config\.data\.\w+=", word))
+    given = {flag.rpartition(".")[2]: value for flag, value in given.items()}
+    source = given.get("name", "").partition(":")[0]
+    if source not in names(DATA):
+        return  # `check` says what there is
+    before, config.data = config.data, ConfigDict({"name": given["name"], "placement": config.data.placement})
+    for key, parameter in parameters(function(DATA, source))[1].items():
+        if key in before:
+            config.data[key] = before[key]
+        elif parameter.default is not parameter.empty:
+            config.data[key] = parameter.default
+        elif key in given:
+            kind = (typing.get_args(parameter.annotation) or [parameter.annotation])[0]  # of Annotated, Literal
+            config.data[key] = config_dict.placeholder(kind if isinstance(kind, type) else type(kind))
+
+
 class _Recipe(flags.ArgumentParser[ConfigDict]):
     """A config file, with the knobs that it leaves at their defaults, so that the command line can override them."""
 
@@ -51,6 +71,7 @@ class _Recipe(flags.ArgumentParser[ConfigDict]):
                     config[field.name] = field.default
             if "data" in config and "placement" not in config.data:
                 config.data.placement = Placement.placement
+            _change_source(config)
         for word in sys.argv:
             override = re.match(r"--?(?:no)?(config\.[^=]+)", word)
             node, path = config, override[1] if override else "config"

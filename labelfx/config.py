@@ -440,7 +440,7 @@ def replacing(path: Path) -> Iterator[IO[bytes]]:
 
 def locate(name: str) -> str:
     """The file of `--config`: a path as it is, or the name of a recipe that ships with the package."""
-    if Path(name.partition(":")[0]).exists():
+    if Path(name.partition(":")[0]).is_file():  # a workdir may be named like a recipe
         return name
     package = Path(__file__).parent
     folders = [folder for folder in (package / "configs", package.parent / "configs") if folder.is_dir()]
@@ -457,7 +457,10 @@ def recipe(name: str, changes: Mapping[str, Any] = types.MappingProxyType({})) -
     Raises:
       ConfigError: there is no such recipe, or no such path to a value in it.
     """
-    config = runpy.run_path(locate(name))["get_config"]()
+    found = runpy.run_path(locate(name))
+    if "get_config" not in found:
+        raise ConfigError(f"--config={name}: has no function get_config")
+    config = found["get_config"]()
     for path, value in changes.items():
         *parents, last = path.split(".")
         node = config

@@ -2,7 +2,7 @@
 
 import itertools
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -12,10 +12,12 @@ from labelfx.table import FLOORS, Row, differences, half_width
 
 GRID = 500  # label counts between two budgets: their ratio is below 1.01 for budgets that differ by a factor of 100
 FEW = 5  # seeds: below, the 95 % interval of a mean is wider than three standard errors on either side
+PAIRS = 3  # below, that no difference is clear says nothing
 CAVEATS = (
     "What this rests on: one data set; recipes as they are, tuned by nobody for these data; the weights of the last "
-    "step. Of twenty comparisons at 95 % about one is wrong by chance. The test split has picked the row with the "
-    "highest mean, whose own figure is therefore a little too good."
+    "step. Of twenty comparisons at 95 % about one is wrong by chance, and a row is held against every other: where "
+    "ten rows are equally good the cheapest is ruled out about one time in seven, where seventy are, every other time. "
+    "The test split has picked the row with the highest mean, whose own figure is therefore a little too good."
 )
 
 
@@ -34,6 +36,7 @@ class Choice(NamedTuple):
     best: Row  # the highest mean
     level: list[Row]  # the others that no row beats
     cheapest: Row  # of all these
+    untold: list[Row]  # those of too few seeds, of which nothing is known
 
 
 def labels_needed(budgets: Sequence[int], ours: np.ndarray, target: np.ndarray) -> Needed:
@@ -60,17 +63,24 @@ def labels_needed(budgets: Sequence[int], ours: np.ndarray, target: np.ndarray) 
     return Needed(first(mean >= 0), first(mean + half >= 0), first(mean - half >= 0))
 
 
-def choose(rows: Sequence[Row], budget: int, costs: Mapping[str, float]) -> Choice:
+def choose(rows: Sequence[Row], budget: int, costs: Mapping[str, float]) -> Choice | None:
     """The cheapest of the rows that no other beats at this budget. One beats another where the 95 % interval of their
     paired difference is above 0; a row that is beaten is out even where its difference to the highest mean is noise.
+    Rows that share fewer than `PAIRS` draws with the row of the most draws are not looked at; None where this leaves
+    fewer than two.
 
     Args:
       costs: a row's title -> device-seconds; a row without is dearer than any with.
     """
-    here = [row for row in rows if row.runs(budget)]
+    every = [row for row in rows if row.runs(budget)]
+    most = max(every, key=lambda row: len(row.results[budget]))
+    here = [row for row in every if len(differences(row, most, budget)) >= PAIRS]
+    if len(here) < 2:
+        return None
     best = max(here, key=lambda row: statistics.fmean(row.runs(budget)))
     level = [row for row in here if row is not best and not any(_beats(other, row, budget) for other in here)]
-    return Choice(best, level, min([best, *level], key=lambda row: costs.get(row.title, float("inf"))))
+    cheapest = min([best, *level], key=lambda row: costs.get(row.title, float("inf")))
+    return Choice(best, level, cheapest, [row for row in every if row not in here])
 
 
 def recommendation(page: Page, rows: Sequence[Row], costs: Mapping[str, float]) -> None:
@@ -87,10 +97,17 @@ def recommendation(page: Page, rows: Sequence[Row], costs: Mapping[str, float]) 
         "random_encoder: a logistic regression without any training before."
     )
     budgets = sorted({budget for row in rows for budget in row.results})
-    choices = {budget: choose(rows, budget, costs) for budget in budgets}
-    for row, group in itertools.groupby(budgets, key=lambda budget: choices[budget].cheapest):
-        at = ", ".join(f"{budget:,}" for budget in group)
-        page.lead(f"At {at} labels: {row.title}{' (no network is trained for it)' * (row.eval in FLOORS)}.")
+    choices = {budget: found for budget in budgets if (found := choose(rows, budget, costs))}
+    for row, group in itertools.groupby(choices, key=lambda budget: choices[budget].cheapest):
+        title = f"{row.title}{' (no network is trained for it)' * (row.eval in FLOORS)}"
+        page.lead(f"At {_counts(group)} labels: {title}.")
+    if untold := [budget for budget in budgets if budget not in choices]:
+        page.lead(f"At {_counts(untold)} labels: not told, which takes two rows with {PAIRS} seeds or more in common.")
+    if not choices:
+        return
+    for title in dict.fromkeys(row.title for choice in choices.values() for row in choice.untold):
+        at = _counts(budget for budget, choice in choices.items() if title in {row.title for row in choice.untold})
+        page.text(f"Left out: {title} at {at} labels, which has fewer than {PAIRS} seeds in common with the others.")
     page.text(
         "That is the row that takes the fewest device-seconds of those that no other beats: the one with the highest "
         "mean, and the level ones. A row beats another where the 95 % interval of their paired difference is above 0."
@@ -100,7 +117,7 @@ def recommendation(page: Page, rows: Sequence[Row], costs: Mapping[str, float]) 
     if pairs < FEW:
         page.text(f"With {pairs} paired seeds hardly anything is told apart: use {FEW} or more.")
     lines: list[list] = [["labels", "highest mean", "accuracy", "level", "the cheapest", "device-seconds"]]
-    for budget, (best, level, cheapest) in choices.items():
+    for budget, (best, level, cheapest, _) in choices.items():
         accuracy = f"{100 * statistics.fmean(best.runs(budget)):.2f} %"
         others = "; ".join(row.title for row in level) or "none"
         lines.append([f"{budget:,}", best.title, accuracy, others, cheapest.title, costs.get(cheapest.title)])
@@ -111,7 +128,7 @@ def recommendation(page: Page, rows: Sequence[Row], costs: Mapping[str, float]) 
 def labels_saved(page: Page, rows: Sequence[Row], baseline: str) -> None:
     """Writes the labels saved against the first row of this name, of rows with an accuracy."""
     page.heading("Labels saved")
-    base = next((row for row in rows if row.name == baseline), None)
+    base = next((row for row in rows if baseline in (row.name, row.title)), None)
     if base is None or len(base.results) < 2:
         return page.text(f"Left out: needs {baseline} at two label budgets or more.")
     page.text(
@@ -138,7 +155,7 @@ def labels_saved(page: Page, rows: Sequence[Row], baseline: str) -> None:
 
 
 def cost(page: Page, rows: Sequence[Row], costs: Mapping[str, float]) -> None:
-    """Writes what rows cost: a row's title -> device-seconds."""
+    """Writes what rows cost: a row's title -> device-seconds, where that is known."""
     page.heading("Cost")
     page.text(
         "Mean seconds of training times the number of devices, which the table of runs names, with the pre-training "
@@ -146,6 +163,15 @@ def cost(page: Page, rows: Sequence[Row], costs: Mapping[str, float]) -> None:
         "linear probe from tens of thousands of labels takes minutes on a CPU."
     )
     page.table([["", "device-seconds"], *([row.title, costs.get(row.title)] for row in rows)])
+    if unknown := [row.title for row in rows if row.title not in costs]:
+        page.text(
+            f"Not known: {'; '.join(unknown)}. They start from or learn from a run that is not here, or say no time; "
+            "where the cheapest is chosen they come last."
+        )
+
+
+def _counts(budgets: Iterable[int]) -> str:
+    return ", ".join(f"{budget:,}" for budget in budgets)
 
 
 def _beats(row: Row, other: Row, budget: int) -> bool:

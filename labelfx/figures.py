@@ -131,10 +131,14 @@ def lines(found: Sequence[Line], x: str, y: str, *, log: bool = False) -> str:
         (height,) = at([tick], bottom, top, plot_bottom, TOP)
         parts.append(f'<path d="M{LEFT} {height:.1f}H{plot_right}" stroke="#e4e4e4"/>')
         parts.append(_text(LEFT - 5, height + 4, _short(tick), "end"))
-    for tick in np.unique(across) if log else _ticks(left, right):
+    free = math.inf
+    for tick in sorted(np.unique(across) if log else _ticks(left, right), reverse=True):
         (along,) = at([math.log(tick) if log else tick], left, right, LEFT, plot_right)
         parts.append(f'<path d="M{along:.1f} {plot_bottom}v4" stroke="#666"/>')
-        parts.append(_text(along, plot_bottom + LINE, _short(tick), "middle"))
+        half = 3.5 * len(_short(tick))
+        if along + half < free:  # where ticks are close the larger one has its number
+            parts.append(_text(along, plot_bottom + LINE, _short(tick), "middle"))
+            free = along - half
     parts.append(f'<path d="M{LEFT} {TOP}V{plot_bottom}H{plot_right}" fill="none" stroke="#666"/>')
     parts.append(_text((LEFT + plot_right) / 2, HEIGHT - 6, x, "middle"))
     parts.append(_text(4, 12, y))

@@ -37,16 +37,18 @@ def _line(part: Part, function) -> str:
     module = inspect.getdoc(sys.modules[function.__module__]) or ""
     # A method's idea stands in its module's docstring; that of its builder says how it is done here.
     text = " ".join((module if part.where == "methods" else inspect.getdoc(function) or "").split())
-    sentence = re.split(r"\.\s(?=[A-Z`])", text)[0].rstrip(".")
+    sentence = re.split(r"(?<!\.\.)(?<!e\.g)(?<!i\.e)\.\s(?=[A-Z`])", text)[0].rstrip(".")
     paper = re.search(r"\(([^()]*?(?:19|20)\d\d[^()]*)\)", text)
     return sentence if paper is None or paper[0] in sentence else f"{sentence} {paper[0]}"
 
 
 def main() -> None:
-    for section, lines in table().items():
+    found = table()
+    width = 2 + max(len(name) for lines in found.values() for name in lines)
+    for section, lines in found.items():
         print(section)
         for name, line in lines.items():
-            print(f"  {name:<24}{line}")
+            print(f"  {name:<{width}}{line}")
 
 
 if __name__ == "__main__":

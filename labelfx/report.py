@@ -25,7 +25,7 @@ from labelfx import efficiency, figures, inspection
 from labelfx.figures import Line, Page
 from labelfx.metrics import read as read_metrics
 from labelfx.scores import check, picture
-from labelfx.table import FLOORS, Row, entries_of, read, table
+from labelfx.table import FLOORS, Row, cells, entries_of, read
 
 DRAWN = 16  # lines in a figure of curves
 POINTS = 100  # steps on a curve
@@ -88,6 +88,11 @@ def report(paths: Iterable[str | Path], out: str | Path = "report.html", baselin
         baseline = next((name for name in ("supervised", runs[0].name) if name in named), None)
     accuracies, costs = [row for row in rows if row.metric == "accuracy"], _costs(runs)
     compared = len({row.name for row in accuracies if row.name}) > 1
+    mixed = [row.title for row in accuracies if len(row.hashes) > 1]
+    if compared and (len(data) > 1 or mixed):
+        compared = False
+        reason = f"{'; '.join(mixed)}: of several configurations" if len(data) == 1 else "several data sets"
+        page.text(f"Which to use and what it saves is left out: this page has {reason}.")
     if compared:
         efficiency.recommendation(page, accuracies, costs)
     _origins(page, runs)
@@ -188,7 +193,7 @@ def _costs(runs: Sequence[Found]) -> dict[str, float]:
         if not (isinstance(seconds, int | float) and isinstance(count, int)):
             raise TypeError
         starts = {run.config[field] for field in configs.TRAINED} - {"", "previous"}
-        return seconds * count + sum(cost(folders[Path(start).resolve()]) for start in starts)
+        return seconds * count + sum(cost(_started(Path(start), run.folder, folders)) for start in starts)
 
     found = collections.defaultdict(list)
     for run in runs:
@@ -199,6 +204,22 @@ def _costs(runs: Sequence[Found]) -> dict[str, float]:
                 continue  # what it needs is not among the runs, or does not say how long it took
             found[Row(run.name, name, "").title].append(seconds)
     return {title: statistics.fmean(each) for title, each in found.items()}
+
+
+def _started(start: Path, folder: Path, folders: dict[Path, Found]) -> Found:
+    """The run at `start` that the one in `folder` names. Where a sweep was copied to here it is looked for at the same
+    place of the copy: above `folder`, by two of its last names or more. KeyError where it is not among `folders`."""
+    if start.exists() or start.resolve() in folders:
+        return folders[start.resolve()]
+    tails = [start.parts[-count:] for count in range(len(start.parts) - 1, 1, -1)]
+    places = [parent.joinpath(*tail) for parent in folder.parents for tail in tails]
+    return folders[next((place for place in places if place in folders), start)]
+
+
+def _chance(accuracy: float, tested: int) -> float:
+    """How far from this accuracy that on as many other test images comes out, in 95 % of cases at least."""
+    share = (accuracy * tested + 2) / (tested + 4)  # Agresti and Coull 1998: not 0 where all are right
+    return 1.96 * (2 * share * (1 - share) / tested) ** 0.5  # both samples vary
 
 
 def _test_images(runs: Sequence[Found]) -> int:
@@ -239,14 +260,13 @@ def _results(page: Page, paths: Sequence[Path], rows: Sequence[Row], tested: int
             "there are several. Look for bars that are clearly longer than the floors."
         )
         page.figure(figures.bars(drawn), "Accuracy", caption, numbers)
-    first, *others = table(paths, baseline).rstrip("\n").split("\n\n")
-    lines = [[cell.strip() for cell in line.strip("|").split(" | ")] for line in first.splitlines()]
-    page.table([lines[0], *lines[2:]])
-    for other in others:
-        page.text(other)
+    lines, notes = cells(paths, baseline)
+    page.table(lines)
+    for note in notes:
+        page.text(note)
     if tested:
         best = max(statistics.fmean(row.runs(budget)) for row in accuracies for budget in row.results)
-        points = 196 * (best * (1 - best) / tested) ** 0.5
+        points = 100 * _chance(best, tested)
         page.text(
             f"{tested:,} test images: on as many others of the same source an accuracy of {100 * best:.1f} % may come "
             f"out ± {points:.1f} points (95 %), which no seed shows."
@@ -278,6 +298,8 @@ def _curves(page: Page, groups: dict[str, list[Found]]) -> None:
     if not drawn:
         return page.text("Left out: no metrics.jsonl here has two steps or more.")
     bands = " Bands are ± 1 sd over the seeds of a name." * any(len(runs) > 1 for runs in groups.values())
+    running = sum(not run.results for runs in groups.values() if any(run.results for run in runs) for run in runs)
+    bands += f" Of {running} runs that have not ended the curves are left out." * bool(running)
     rest = f" Of more than {DRAWN} lines the first {DRAWN} are drawn." * (max(map(len, drawn.values())) > DRAWN)
     page.text(f"Values are those of one batch or, with a slash in the name, of an eval; expect jitter.{bands}{rest}")
     for metric, found in drawn.items():
@@ -288,9 +310,11 @@ def _curves(page: Page, groups: dict[str, list[Found]]) -> None:
 
 
 def _lines(groups: dict[str, list[Found]], metric: str) -> Iterable[Line]:
-    """A group's mean of a metric over its seeds, at steps that each seed which has it at all has logged."""
+    """A group's mean of a metric over its seeds, at steps that each seed which has it at all has logged. Runs that have
+    not ended count where none has."""
     for title, runs in groups.items():
-        seeds = [{line["step"]: line[metric] for line in run.metrics if metric in line} for run in runs]
+        ended = [run for run in runs if run.results] or runs
+        seeds = [{line["step"]: line[metric] for line in run.metrics if metric in line} for run in ended]
         seeds = [seed for seed in seeds if seed]
         steps = sorted(set.intersection(*map(set, seeds))) if seeds else []
         if len(steps) > 1:

@@ -81,6 +81,11 @@ def load_data(config: configs.Run, workdir: Path) -> tuple[Dataset, View]:
         outside = (rows < 0) | (rows >= len(given))
         if rows.ndim != 1 or outside.any() or labels_hash(rows, given) != expected:
             raise ConfigError(f"{path}: its rows do not have the labels they had; the data set has changed since")
+        count, which = len(given), getattr(dataset.train.images, "which", "")
+        if kept.get("images", [count, which]) != [count, which]:
+            raise ConfigError(
+                f"{path}: not of these {count} training images; some were added, removed or renamed since"
+            )
         return dataset, label_view(dataset.train, rows)
     try:
         choose = configs.build(configs.LABELS, config.labels)
@@ -93,7 +98,8 @@ def load_data(config: configs.Run, workdir: Path) -> tuple[Dataset, View]:
 def begin(config: configs.Run, workdir: Path, view: View) -> None:
     """Writes `labels.json` and `config.json` where they are not there yet: from now on the workdir is of this run."""
     if jax.process_index() == 0 and not (workdir / "config.json").exists():
-        labels = {"hash": labels_hash(view.rows, view.truth), "rows": view.rows.tolist()}
+        images = [len(view.truth), getattr(view.split.images, "which", "")]
+        labels = {"hash": labels_hash(view.rows, view.truth), "rows": view.rows.tolist(), "images": images}
         configs.write_text(workdir / "labels.json", json.dumps(labels) + "\n")
         configs.write_text(workdir / "config.json", json.dumps(configs.plain(config), indent=2) + "\n")
 

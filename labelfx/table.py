@@ -75,21 +75,26 @@ def table(paths: Iterable[str | Path], baseline: str | None = None) -> str:
       FileNotFoundError: there are no results.
       ValueError: no row is that baseline.
     """
-    paths = list(paths)
+    lines, notes = cells(list(paths), baseline)
+    lines.insert(1, ["---", *["---:"] * (len(lines[0]) - 3), "---", "---"])
+    text = "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
+    return "\n\n".join([text, *notes]) + "\n"
+
+
+def cells(paths: Sequence[str | Path], baseline: str | None = None) -> tuple[list[list[str]], list[str]]:
+    """What `table` writes: its lines, the head first, and what stands below."""
     rows, warnings = read(paths)
     if not rows:
         raise FileNotFoundError("no results.json with results at or below " + ", ".join(map(str, paths)))
     bases = None if baseline is None else _bases(rows, baseline)
     budgets = sorted({budget for row in rows for budget in row.results})
-    columns = ["", *(c for b in budgets for c in _columns(b, baseline)), "config_hash", "commit"]
-    lines = [columns, ["---", *["---:"] * (len(columns) - 3), "---", "---"]]
+    lines = [["", *(c for b in budgets for c in _columns(b, baseline)), "config_hash", "commit"]]
     for row in rows:
         base = None if bases is None else bases.get(row.eval, bases[""])
-        cells = [cell for budget in budgets for cell in _cells(row, base, budget)]
-        lines.append([row.title, *cells, " ".join(row.hashes) or "-", " ".join(row.commits) or "-"])
+        found = [cell for budget in budgets for cell in _cells(row, base, budget)]
+        lines.append([row.title, *found, " ".join(row.hashes) or "-", " ".join(row.commits) or "-"])
         warnings += _doubts(row)
-    text = "\n".join("| " + " | ".join(line) + " |" for line in lines)
-    return "\n\n".join([text, CAPTION, *(f"warning: {warning}" for warning in warnings)]) + "\n"
+    return lines, [CAPTION, *(f"warning: {warning}" for warning in warnings)]
 
 
 def read(paths: Sequence[str | Path]) -> tuple[list[Row], list[str]]:

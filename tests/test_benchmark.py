@@ -203,9 +203,9 @@ def test_small_benchmark(tmp_path, compilation_cache):
     with pytest.raises(ConfigError, match=other):
         benchmark(*arguments[:-1], SMALL | {"steps": 3})
 
-    # Elsewhere the runs that a network started from are not found by their folders: its cost is not known.
+    # Elsewhere the runs that a network started from are not in the folders that it names: they are found beside it.
     moved = tmp_path / "moved"
+    before = {line[0]: line[1] for line in numbers(markdown, "## Cost")}
     shutil.move(workdir, moved)
     report([moved], tmp_path / "moved.html")
-    cost = {line[0]: line[1] for line in numbers(tmp_path / "moved.md", "## Cost")}
-    assert cost["hard_negative + finetune, head"] == cost["distillation, head"] == "-" != cost["supervised, head"]
+    assert {line[0]: line[1] for line in numbers(tmp_path / "moved.md", "## Cost")} == before

@@ -3,6 +3,7 @@
 import copy
 import json
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -207,6 +208,16 @@ def test_every_recipe_is_valid_and_says_how_to_run_it(name):
     check(recipe(name))
     text = (configs.Path(__file__).parents[1] / "configs" / f"{name}.py").read_text()
     assert f"python -m labelfx.train --config={name} --workdir=/tmp/labelfx/{name}" in text.split('"""')[1]
+
+
+def test_a_folder_is_no_recipe(tmp_path, monkeypatch):
+    """A workdir may have the name of the recipe that it is of."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "moco").mkdir()
+    assert labelfx.recipe("moco")["name"] == "moco" and Path(configs.locate("moco")).name == "moco.py"
+    (tmp_path / "empty.py").write_text("")
+    with pytest.raises(ConfigError, match="^--config=empty.py: has no function get_config$"):
+        labelfx.recipe("empty.py")
 
 
 def test_a_recipe_with_changes():

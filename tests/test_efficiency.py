@@ -5,7 +5,7 @@ import pytest
 import scipy.optimize
 import scipy.stats
 
-from labelfx.efficiency import choose, labels_needed, labels_saved
+from labelfx.efficiency import CAVEATS, choose, labels_needed, labels_saved, recommendation
 from labelfx.figures import Page
 from labelfx.table import Draw, Row
 
@@ -82,9 +82,9 @@ def test_the_cheapest_of_what_cannot_be_told_apart():
     level = row("level", "head", DRAWS + 0.05 - np.array([0.02, -0.01, 0.01, -0.01, 0.0]))
     below = row("below", "head", DRAWS + np.array([0.001, -0.001, 0.002, 0.0, -0.002]))  # paired, clearly below
     dear = {"best, head": 9.0, "level, head": 1.0, "below, head": 0.1}
-    assert choose([below, level, best], 40, dear) == (best, [level], level)
+    assert choose([below, level, best], 40, dear) == (best, [level], level, [])
     assert choose([below, level, best], 40, dear | {"level, head": 10.0}).cheapest is best
-    assert choose([below, best], 40, dear) == (best, [], best)
+    assert choose([below, best], 40, dear) == (best, [], best, [])
     assert choose([best, level], 40, {"best, head": 3.0}).cheapest is best  # a cost that is not known is the highest
 
 
@@ -94,18 +94,39 @@ def test_what_is_beaten_is_out_though_it_is_level_with_the_highest_mean():
     second = row("second", "head", DRAWS + np.array([0.04, 0.05, 0.06, 0.05, 0.04]))
     cheap = row("cheap", "head", DRAWS)
     costs = {"spread, head": 3.0, "second, head": 2.0, "cheap, head": 1.0}
-    assert choose([spread, cheap], 40, costs) == (spread, [cheap], cheap)
-    assert choose([spread, second, cheap], 40, costs) == (spread, [second], second)
+    assert choose([spread, cheap], 40, costs) == (spread, [cheap], cheap, [])
+    assert choose([spread, second, cheap], 40, costs) == (spread, [second], second, [])
 
 
-def test_no_winner_without_pairs():
-    """One seed, or seeds that are not shared, tell nothing apart."""
+def test_too_few_pairs_tell_nothing():
+    """A row of one seed is beaten by none, and is not therefore the one to use."""
     best, other = row("best", "head", [0.9]), row("other", "head", [0.1])
-    assert choose([best, other], 40, {}).level == [other]
+    assert choose([best, other], 40, {}) is None and choose([row("best", "head", DRAWS)], 40, {}) is None
+    few, best, other = row("few", "head", DRAWS[:2]), row("best", "head", DRAWS + 0.1), row("other", "head", DRAWS)
     elsewhere = Row("elsewhere", "head", "accuracy")
-    elsewhere.results[40][Draw(7, 7, 7, "hash 7")].append(0.1)
-    assert choose([row("best", "head", DRAWS), elsewhere], 40, {}).level == [elsewhere]
-    assert choose([row("best", "head", DRAWS), row("other", "head", DRAWS, budget=10)], 40, {}).level == []
+    for seed in range(5, 10):
+        elsewhere.results[40][Draw(seed, seed, seed, f"hash {seed}")].append(0.1)
+    rows, costs = [best, few, other, elsewhere], {"few, head": 0.0, "elsewhere, head": 0.0, "best, head": 1.0}
+    assert choose(rows, 40, costs) == (best, [], best, [few, elsewhere])
+    assert choose([row("best", "head", DRAWS), row("other", "head", DRAWS, budget=10)], 40, {}) is None
+    page = Page("")
+    recommendation(page, [*rows, row("best", "head", DRAWS, budget=10)], costs)
+    assert "**At 40 labels: best, head.**" in page.markdown
+    assert any(text.startswith("**At 10 labels: not told, which takes two rows with 3 seeds") for text in page.markdown)
+    assert any(text.startswith("Left out: few, head at 40 labels, which has fewer than 3") for text in page.markdown)
+    page = Page("")
+    recommendation(page, [row("best", "head", [0.9]), row("other", "head", [0.1])], {})
+    assert page.markdown[-1].startswith("**At 40 labels: not told") and "highest mean" not in " ".join(page.markdown)
+
+
+def test_how_often_chance_rules_out_the_cheapest():
+    """Of ten equal rows, as the page says: about one time in seven."""
+    rng, trials, out = np.random.default_rng(0), 200, 0
+    for _ in range(trials):
+        rows = [row(str(i), "head", DRAWS + rng.normal(0, 0.01, 5)) for i in range(10)]
+        out += choose(rows, 40, {"0, head": 0.0}).cheapest is not rows[0]
+    assert 0.08 < out / trials < 0.21  # 1/7, of which the standard error is 0.025
+    assert "ten rows are equally good the cheapest is ruled out about one time in seven" in CAVEATS
 
 
 def test_a_baseline_below_a_floor_is_said_to_be_weak():

@@ -43,6 +43,7 @@ def test_everything_that_a_config_may_name_is_documented_in_one_line():
     for section, lines in listing.table().items():
         assert lines, section
         assert all(line and "\n" not in line for line in lines.values())
+        assert not any(line.endswith(("e.g", "i.e", " ", "..")) for line in lines.values()), section
     assert "Robinson et al. 2021" in listing.table()["objectives"]["hard_negative"]
     assert "He et al. 2020" in listing.table()["methods"]["moco"]
 

@@ -97,6 +97,21 @@ def test_conr_counts_neither_anchors_without_negatives_nor_those_without_positiv
         assert not np.any(gradient)
 
 
+def test_conr_takes_a_weight_of_0():
+    """The limit of small ones: of an anchor with positives and of one with none."""
+    constants = [np.array([0.0, 0, 1, 1, 5, 2.5]), np.zeros(6)]
+    z, settings = normal(0, 6, 3), dict(window=0.5, temperature=0.5, distance_scale=0.01)
+    for zeros in ([4], [0], [0, 4], range(6)):
+        found = []
+        for least in (0.0, 1e-30):
+            weights = np.ones(6)
+            weights[list(zeros)] = least
+            found.append(in_float64(conr, z, *constants, weights, **settings))
+        (value, (gradient,)), (limit, (slope,)) = found
+        np.testing.assert_allclose(value, limit, rtol=1e-12)
+        np.testing.assert_allclose(gradient, slope, rtol=1e-12, atol=1e-15)
+
+
 def test_edges():
     image, text = (jnp.asarray(z, jnp.bfloat16) for z in normal(0, 2, 4, 5))
     value, gradients = matching(image, text, LABELS, temperature=0.02, epsilon=1e-8)

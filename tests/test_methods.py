@@ -22,6 +22,7 @@ from labelfx.methods.moco import moco
 from labelfx.methods.supervised import supervised
 from labelfx.methods.supervised_contrastive import class_scores
 from labelfx.models import Model
+from labelfx.objectives import classification
 from labelfx.train import Loop
 
 
@@ -307,6 +308,13 @@ def test_speed_is_that_of_all_phases_without_compilation_and_evals(tmp_path, mon
     np.testing.assert_allclose(logged, [16, 16, 16, 80, 80, 80])
     assert found["images_per_second"] == pytest.approx((5 * 16 + 5 * 8) / (5 * 1 + 5 * 0.1))
     assert found["seconds"] == pytest.approx(6 * 1 + 6 * 0.1)
+
+
+def test_cross_entropy_is_computed_in_float32():
+    logits, label = jax.random.normal(jax.random.key(0), (4096, 10), jnp.bfloat16), jnp.arange(4096) % 10
+    found = classification.cross_entropy(logits, label, label_smoothing=0.1)
+    assert found.dtype == jnp.float32
+    assert found == classification.cross_entropy(logits.astype(jnp.float32), label, label_smoothing=0.1)
 
 
 def test_share_of_same_class_pairs():

@@ -227,6 +227,16 @@ def test_graphs_in_pieces_are_cut_too():
     assert {tuple(sorted(half)) for half in halves} == {tuple(range(6)), tuple(range(6, 12))}
 
 
+@pytest.mark.parametrize("blank", [300, 700])
+def test_communities_of_rows_that_are_alike(blank):
+    """More of them than are looked through without ARPACK, and joined to none."""
+    rows = np.random.default_rng(0).normal(size=(700, 8))
+    rows[:blank] = rows[0] if blank == 300 else 0
+    graph = miners._graph(rows, 30, 20)
+    table = miners._halved(700, 32, lambda part: miners._cut(graph[part][:, part], np.random.default_rng(0)))
+    assert sorted(table["order"]) == list(range(700)) and np.bincount(table["cluster"]).max() <= 32
+
+
 def test_batches_of_communities_are_hard_and_skip_the_false():
     """Planted classes, seeds 0 to 9, equal batches. Communities of the graph put more hard pairs into a batch than
     shuffling does, and without the nearest rows in the graph fewer false ones than clusters of the nearest rows."""

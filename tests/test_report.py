@@ -2,6 +2,7 @@
 
 import errno
 import html.parser
+import itertools
 import json
 import re
 import shutil
@@ -14,11 +15,12 @@ import pytest
 from recipes import tiny
 
 import labelfx
+from labelfx import config as configs
 from labelfx import figures, run, weights
 from labelfx.evals import features
 from labelfx.figures import Line
 from labelfx.inspection import BINS
-from labelfx.report import main, report
+from labelfx.report import _chance, main, report
 from labelfx.table import table
 
 VOID = {"meta", "img"}
@@ -191,10 +193,92 @@ def test_comparison(copy, tmp_path):
     differing = {row[0]: row[1:] for row in numbers(markdown, "What differs")}
     assert differing["optimizer.b2"] == ["0.999", "0.5", "0.5"] and "batch.labelled" not in differing
     assert "acceptance" in page.figures and "whose pseudo-label is learnt from" in page.text
-    assert "382 test images" in page.text and "an accuracy of 75.0 % may come out ± 4.3 points" in page.text
+    assert "382 test images" in page.text and "an accuracy of 75.0 % may come out ± 6.2 points" in page.text
     assert "one run at a time" in page.text and "Confusion matrix" not in page.figures
     assert markdown.read_text().startswith("# ours, theirs on digits\n")
     assert "**At 20 labels: ours, head.**" in markdown.read_text()
+
+
+@pytest.mark.parametrize("other", ["data", "configuration"])
+def test_no_advice_from_what_is_not_alike(other, copy, tmp_path):
+    """Several data sets, or several configurations of a row, on the same seeds and labels."""
+    for seed in range(3):
+        for name in ("supervised", "ours", "theirs"):
+            folder = copy(name, seed, 20 * (1 + (name != "theirs")), 0.7)
+            copy(name, seed, 80, 0.7)
+            if other == "data" and name == "theirs":
+                config = json.loads((folder / "config.json").read_text())
+                (folder / "config.json").write_text(json.dumps(config | {"data": {"name": "npz:other.npz"}}))
+            if other == "configuration" and name == "ours":
+                results = json.loads((folder / "results.json").read_text())
+                (folder / "results.json").write_text(json.dumps(results | {"config_hash": "another"}))
+    text = report([tmp_path / "runs"], tmp_path / "r.html").with_suffix(".md").read_text()
+    assert "**At " not in text and "## Labels saved" not in text
+    reason = {"data": "several data sets", "configuration": "ours, head; ours, knn: of several configurations"}[other]
+    assert f"Which to use and what it saves is left out: this page has {reason}." in text
+
+
+def test_costs_are_found_in_a_copied_sweep(copy, tmp_path):
+    """Where a run says from where it started, with the place where that was."""
+
+    def place(folder, where, seconds, **changes):
+        config, results = (json.loads((folder / f"{part}.json").read_text()) for part in ("config", "results"))
+        results["training"]["seconds"] = seconds
+        (folder / "config.json").write_text(json.dumps(config | changes))
+        (folder / "results.json").write_text(json.dumps(results))
+        where.parent.mkdir(parents=True, exist_ok=True)
+        folder.rename(where)
+
+    there, here = tmp_path / "there", tmp_path / "here"
+    for seed, seconds in ((0, 100.0), (1, 300.0)):
+        at = there / f"seed_{seed}"
+        place(copy("moco", seed), at / "moco", seconds)
+        place(copy("tuned", seed), at / "1_per_class/moco_finetune", 10.0, backbone=str(at / "moco"))
+        place(copy("lost", seed), at / "1_per_class/lost", 1.0, teacher=str(tmp_path / "gone/teacher"))
+
+    def found():
+        markdown = report([next(p for p in (there, here) if p.exists())], tmp_path / "r.html").with_suffix(".md")
+        assert "\n\nNot known: lost, head; lost, knn. They start from" in markdown.read_text()
+        return {line[0]: line[1] for line in numbers(markdown, "## Cost")}
+
+    before = found()
+    there.rename(here)
+    assert before == found() and before["tuned, head"] == "210" and before["lost, head"] == "-"
+
+
+def test_a_run_that_has_not_ended_does_not_cut_the_curve_of_the_others(copy, tmp_path):
+    for seed in range(3):
+        folder = copy("ours", seed)
+    (folder / "results.json").unlink()
+    (folder / "metrics.jsonl").write_text('{"step": 2, "loss": 9.0}\n')
+    (folder / "labels.json").write_text(json.dumps({"rows": [0] * 20}))
+    config = json.loads((folder / "config.json").read_text())
+    for seed in range(2):
+        path = folder.parent / f"ours_{seed}_20/results.json"
+        path.write_text(json.dumps(json.loads(path.read_text()) | {"config_hash": configs.config_hash(config)}))
+    markdown = report([tmp_path / "runs"], tmp_path / "r.html").with_suffix(".md")
+    assert numbers(markdown, "**loss.**")[1:] == [["ours (n = 2)", "6", "6", "0"]]
+    assert "Of 1 runs that have not ended the curves are left out." in markdown.read_text()
+
+
+def test_other_test_images_fall_within_the_interval_as_often_as_it_says():
+    rng = np.random.default_rng(0)
+    for truth, tested in ((0.9, 382), (0.9, 10_000), (0.5, 40), (0.95, 40)):
+        ours, others = rng.binomial(tested, truth, (2, 20_000)) / tested
+        within = np.mean([abs(a - b) <= _chance(a, tested) for a, b in zip(ours, others, strict=True)])
+        assert 0.94 < within < 0.985, (truth, tested, within)
+    assert 0.1 < _chance(1.0, 12) < 0.5
+
+
+def test_a_name_with_a_bar_stays_in_its_cell(copy, tmp_path):
+    copy("a | b")
+    copy("supervised")
+    out = report([tmp_path / "runs"], tmp_path / "r.html")
+    (line,) = (
+        line for line in out.with_suffix(".md").read_text().splitlines() if line.startswith("| a \\| b, head | 50")
+    )
+    assert len(re.split(r"(?<!\\)\|", line)) == 2 + 7
+    assert line.replace(" ", "") in table([tmp_path / "runs"], "supervised").replace(" ", "")
 
 
 def test_many_runs_do_not_fill_the_title(copy, tmp_path):
@@ -214,6 +298,15 @@ def test_the_last_tick_is_not_cut_off():
     svg = figures.lines([Line("", [0, 100_000], [0, 1])], "step", "loss")
     middle = float(re.search(r'x="([\d.]+)"[^>]*>100,000<', svg)[1])
     assert middle + 3.4 * len("100,000") < figures.WIDTH  # half of its width at 12 pixels a line
+
+
+def test_numbers_of_close_ticks_do_not_overlap():
+    budgets = (10, 40, 250, 1000, 1415)
+    svg = figures.lines([Line("", budgets, np.linspace(0, 1, 5))], "labels", "accuracy", log=True)
+    found = re.findall(r'x="([\d.]+)" y="237.0"[^>]*>([\d,]+)<', svg)
+    ends = sorted((float(x) - 3 * len(text), float(x) + 3 * len(text)) for x, text in found)
+    assert all(right < left for (_, right), (left, _) in itertools.pairwise(ends))
+    assert {text for _, text in found} == {"10", "40", "250", "1,415"} and svg.count("v4") == 5
 
 
 def test_what_is_missing_is_left_out(trained, copy, tmp_path):

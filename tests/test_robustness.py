@@ -4,6 +4,7 @@ import errno
 import json
 import os
 import random
+import re
 import shutil
 import signal
 import subprocess
@@ -15,6 +16,8 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 import pytest
+from ml_collections import ConfigDict
+from PIL import Image
 from recipes import RECIPES, tiny
 
 import labelfx
@@ -22,6 +25,7 @@ from labelfx import checkpoint, metrics, run, train, weights
 from labelfx import config as configs
 from labelfx import list as listing
 from labelfx.checkpoint import CheckpointError
+from labelfx.command import _change_source
 from labelfx.config import ConfigError
 from labelfx.metrics import NonFinite
 from labelfx.train import Loop
@@ -179,6 +183,18 @@ def test_mistakes_on_the_command_line_are_one_line(tmp_path):
         ("train", "--config=supervised"): "error: --workdir: missing; ",
         ("train", known): "error: --config: missing; ",
         ("train", "--config", "supervised", "--config.steps=-5", known): "error: config.steps = -5: must be an integer",
+        (
+            "train",
+            "--config=simclr",
+            "--config.data.name=folder:own",
+            known,
+        ): "error: config.data.image_size: missing; ",
+        ("train", "--config=simclr", "--config.data.name=folder:own", "--config.data.image_size=big", known): (
+            "error: flag --config.data.image_size=big: invalid literal"
+        ),
+        ("train", "--config=own_images", "--config.data.name=digits", "--config.data.channels=1", known): (
+            "error: --config.data.channels: the config file has no 'channels' there; allowed: "
+        ),
         ("train", "--config=supervised", "--config.keep=0", known): "error: config.keep = 0: must be an integer from 1",
         ("train", "--config=supervised", "--wrokdir=x"): "error: Unknown command line flag 'wrokdir'. Did you mean: wo",
         ("train", "--config=supervised", known, "twice"): "error: 'twice': not a flag",
@@ -208,6 +224,7 @@ def test_list_is_a_line_each(capsys):
     for name in RECIPES:
         assert any(line.split()[0] == tiny(name)["method"]["name"] for line in lines)
     assert all(line.strip() for section in table.values() for line in section.values())
+    assert all(re.match(r"  \w+  +\S", line) for line in lines if line not in table)  # no name runs into its line
 
 
 # One process.
@@ -509,6 +526,50 @@ def test_labels_that_changed_are_refused(tmp_path):
     np.savez(data, **arrays)
     with pytest.raises(ConfigError, match=changed):
         run.load_data(config, folder)
+
+
+def test_images_that_changed_are_refused(tmp_path):
+    """One more, or another name: the row numbers that the run has kept would be those of other images."""
+    images, folder = tmp_path / "images", tmp_path / "run"
+    for name in ("train/a/1.png", "train/a/2.png", "train/b/1.png", "test/a/1.png", "test/b/1.png", "unlabelled/3.png"):
+        (images / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.zeros((8, 8), np.uint8)).save(images / name)
+    config = configs.check(
+        small(data={"name": f"folder:{images}", "image_size": 8, "channels": 1}, labels={"name": "all_labels"})
+    )
+    folder.mkdir()
+    run.begin(config, folder, run.load_data(config, folder)[1])
+    run.load_data(config, folder)
+    for before, after in (("train/a/1.png", "train/a/3.png"), ("unlabelled/3.png", "unlabelled/2.png")):
+        (images / before).rename(images / after)
+        with pytest.raises(
+            ConfigError, match="labels.json: not of these 4 training images; some were added, removed or"
+        ):
+            run.load_data(config, folder)
+        (images / after).rename(images / before)
+    run.load_data(config, folder)
+    shutil.copy(images / "unlabelled/3.png", images / "unlabelled/4.png")
+    with pytest.raises(ConfigError, match="labels.json: not of these 5 training images"):
+        run.load_data(config, folder)
+
+
+def test_a_recipe_on_another_source(monkeypatch):
+    """Its keys come from the recipe, from its defaults, or from the command line; those of the old one go."""
+    flags = ["--config.data.name=folder:x", "--config.data.image_size=32", "--config.data.channels=3"]
+    for recipe, words, expected in (
+        ("simclr", flags, {"image_size": None, "channels": None}),  # to be parsed as integers
+        ("own_images", flags[:1], {"image_size": 32, "channels": 3}),
+        ("own_images", ["--config.data.name=npz:x"], {}),
+        ("simclr", ["--config.data.name=mnist", "--config.data.data_dir=x"], {"data_dir": None}),
+    ):
+        monkeypatch.setattr(sys, "argv", ["train", f"--config={recipe}", *words])
+        config = ConfigDict(labelfx.recipe(recipe))
+        config.data.placement = "host"
+        with config.unlocked():
+            _change_source(config)
+        source = words[0].partition("=")[2]
+        assert config.data.to_dict() == {"name": source, "placement": "host"} | expected
+        assert {config.data.get_type(key) for key in expected} <= {int if source == "folder:x" else str}
 
 
 def test_evaluate_finds_the_same_numbers(finished, workdir):

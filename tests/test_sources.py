@@ -278,6 +278,7 @@ def test_npz(tmp_path):
         ({"train_labels": np.zeros(5)}, "train_labels is float64 (5,); must be integers [N]"),
         ({"train_labels": np.zeros((5, 1), int)}, "train_labels is int64 (5, 1); must be integers [N]"),
         ({"class_names": np.array(["a", "b"])}, "training labels lie in -1..2; allowed -1..1"),
+        ({"train_labels": np.array([0, 1, 4 * 10**9, 1, 1])}, "a label 4000000000, but 7 images; number the classes"),
         ({"train_images": np.zeros((5, 4, 6))}, "train_images is float64 (5, 4, 6); only uint8"),
         ({"test_images": noise(2, 24)}, "test_images is uint8 (2, 24); only uint8 [N, H, W]"),
         ({"test_images": noise(2, 6, 6)}, "training images are (4, 6, 1), test images (6, 6, 1)"),

@@ -17,8 +17,9 @@ class Split(NamedTuple):
     """Rows in a fixed order.
 
     images: uint8 [N, H, W, C]: an ndarray or, where that would not fit in memory, an object with `shape`, `dtype`,
-      `len()` and `images[rows]`, which decodes int rows [B] to a uint8 ndarray [B, H, W, C]. Of text, token ids: int32
-      [N, L], 0 where there is no token, or [N, 2, L] for pairs of texts.
+      `len()` and `images[rows]`, which decodes int rows [B] to a uint8 ndarray [B, H, W, C], and perhaps `which`, a
+      hash of what the rows are. Of text, token ids: int32 [N, L], 0 where there is no token, or [N, 2, L] for pairs of
+      texts.
     labels: int32 [N], a class in 0..len(class_names) - 1, or -1 where it is unknown (in training splits only).
       Where there are no classes, the target of a regression, an integer from 0 up, or -1.
     """

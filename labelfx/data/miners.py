@@ -282,6 +282,8 @@ def _second_eigenvector(graph, rng: np.random.Generator) -> np.ndarray:
     """Of the random walk on a graph: nearly constant on rows that are joined, and different where they are not."""
     import scipy.sparse.linalg
 
+    if not graph.nnz:  # ARPACK refuses it, and with no two rows joined one cut is as good as another
+        return rng.standard_normal(graph.shape[0])
     scale = 1 / np.sqrt(np.maximum(graph.sum(axis=0), 1))
     adjacency = graph * scale[:, None] * scale
     if len(scale) <= DENSE:

@@ -33,7 +33,9 @@ def curriculum_labeling(
     At the start of a phase the network of the phase before labels the images without a label; those whose confidence
     reaches `percentile` of all confidences keep their pseudo-label, and none does at 100: the round on labels alone.
     Each step draws `batch["unlabelled"]` from the labelled and the kept rows together. The paper stops by accuracy on
-    labelled validation images; here the rounds are fixed in advance, so no label is spent on them.
+    labelled validation images; here the rounds are fixed in advance, so no label is spent on them. The authors' code
+    also weights the classes of a round with pseudo-labels, by (N - n) / n for n of its N rows, and its CIFAR-10 command
+    mixes images up and averages weights (SWA); none of these is done here.
 
     BatchNorm uses the statistics of the batch; the pseudo-labels and evals use the running ones. Metrics: `loss`,
     `accuracy` (against the labels and pseudo-labels trained on), `pseudo_label_accuracy` (of the batch's pseudo-labels

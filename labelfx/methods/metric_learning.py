@@ -43,7 +43,8 @@ def metric_learning(
     A mixed embedding is lam z_i + (1 - lam) z_j, i of the anchor's class, j of another, drawn anew in each step; lam
     from Beta(2, 2), by pair. The anchor may be its own i: the authors' code has such pairs too, in steps of their own.
     Where the batch has no such i or j, any row serves. The code takes all negatives of an anchor and one lam a step;
-    its weight is 0.4. Proxies, where the objective takes some, are parameters like the others.
+    its weight is 0.4. Proxies, where the objective takes some, are parameters like the others: those of Proxy-Anchor's
+    authors learn at 100 times the network's rate, which is not done here.
 
     Metrics: `loss`; `mixed_loss` if there is mixing; `class_scores` of the projections; `recall_at_1` within the batch;
     `nearest_distance`, the mean squared distance of an embedding to the nearest other: `utilization` of the batch by

@@ -60,10 +60,12 @@ def test_time_adaptation(
     `diversity_weight` times minus the entropy of the mean prediction; keys and pseudo-labels are enqueued. The authors'
     weights are 1. With one neighbour, mostly the image itself, the pseudo-labels are not refined.
 
-    The authors' code fills the queue of features by a pass over all images before it begins; here both queues start
-    empty, and empty rows count for nothing. As there, the networks are in training mode (BatchNorm normalises each view
-    by its own statistics, and evals use the running ones), and images have two features: those of the weak view are
-    neighbours, those of the strong one keys. Evals read the network that adapts, on test images it has not adapted to.
+    The authors' code fills the queue of features by a pass over all images before it begins, and enqueues a batch after
+    it has voted; here both queues start empty, empty rows count for nothing, and a batch is enqueued first, so that an
+    image has at least itself for a neighbour. As there, the networks are in training mode (BatchNorm normalises each
+    view by its own statistics, and evals use the running ones), and images have two features: those of the weak view
+    are neighbours, those of the strong one keys. Evals read the network that adapts, on test images it has not adapted
+    to.
 
     Metrics: `loss`, its parts `classification_loss`, `contrastive_loss` and `diversity` (log C at best, 0 when all
     images are given one class), `agreement` (share of pseudo-labels that are the network's own class of the weak view),

@@ -127,7 +127,12 @@ def npz(path: str) -> Dataset:
         if images.ndim == 3:
             arrays[name] = images[..., None]
     if "class_names" not in arrays:
-        largest = max(int(arrays[name].max(initial=0)) for name in ("train_labels", "test_labels"))
+        labels = np.concatenate([arrays["train_labels"], arrays["test_labels"]])
+        largest = int(labels.max(initial=0))
+        if largest >= len(labels):
+            raise ValueError(
+                f"{path}: a label {largest}, but {len(labels)} images; number the classes from 0, or name them"
+            )
         arrays["class_names"] = np.arange(largest + 1)
     train, test = (Split(arrays[f"{split}_images"], arrays[f"{split}_labels"]) for split in ("train", "test"))
     return _dataset(path, train, test, [str(name) for name in arrays["class_names"]])
@@ -213,11 +218,12 @@ def folder(path: str, *, image_size: PositiveInt, channels: Literal[1, 3]) -> Da
     class_names = sorted({*classes["train"], *classes["test"]})
     if len(class_names) < 2:
         raise ValueError(f"{root}: images of {len(class_names)} classes {class_names}; at least 2 are needed")
+    present = {split: set(found) for split, found in classes.items()}
     for class_name in class_names:
         if class_name in ("unlabelled", "unlabeled"):
             raise ValueError(f"{root}: has a class {class_name!r}; images without a label go to {root / 'unlabelled'}")
         for split in ("train", "test"):
-            if class_name not in classes[split]:
+            if class_name not in present[split]:
                 why = "" if own_split else " by the 20 % rule; choose yourself with train/CLASS/ and test/CLASS/"
                 if own_split or split == "train" or not classes["test"]:
                     raise ValueError(f"{root}: class {class_name!r} has no {split} image{why}")
@@ -230,7 +236,7 @@ def folder(path: str, *, image_size: PositiveInt, channels: Literal[1, 3]) -> Da
     ):
         shape = (image_size, image_size, channels)
         read = _Files(root, rows, int(np.count_nonzero(np.array(labels) >= 0)), shape)
-        splits.append(Split(_LazyImages((len(rows), *shape), read), np.array(labels)))
+        splits.append(Split(_LazyImages((len(rows), *shape), read, _hash(rows)), np.array(labels)))
     return _dataset(path, splits[0], splits[1], class_names)
 
 
@@ -335,12 +341,13 @@ def _npz_member(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> np.ndarray:
 
 class _LazyImages:
     """uint8 images that `read(rows)` decodes, indexed along the first axis as an array is. Worker processes pickle
-    it."""
+    it. `which` tells two data sets apart, where it can be known without reading the images."""
 
     dtype = np.dtype(np.uint8)
 
-    def __init__(self, shape: tuple[int, ...], read: Callable[[list[int]], Iterable[np.ndarray]]):
+    def __init__(self, shape: tuple[int, ...], read: Callable[[list[int]], Iterable[np.ndarray]], which: str = ""):
         self.shape = shape
+        self.which = which
         self._read = read
 
     def __len__(self) -> int:
@@ -402,6 +409,10 @@ def _image_names(root: Path) -> list[str]:
             allowed = " ".join(IMAGE_SUFFIXES)
             raise ValueError(f"{root / name}: not an image (allowed: {allowed}); move it or hide it with a leading dot")
     return names
+
+
+def _hash(names: Iterable[str]) -> str:
+    return hashlib.sha256(b"\0".join(map(os.fsencode, names))).hexdigest()
 
 
 def _hashed_split(name: str) -> str:
