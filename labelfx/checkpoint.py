@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
+from jax.experimental import multihost_utils
 
 FORMAT = 1
 
@@ -168,8 +169,11 @@ class Checkpoints:
         logger.warning(
             "checkpoint %s/%d is damaged (%s): set aside as %s", self.folder, step, _first_line(error), aside.name
         )
-        shutil.rmtree(aside, ignore_errors=True)  # of an earlier damage at the same step
-        (self.folder / str(step)).rename(aside)
+        if jax.process_index() == 0:
+            shutil.rmtree(aside, ignore_errors=True)  # of an earlier damage at the same step
+            (self.folder / str(step)).rename(aside)
+        if jax.process_count() > 1:
+            multihost_utils.sync_global_devices(f"checkpoint {step} is set aside")
         self.manager.reload()
 
     def _read(self, step: int, meta: dict[str, Any], target: Any) -> Restored:

@@ -34,7 +34,7 @@ def evaluate(
 
     Raises:
       FileNotFoundError, ConfigError: as for `labelfx.load`, or the folder to write to is in use: a run's own, while it
-        trains. With `out` the run is only read.
+        trains, or has no results yet. With `out` the run is only read.
     """
     keep_compiled_programs()
     run = Path(workdir)
@@ -49,9 +49,12 @@ def evaluate(
         configs.compare(config, folder)
         dataset, view = load_data(config, folder)
         begin(config, folder, view)
-        before = run / "results.json"
-        trained = configs.read_json(before).get("training", {}) if before.exists() else {}
-        return finish(config, folder, dataset, view, build_model(config), load_variables(run), trained)
+        variables = load_variables(run)
+        before = configs.read_json(path) if (path := run / "results.json").exists() else {}
+        if not (before or out):
+            raise ConfigError(f"{run}: no results.json there: that run has not ended; the same train command ends it")
+        training, device = before.get("training", {}), before.get("device")
+        return finish(config, folder, dataset, view, build_model(config), variables, training, device)
 
 
 def main() -> None:

@@ -25,7 +25,7 @@ def make_mesh(devices: int, fsdp: int, among: Sequence[Any] = ()) -> Mesh:
     `among`: the devices to take them from, those of this machine by default.
 
     Raises:
-      ConfigError: there are fewer devices, or `fsdp` does not divide their number.
+      ConfigError: there are fewer devices, `fsdp` does not divide their number, or a process has none of them.
     """
     found = list(among) or jax.devices()
     if devices > len(found):
@@ -36,6 +36,10 @@ def make_mesh(devices: int, fsdp: int, among: Sequence[Any] = ()) -> Mesh:
     axes = (AxisType.Auto,) * 2  # the default, Explicit, breaks dropout and z @ z.T
     # As jax.make_mesh, which refuses an axis of 4 in a TPU slice of 8x8x16 chips.
     grid = create_device_mesh((count // fsdp, fsdp), found[:count], allow_split_physical_axes=True)
+    if not among and len({device.process_index for device in grid.flat}) < jax.process_count():
+        raise ConfigError(
+            f"config.devices = {devices}: leaves one of {jax.process_count()} processes without any; use 0"
+        )
     return Mesh(grid, ("data", "fsdp"), axis_types=axes)
 
 

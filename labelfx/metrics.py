@@ -122,12 +122,12 @@ class Progress:
         """The clock starts here, and a step takes `images`."""
         self.images, self.last = images, (step, time.perf_counter())
 
-    def leave_out(self, seconds: float) -> None:
-        """Since the last call something else took `seconds`."""
-        self.last = (self.last[0], self.last[1] + seconds)
+    def leave_out(self, seconds: float, steps: int = 0) -> None:
+        """Something else took `seconds`, or these steps did, which do not count."""
+        self.last = (self.last[0] + steps, self.last[1] + seconds)
 
     def images_per_second(self, step: int) -> float:
-        """Between the last call, or the start, and this one."""
+        """Between the last call, or the start, and this one; 0 where no step between them counts."""
         now = (step, time.perf_counter())
         seen, took = self.images * (now[0] - self.last[0]), max(now[1] - self.last[1], 1e-9)
         self.seen, self.took, self.last = self.seen + seen, self.took + took, now
@@ -135,7 +135,7 @@ class Progress:
 
     @property
     def mean(self) -> float | None:
-        """Images a second since the first start; None before any."""
+        """Images a second of all phases and resumes; None before any."""
         return self.seen / self.took if self.seen else None
 
     def show(self, step: int, speed: float, scalars: dict[str, float]) -> None:

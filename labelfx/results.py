@@ -125,8 +125,10 @@ def finish(
     model: Model,
     variables: dict[str, Any],
     training: Mapping[str, Any],
+    trained_on: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """Runs the evals and writes `workdir/results.json`. `training` is what the loop knows of itself."""
+    """Runs the evals and writes `workdir/results.json`. `training` is what the loop knows of itself, `trained_on` its
+    devices, by default those of this process."""
     found = run_evals(config, dataset, view, model, variables)
     device = jax.devices()[0]
     results = {
@@ -142,7 +144,7 @@ def finish(
             "class_names": list(dataset.class_names),
         },
         "training": dict(training),
-        "device": {"kind": device.device_kind, "platform": device.platform, "count": jax.device_count()},
+        "device": trained_on or {"kind": device.device_kind, "platform": device.platform, "count": jax.device_count()},
         "versions": {"python": platform.python_version(), "labelfx": labelfx.__version__}
         | {package: importlib.metadata.version(package) for package in ("jax", "jaxlib", "flax", "optax", "numpy")},
         "finished": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),

@@ -289,6 +289,7 @@ class Loop:
         self.phase = self.build(last.meta["phase"] if last else 0)
         if last:
             self.state, self.table, self.done, self.seconds = last.state, last.table, last.step, last.meta["seconds"]
+            self.progress.seen, self.progress.took = last.meta.get("seen", 0), last.meta.get("took", 0.0)
 
     def enter(self, index: int) -> None:
         """Starts a phase: fresh parameters, and a table made by the network of the phase before where it is of the
@@ -312,7 +313,9 @@ class Loop:
             if part := results.lacks(each, self.phase.method.variables(fresh)):
                 name = self.phase.config["method"]["name"]
                 raise ConfigError(f"config.evals.{each}: {name} trains no {part}; take linear_probe instead")
+        begin = time.perf_counter()
         self.table = self.refresh(self.state if follows else fresh)
+        self.seconds += time.perf_counter() - begin
         self.state = fresh
 
     def refresh(self, state: Any) -> dict[str, np.ndarray]:
@@ -343,28 +346,44 @@ class Loop:
         step = {count: jit_step(phase.method, self.mesh, self.state, count) for count in {1, longest}}
         self.bad = jax.device_put({name: np.int32(metrics.NEVER) for name in self.metrics(phase)}, everywhere)
         self.clock, first = time.perf_counter(), self.done
+        compiled: set[int] = set()
         in_flight: collections.deque = collections.deque()
         every = phase.config["refresh_every"] or phase.config["steps"]
         while self.done < phase.stop:
             into = (self.done - phase.start) % every
             if into == 0 and self.done > phase.start:
+                jax.block_until_ready(self.state)
+                begin = time.perf_counter()
                 self.table = self.refresh(self.state)
+                self.progress.leave_out(time.perf_counter() - begin)
             until = min(self.done + every - into, phase.stop)
             for count, batch in self.dispatches_of(phase, until):
+                compiles = count not in compiled
+                if compiles:
+                    jax.block_until_ready(self.state)
+                begin = time.perf_counter()
                 self.state, self.bad, values = step[count](
                     self.state, self.bad, self.fixed, batch, key, np.int32(self.done)
                 )
                 self.done += count
-                if self.done == first + count:  # the step is compiled: speed counts from here
+                if compiles:  # which is not in the speed, though in the seconds
+                    compiled.add(count)
                     jax.block_until_ready(values)
-                    self.progress.start(self.done, phase.batch_size)
+                    if self.done == first + count:
+                        self.progress.start(self.done, phase.batch_size)
+                    else:
+                        self.progress.leave_out(time.perf_counter() - begin, count)
                 in_flight.append(values)
                 if len(in_flight) * count > IN_FLIGHT:
                     jax.block_until_ready(in_flight.popleft())
                 if self.done % self.config.log_every == 0 or self.done == phase.stop:
                     self.log(values)
                 # Before the save, whose step's metrics must be whole: a resume starts after it.
-                if self.config.eval_every and self.done % self.config.eval_every == 0 and self.done < phase.stop:
+                if (
+                    self.config.eval_every
+                    and self.done % self.config.eval_every == 0
+                    and self.done < self.progress.total
+                ):
                     self.evaluate()
                 preempted = self.preempted()
                 if self.done % self.config.save_every == 0 or self.done == phase.stop or preempted:
@@ -377,6 +396,8 @@ class Loop:
         variables = self.variables()
         if jax.process_index() == 0:
             weights.save(self.workdir / "weights" / f"{phase.index}.safetensors", variables)
+        if jax.process_count() > 1:  # the next phase may start from them, in every process
+            multihost_utils.sync_global_devices(f"weights of phase {phase.index}")
 
     def metrics(self, phase: Phase) -> list[str]:
         """The names of a step's metrics."""
@@ -423,7 +444,7 @@ class Loop:
         if self.writer is not None:
             scalars = {name: float(value) for name, value in values.items()}
             self.progress.show(step, speed, scalars)
-            self.writer.write(step, {**scalars, "images_per_second": speed})
+            self.writer.write(step, scalars | ({"images_per_second": speed} if speed else {}))
 
     def stop_if_bad(self, bad: dict[str, np.ndarray]) -> None:
         name = min(bad, key=lambda name: bad[name])
@@ -446,7 +467,9 @@ class Loop:
         self.stop_if_not_finite()
         now = time.perf_counter()
         self.seconds, self.clock = self.seconds + now - self.clock, now
-        self.checkpoints.save(self.done, self.state, self.table, {"phase": self.phase.index, "seconds": self.seconds})
+        meta = {"phase": self.phase.index, "seconds": self.seconds}
+        meta |= {"seen": self.progress.seen, "took": self.progress.took}
+        self.checkpoints.save(self.done, self.state, self.table, meta)
 
     def variables(self) -> dict[str, Any]:
         return self.phase.method.variables(whole(self.mesh, self.state))

@@ -10,7 +10,9 @@ from typing import Any
 import jax
 import numpy as np
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
+from safetensors.numpy import save as serialize
+
+from labelfx.config import replacing
 
 
 def save(path: Path, variables: dict[str, Any]) -> None:
@@ -20,17 +22,12 @@ def save(path: Path, variables: dict[str, Any]) -> None:
       OSError: it could not be written.
     """
     flat = {
-        "/".join(key.key for key in keys): np.ascontiguousarray(leaf)
+        "/".join(key.key for key in keys): np.asarray(leaf, order="C")
         for keys, leaf in jax.tree_util.tree_leaves_with_path(jax.device_get(variables))
     }
     path.parent.mkdir(parents=True, exist_ok=True)
-    scratch = path.with_name(path.name + ".tmp")
-    try:
-        save_file(flat, scratch, {"sha256": _sha256(flat)})
-    except SafetensorError as error:  # how a full disk shows
-        scratch.unlink(missing_ok=True)
-        raise OSError(f"{path}: not written ({error})") from error
-    scratch.replace(path)
+    with replacing(path) as file:
+        file.write(serialize(flat, {"sha256": _sha256(flat)}))
 
 
 def load(path: Path) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from ml_collections import ConfigDict
-from recipes import RECIPES, recipe, tiny
+from recipes import CONFIGS, RECIPES, recipe, tiny
 
 import labelfx
 from labelfx import config as configs
@@ -208,6 +208,13 @@ def test_every_recipe_is_valid_and_says_how_to_run_it(name):
     check(recipe(name))
     text = (configs.Path(__file__).parents[1] / "configs" / f"{name}.py").read_text()
     assert f"python -m labelfx.train --config={name} --workdir=/tmp/labelfx/{name}" in text.split('"""')[1]
+
+
+@pytest.mark.parametrize("path", sorted(CONFIGS.rglob("*.py")), ids=lambda path: path.stem)
+def test_the_number_of_steps_of_a_recipe_is_that_of_its_first_phase(path):
+    """One that the phases override would be ignored without a word."""
+    changed = configs.phases(check(labelfx.recipe(str(path), {"steps": 12_345})))
+    assert changed[0]["steps"] == 12_345
 
 
 def test_a_folder_is_no_recipe(tmp_path, monkeypatch):

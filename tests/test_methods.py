@@ -275,8 +275,12 @@ def test_one_run_may_pretrain_and_then_fine_tune(tmp_path, monkeypatch):
     assert max(jax.tree.leaves(moved)) < 0.1
 
 
-def test_speed_is_that_of_all_phases_without_compilation_and_evals(tmp_path, monkeypatch):
-    """By a clock that goes 1 s a step, 0.1 s in the second phase, and 100 s an eval; the first step compiles."""
+@pytest.mark.parametrize(
+    ("count", "logged"),
+    [(1, [16, 16, 16, 80, 80, 80]), (2, [None, 16, 16, None, 80, 80])],  # with 2 a step alone is compiled as well
+)
+def test_speed_is_that_of_training_alone(count, logged, tmp_path, monkeypatch):
+    """By a clock that goes 1 s a step, 0.1 s in the second phase, 50 s a compilation, 7 s a table, 100 s an eval."""
 
     class Clock:
         now = 0.0
@@ -286,28 +290,45 @@ def test_speed_is_that_of_all_phases_without_compilation_and_evals(tmp_path, mon
 
         time = perf_counter
 
-    clock, dispatches = Clock(), Loop.dispatches_of
+    clock, evaluated = Clock(), []
 
-    def step_by_step(self, phase, until):
-        for each in dispatches(self, phase, until):
-            clock.now += 0.1 if phase.index else 1.0
-            yield each
+    def timed(method, mesh, state, count, jit_step=train.jit_step):
+        step, compilation = jit_step(method, mesh, state, count), [50.0]
+
+        def call(*arguments):
+            clock.now += count * (1.0 if arguments[-1] < 6 else 0.1) + (compilation.pop() if compilation else 0)
+            return step(*arguments)
+
+        call._cache_size = step._cache_size
+        return call
+
+    def refresh(self, state):
+        clock.now += 7
+        return {}
 
     def evals(*_):
         clock.now += 100
+        evaluated.append(None)
         return {}
 
     for module in (metrics, train):
         monkeypatch.setattr(module, "time", clock)
-    monkeypatch.setattr(Loop, "dispatches_of", step_by_step)
+    monkeypatch.setattr(train, "jit_step", timed)
+    monkeypatch.setattr(Loop, "refresh", refresh)
     monkeypatch.setattr(train.results, "run_evals", evals)
-    smaller = {"batch": {"labelled": 8, "unlabelled": 0}}
     config = tiny("supervised", model={"name": "mlp", "hidden": (4,), "dtype": "float32"}, eval_every=3)
-    found = labelfx.train(config | {"phases": ({}, smaller)}, tmp_path)["training"]
-    logged = [line["images_per_second"] for line in metrics.read(tmp_path / "metrics.jsonl") if "loss" in line]
-    np.testing.assert_allclose(logged, [16, 16, 16, 80, 80, 80])
-    assert found["images_per_second"] == pytest.approx((5 * 16 + 5 * 8) / (5 * 1 + 5 * 0.1))
-    assert found["seconds"] == pytest.approx(6 * 1 + 6 * 0.1)
+    config |= {"refresh_every": 3, "steps_per_dispatch": count}
+    config |= {"phases": ({}, {"batch": {"labelled": 8, "unlabelled": 0}})}
+    found = labelfx.train(config, tmp_path)["training"]
+    assert len(evaluated) == 4  # after steps 3, 6 and 9, and at the end
+    lines = [line for line in metrics.read(tmp_path / "metrics.jsonl") if "loss" in line]
+    assert [line.get("images_per_second") for line in lines] == [each and pytest.approx(each) for each in logged]
+    assert found["images_per_second"] == pytest.approx((16 + 8) / (1 + 0.1))
+    assert found["seconds"] == pytest.approx(6 * 1 + 6 * 0.1 + 2 * count * 50 + 4 * 7)
+    again = labelfx.train(config, tmp_path)["training"]  # with nothing left to do
+    assert [again[key] for key in ("images_per_second", "seconds")] == [
+        found[key] for key in ("images_per_second", "seconds")
+    ]
 
 
 def test_cross_entropy_is_computed_in_float32():

@@ -129,6 +129,45 @@ def test_a_process_is_killed(victim, then, reference, tmp_path, cache):
 
 
 @pytest.mark.slow
+def test_a_phase_starts_from_weights_that_are_written(tmp_path, cache):
+    """By one process, slowly: the network is large. The others wait for it."""
+    tuned = tiny("finetune")
+    phase = {key: tuned[key] for key in ("method", "batch", "optimizer")} | {"backbone": "previous"}
+    large = {"name": "mlp", "hidden": (3000, 3000), "dtype": "float32"}
+    command = ["-m", "labelfx.train", *config_file(tmp_path, steps=4, phases=({}, phase), model=large)]
+    assert ended(start([*command, f"--workdir={tmp_path / 'run'}"], 2, 1, cache), 300) == [(0, [])] * 2
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("part", ["meta", "state"])
+def test_a_damaged_checkpoint_is_set_aside_once(part, tmp_path, cache):
+    command = ["-m", "labelfx.train", *config_file(tmp_path, steps=8, save_every=4), f"--workdir={tmp_path / 'run'}"]
+    assert ended(start(command, 2, 1, cache), 300) == [(0, [])] * 2
+    files = [path for path in (tmp_path / "run/checkpoints/8" / part).rglob("*") if path.is_file()]
+    largest = max(files, key=lambda path: path.stat().st_size)
+    content = bytearray(largest.read_bytes())
+    content[len(content) // 2] ^= 255
+    largest.write_bytes(content)
+    found = ended(start(command, 2, 1, cache), 300)
+    assert [code for code, _ in found] == [0, 0], found
+    assert all(len(lines) == 1 and "8 is damaged" in lines[0] for _, lines in found), found
+    assert (tmp_path / "run/damaged-8" / part).is_dir() and (tmp_path / "run/checkpoints/8").is_dir()
+
+
+@pytest.mark.slow
+def test_every_process_needs_a_device(tmp_path, cache):
+    command = [
+        "-m",
+        "labelfx.train",
+        *config_file(tmp_path, steps=2),
+        "--config.devices=1",
+        f"--workdir={tmp_path / 'x'}",
+    ]
+    line = "error: config.devices = 1: leaves one of 2 processes without any; use 0"
+    assert ended(start(command, 2, 1, cache), 60) == [(2, [line])] * 2
+
+
+@pytest.mark.slow
 def test_sigterm_to_one_stops_all_at_one_step(reference, tmp_path, cache):
     command, expected = reference
     workdir = tmp_path / "run"

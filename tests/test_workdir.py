@@ -1,5 +1,6 @@
 """A workdir that is in use, full, or gone."""
 
+import json
 import os
 import re
 import shutil
@@ -9,12 +10,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from PIL import Image
 from recipes import tiny
 
 import labelfx
+from labelfx import config as configs
 from labelfx import metrics, report, results, run, weights
 from labelfx.checkpoint import CheckpointError
 from labelfx.config import ConfigError
@@ -43,6 +46,34 @@ def finished(tmp_path_factory):
     folder = tmp_path_factory.mktemp("finished")
     labelfx.train(CONFIG, folder)
     return folder
+
+
+def test_an_evaluation_keeps_what_is_known_of_the_training(finished, tmp_path):
+    """Its devices too, which its cost hangs on; and a run that has not ended is not made to look as if it had."""
+    shutil.copytree(finished, workdir := tmp_path / "run")
+    path = workdir / "results.json"
+    trained = json.loads(path.read_text())
+    trained["device"] |= {"kind": "TPU v5e", "count": 8}
+    path.write_text(json.dumps(trained))
+    for found in (labelfx.evaluate(workdir), labelfx.evaluate(workdir, out=tmp_path / "elsewhere")):
+        assert [found[key] for key in ("device", "training")] == [trained[key] for key in ("device", "training")]
+    path.unlink()
+    with pytest.raises(
+        ConfigError, match=r"run: no results.json there: that run has not ended; the same train command"
+    ):
+        labelfx.evaluate(workdir)
+    assert not path.exists()
+
+
+def test_weights_are_as_they_were(tmp_path):
+    """Scalars too; and whoever may read the folder's other files may read them."""
+    tree = {"temperature": np.float32(3), "kernel": np.asfortranarray(np.ones((2, 3), jnp.bfloat16))}
+    weights.save(tmp_path / "w", tree)
+    assert {k: (v.shape, v.dtype) for k, v in weights.load(tmp_path / "w").items()} == {
+        "temperature": ((), np.float32), "kernel": ((2, 3), jnp.bfloat16),
+    }  # fmt: skip
+    configs.write_text(tmp_path / "t", "")
+    assert (tmp_path / "w").stat().st_mode == (tmp_path / "t").stat().st_mode
 
 
 def test_two_runs_in_one_workdir(finished, tmp_path):
@@ -167,7 +198,7 @@ def test_a_disk_that_fills_up_in_a_run(where, finished, disk, monkeypatch):
     monkeypatch.setattr(target, name, lambda *arguments: full(*arguments))  # so that a class binds it
     with pytest.raises(OSError) as error:
         labelfx.train(CONFIG, folder / "run")
-    named = {"metrics": "run'", "weights": "0.safetensors: not written", "results": "results.json'"}[where]
+    named = {"metrics": "run'", "weights": "0.safetensors'", "results": "results.json'"}[where]
     assert named in str(error.value) and "No space left" in str(error.value) and "\n" not in str(error.value)
     assert not (folder / "run/results.json").exists() and not list(folder.glob("run/**/*.tmp"))
     monkeypatch.undo()

@@ -85,7 +85,7 @@ def get_config() -> ConfigDict:
             batch=dict(labelled=128, unlabelled=7 * 128),
             batches=dict(name="uniform"),
             steps=300_000,
-            phases=(dict(steps=300_000), finetune),
+            phases=({}, finetune),
             evals=dict(head={}),
         )
     )

@@ -86,7 +86,7 @@ def get_config() -> ConfigDict:
             batch=dict(labelled=1024, unlabelled=15 * 1024),
             batches=dict(name="uniform"),
             steps=700_000,
-            phases=(dict(steps=700_000), finetune),
+            phases=({}, finetune),
             evals=dict(head={}),
         )
     )
