@@ -207,12 +207,10 @@ def _costs(runs: Sequence[Found]) -> dict[str, float]:
 
 
 def _started(start: Path, folder: Path, folders: dict[Path, Found]) -> Found:
-    """The run at `start` that the one in `folder` names. Where a sweep was copied to here it is looked for at the same
-    place of the copy: above `folder`, by two of its last names or more. KeyError where it is not among `folders`."""
-    if start.exists() or start.resolve() in folders:
-        return folders[start.resolve()]
+    """The run at `start` that the one in `folder` names. Of a copied sweep it is that at the same place of the copy:
+    above `folder`, by two of its last names or more. KeyError where it is not among `folders`."""
     tails = [start.parts[-count:] for count in range(len(start.parts) - 1, 1, -1)]
-    places = [parent.joinpath(*tail) for parent in folder.parents for tail in tails]
+    places = [start.resolve(), *(parent.joinpath(*tail) for parent in folder.parents for tail in tails)]
     return folders[next((place for place in places if place in folders), start)]
 
 
