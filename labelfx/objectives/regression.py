@@ -43,9 +43,8 @@ def conr(z, targets, predictions, weights, *, window: NonNegative, temperature: 
     is_positive = near & ~jnp.eye(len(z), dtype=bool)
     is_negative = ~near & (jnp.abs(predictions[:, None] - predictions[None]) <= window)
     # A negative of weight 0 is left out: in a row of such alone log 0 has a value, but its gradient is NaN.
-    weights, counts = weights.astype(z.dtype), weights > 0
-    log_count = jnp.log(jnp.where(counts, weights, 1))[:, None] + distance_scale * distance
-    counted = is_positive | is_negative & counts[:, None]
+    counted = is_positive | is_negative & (weights > 0)[:, None]
+    log_count = jnp.log(weights.astype(z.dtype))[:, None] + distance_scale * distance
     log_sum = jax.nn.logsumexp(
         jnp.where(is_negative, scores + log_count, scores), axis=-1, where=counted, keepdims=True
     )
