@@ -81,11 +81,14 @@ def train(config: ConfigDict | Mapping[str, Any], workdir: str | Path) -> dict[s
             loop.checkpoints = stack.enter_context(Checkpoints(folder, keep=checked.keep))
             loop.terminated = stack.enter_context(_sigterm())
             loop.resume()
-            run.begin(checked, folder, view)  # not before all of it is known to be right
-            if jax.process_index() == 0:
-                loop.writer = stack.enter_context(contextlib.closing(metrics.Writer(folder, start=loop.done)))
-            for index in range(loop.phase.index, len(configs.phases(checked))):
+            first = loop.phase.index
+            for index in range(first, len(configs.phases(checked))):
                 loop.enter(index)
+                if index == first:
+                    loop.metrics(loop.phase)  # of a step that does not fit the images this is a ConfigError
+                    run.begin(checked, folder, view)  # not before all of it is known to be right
+                    if jax.process_index() == 0:
+                        loop.writer = stack.enter_context(contextlib.closing(metrics.Writer(folder, start=loop.done)))
                 loop.run()
         return results.finish(checked, folder, dataset, view, loop.model, loop.variables(), loop.summary())
 

@@ -18,7 +18,7 @@ import orbax.checkpoint as ocp
 import pytest
 from ml_collections import ConfigDict
 from PIL import Image
-from recipes import RECIPES, tiny
+from recipes import RECIPES, recipe, tiny
 
 import labelfx
 from labelfx import checkpoint, metrics, run, train, weights
@@ -528,6 +528,16 @@ def test_labels_that_changed_are_refused(tmp_path):
         run.load_data(config, folder)
 
 
+def test_a_step_that_does_not_fit_the_images_leaves_the_workdir_free(tmp_path):
+    """What takes RGB, on grey images: the mistake is mended by one flag, in the same folder."""
+    right = tiny("simclr", model={"name": "mlp", "hidden": (16,), "dtype": "float32"})
+    wrong = right | {"method": right["method"] | {"augment": recipe("papers/simclr_cifar10")["method"]["augment"]}}
+    with pytest.raises(ConfigError, match="^config.method: simclr takes RGB images"):
+        labelfx.train(wrong, tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == {".lock", "checkpoints"}
+    labelfx.train(right, tmp_path)
+
+
 def test_images_that_changed_are_refused(tmp_path):
     """One more, or another name: the row numbers that the run has kept would be those of other images."""
     images, folder = tmp_path / "images", tmp_path / "run"
@@ -556,14 +566,14 @@ def test_images_that_changed_are_refused(tmp_path):
 def test_a_recipe_on_another_source(monkeypatch):
     """Its keys come from the recipe, from its defaults, or from the command line; those of the old one go."""
     flags = ["--config.data.name=folder:x", "--config.data.image_size=32", "--config.data.channels=3"]
-    for recipe, words, expected in (
+    for name, words, expected in (
         ("simclr", flags, {"image_size": None, "channels": None}),  # to be parsed as integers
         ("own_images", flags[:1], {"image_size": 32, "channels": 3}),
         ("own_images", ["--config.data.name=npz:x"], {}),
         ("simclr", ["--config.data.name=mnist", "--config.data.data_dir=x"], {"data_dir": None}),
     ):
-        monkeypatch.setattr(sys, "argv", ["train", f"--config={recipe}", *words])
-        config = ConfigDict(labelfx.recipe(recipe))
+        monkeypatch.setattr(sys, "argv", ["train", f"--config={name}", *words])
+        config = ConfigDict(labelfx.recipe(name))
         config.data.placement = "host"
         with config.unlocked():
             _change_source(config)
