@@ -31,6 +31,8 @@ for line in sys.stdin:
         continue
     if re.match("Traceback|error:|SIGTERM:", line):
         foreign = False
+    if line.startswith("Additional GRPC error information"):
+        foreign = True
     if not foreign:
         print(line, end="", file=sys.stderr, flush=True)
 for line in sys.stdin:
