@@ -92,7 +92,7 @@ def report(paths: Iterable[str | Path], out: str | Path = "report.html", baselin
     if compared and (len(data) > 1 or mixed):
         compared = False
         reason = f"{'; '.join(mixed)}: of several configurations" if len(data) == 1 else "several data sets"
-        page.text(f"Which to use and what it saves is left out: this page has {reason}.")
+        page.text(f"Which to use, what it saves and what it costs are left out: this page has {reason}.")
     if compared:
         efficiency.recommendation(page, accuracies, costs)
     _origins(page, runs)
@@ -297,7 +297,7 @@ def _curves(page: Page, groups: dict[str, list[Found]]) -> None:
         return page.text("Left out: no metrics.jsonl here has two steps or more.")
     bands = " Bands are ± 1 sd over the seeds of a name." * any(len(runs) > 1 for runs in groups.values())
     running = sum(not run.results for runs in groups.values() if any(run.results for run in runs) for run in runs)
-    bands += f" Of {running} runs that have not ended the curves are left out." * bool(running)
+    bands += f" Runs that have not ended are left out: {running}." * bool(running)
     rest = f" Of more than {DRAWN} lines the first {DRAWN} are drawn." * (max(map(len, drawn.values())) > DRAWN)
     page.text(f"Values are those of one batch or, with a slash in the name, of an eval; expect jitter.{bands}{rest}")
     for metric, found in drawn.items():

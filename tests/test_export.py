@@ -4,6 +4,7 @@ import dataclasses
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import jax
@@ -143,6 +144,19 @@ def test_features_of_a_folder(run, encoder, folder, tmp_path):
         assert found["names"].tolist() == ["a/b/one.png", "two.png"]
         assert found["features"].shape == (2, encoder(IMAGES[:1]).shape[1])
         np.testing.assert_allclose(found["features"][:1], encoder(IMAGES[:1]), rtol=1e-6, atol=1e-6)
+
+
+def test_files_left_out_are_said_in_their_order(run, folder, tmp_path, monkeypatch, capsys):
+    """Whichever thread is done first."""
+
+    def slow_at_first(path, shape, decode=features_command.decode):
+        time.sleep(0.3 * (path.name == "broken.png"))
+        return decode(path, shape)
+
+    monkeypatch.setattr(features_command, "decode", slow_at_first)
+    features_command.features(run, str(folder), tmp_path / "found.npz")
+    said = [line for line in capsys.readouterr().err.splitlines() if "cannot be read" in line]
+    assert ["broken.png" in line for line in said] == [True, False]
 
 
 def test_features_of_a_split_as_parquet(run, encoder, tmp_path):

@@ -215,7 +215,7 @@ def test_no_advice_from_what_is_not_alike(other, copy, tmp_path):
     text = report([tmp_path / "runs"], tmp_path / "r.html").with_suffix(".md").read_text()
     assert "**At " not in text and "## Labels saved" not in text
     reason = {"data": "several data sets", "configuration": "ours, head; ours, knn: of several configurations"}[other]
-    assert f"Which to use and what it saves is left out: this page has {reason}." in text
+    assert f"Which to use, what it saves and what it costs are left out: this page has {reason}." in text
 
 
 def test_costs_are_found_in_a_copied_sweep(copy, tmp_path):
@@ -259,7 +259,7 @@ def test_a_run_that_has_not_ended_does_not_cut_the_curve_of_the_others(copy, tmp
         path.write_text(json.dumps(json.loads(path.read_text()) | {"config_hash": configs.config_hash(config)}))
     markdown = report([tmp_path / "runs"], tmp_path / "r.html").with_suffix(".md")
     assert numbers(markdown, "**loss.**")[1:] == [["ours (n = 2)", "6", "6", "0"]]
-    assert "Of 1 runs that have not ended the curves are left out." in markdown.read_text()
+    assert "Runs that have not ended are left out: 1." in markdown.read_text()
 
 
 def test_other_test_images_fall_within_the_interval_as_often_as_it_says():
