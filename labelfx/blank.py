@@ -16,11 +16,12 @@ from labelfx.config import ConfigError
 from labelfx.data import Dataset, Split
 from labelfx.data.batches import label_view
 from labelfx.data.miners import uniform
+from labelfx.loop.dispatch import check_divisible, jit_step
+from labelfx.loop.phases import Experiment, Phase
 from labelfx.mesh import make_mesh, on_every_device, split_rows, split_state
 from labelfx.metrics import NEVER
 from labelfx.models import Trained, stack
 from labelfx.models.heads import linear
-from labelfx.train import Loop, Phase, check_divisible, jit_step
 
 # (image shape, classes, training images) of the data sources that are one data set.
 SHAPES = {
@@ -48,8 +49,8 @@ class Blanks:
         return np.broadcast_to(self.dtype.type(0), (len(rows), *self.shape[1:]))
 
 
-class Blank(Loop):
-    """The loop of a run on blank images, from a blank backbone: what its arrays look like, never what is in them."""
+class Blank(Experiment):
+    """A run on blank images, from a blank backbone: what its arrays look like, never what is in them."""
 
     def trained(self, field: str, index: int, where: str) -> Any:
         own = field == "backbone" or where == "previous"
@@ -70,11 +71,11 @@ class Blank(Loop):
         if phase.method.refresh is None:
             return {}
         shapes = jax.eval_shape(phase.method.init, self.root, self.example(phase, {}))
-        state = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), shapes)
+        variables = phase.method.variables(jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), shapes))
         images, labels = self.view.split
         few = Split(Blanks((8, *images.shape[1:]), images.dtype), labels[:8])
         try:
-            table = phase.method.refresh(state, few, self.root)
+            table = phase.method.refresh(variables, few, self.root)
         except ValueError as error:
             raise ConfigError(f"config.method: its table cannot be made without data ({error})") from error
         return {k: np.broadcast_to(np.ones((), x.dtype), (len(images), *x.shape[1:])) for k, x in table.items()}
@@ -87,14 +88,16 @@ class Blank(Loop):
     def trace(self, index: int) -> jax.stages.Traced:
         """A phase's step, ready to lower and compile for the devices of the mesh."""
         phase = dataclasses.replace(self.build(index), miner=uniform())
-        self.table, self.state = self.columns(phase), self.shapes(phase)
-        batch, frozen = self.example(phase, self.table), phase.method.frozen
+        table, state = self.columns(phase), self.shapes(phase)
+        batch, frozen = self.example(phase, table), phase.method.frozen
 
         def placed(tree: Any, sharding: NamedSharding) -> Any:
             return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), tree)
 
         everywhere = on_every_device(self.mesh)
-        bad, key = placed(({name: np.int32(NEVER) for name in self.metrics(phase)}, self.root), everywhere)
+        bad, key = placed(
+            ({name: np.int32(NEVER) for name in self.metrics(phase, state, table)}, self.root), everywhere
+        )
         fixed = {}
         if frozen is not None:
             del batch["frozen"]
@@ -108,8 +111,8 @@ class Blank(Loop):
             for stream in batch["audit"]:
                 del batch[stream]["image"]
         batches = jax.tree.map(lambda x: jax.ShapeDtypeStruct((1, *x.shape), x.dtype), batch)
-        step = jit_step(phase.method, self.mesh, self.state)
-        return step.trace(self.state, bad, fixed, placed(batches, split_rows(self.mesh, axis=1)), key, np.int32(0))
+        step = jit_step(phase.method, self.mesh, state)
+        return step.trace(state, bad, fixed, placed(batches, split_rows(self.mesh, axis=1)), key, np.int32(0))
 
 
 def blank_dataset(

@@ -18,6 +18,7 @@ from labelfx.checkpoint import CheckpointError
 from labelfx.config import DATA, ConfigError, Placement, Run, function, locate, names, nearest, parameters
 from labelfx.data import DataError
 from labelfx.distributed import PeerLost
+from labelfx.loop.stopping import Interrupted
 from labelfx.metrics import NonFinite
 
 FLAGS = flags.FLAGS
@@ -127,6 +128,11 @@ def run(main: Callable[[Any], Any], *, config: bool, strings: Mapping[str, str] 
             _stop(1, str(error))
         except MemoryError as error:
             _stop(1, f"not enough memory: {error}")
+        except Interrupted:
+            raise SystemExit(130) from None
+        except KeyboardInterrupt:
+            print("Ctrl-C: stopped; what was done before is kept, and the same command goes on", file=sys.stderr)
+            raise SystemExit(130) from None
 
     app.run(guarded, flags_parser=parse)
 

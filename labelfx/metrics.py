@@ -6,7 +6,9 @@ import json
 import logging
 import math
 import sys
+import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,8 @@ import jax.numpy as jnp
 from labelfx.config import write_text
 
 NEVER = 2**31 - 1
+CLEAR = "\r\x1b[K"  # a terminal's line
+PATIENCE = 4.0  # seconds without a word
 
 logger = logging.getLogger(__name__)
 
@@ -109,6 +113,20 @@ class Writer:
                 each.close()
 
 
+@contextlib.contextmanager
+def telling(what: str) -> Iterator[None]:
+    """Says on standard error what is being done, if it takes long."""
+    timer = threading.Timer(
+        PATIENCE, lambda: print(f"{CLEAR * sys.stderr.isatty()}{what} ...", file=sys.stderr, flush=True)
+    )
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+
+
 class Progress:
     """One line a log: step, images a second, the losses, the time to go. Overwritten in place on a terminal."""
 
@@ -117,6 +135,7 @@ class Progress:
         self.name, self.total = name, total
         self.images, self.last = 0, (0, 0.0)
         self.seen, self.took = 0, 0.0  # images and seconds of all phases
+        self.shown = time.perf_counter()
 
     def start(self, step: int, images: int) -> None:
         """The clock starts here, and a step takes `images`."""
@@ -142,5 +161,13 @@ class Progress:
         left = datetime.timedelta(seconds=round((self.total - step) * self.images / speed)) if speed else "?"
         losses = "  ".join(f"{name} {value:.4g}" for name, value in scalars.items() if "loss" in name)
         line = f"{self.name}  step {step}/{self.total}  {speed:,.0f} images/s  {losses}  ETA {left}"
-        terminal, last = sys.stderr.isatty(), step == self.total
-        print("\r\x1b[K" * terminal + line, end="" if terminal and not last else "\n", file=sys.stderr, flush=True)
+        self._print(line, last=step == self.total)
+
+    def alive(self, step: int) -> None:
+        """A line between two logs where there was none for long."""
+        if time.perf_counter() - self.shown > PATIENCE:
+            self._print(f"{self.name}  step {step}/{self.total}", last=False)
+
+    def _print(self, line: str, last: bool) -> None:
+        terminal, self.shown = sys.stderr.isatty(), time.perf_counter()
+        print(CLEAR * terminal + line, end="" if terminal and not last else "\n", file=sys.stderr, flush=True)

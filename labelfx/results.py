@@ -94,6 +94,13 @@ def lacks(name: str, variables: dict[str, Any]) -> str | None:
     return parts[0] if parts else None
 
 
+def check_evals(config: configs.Run, method: str, variables: dict[str, Any]) -> None:
+    """ConfigError where an eval reads a part of the network that is not among the method's variables."""
+    for name in config.evals:
+        if part := lacks(name, variables):
+            raise configs.ConfigError(f"config.evals.{name}: {method} trains no {part}; take linear_probe instead")
+
+
 def run_evals(
     config: configs.Run, dataset: Dataset, view: View, model: Model, variables: dict[str, Any], phase: int = -1
 ) -> dict[str, dict[str, Any]]:

@@ -13,7 +13,8 @@ from labelfx import weights
 from labelfx.config import TRAINED
 from labelfx.data.batches import batch_at
 from labelfx.data.batches import label_view as real_label_view
-from labelfx.train import Loop, complete
+from labelfx.loop.dispatch import complete
+from labelfx.loop.training import Loop
 
 # The metrics that are about the truth; every other one must not know it.
 AUDIT_METRICS = {"false_negatives", "pseudo_label_accuracy"}

@@ -9,13 +9,14 @@ from test_parity import SGD, double
 
 import labelfx
 from labelfx import run, weights
-from labelfx import train as loop
 from labelfx.config import ConfigError
 from labelfx.data import augment
 from labelfx.data.batches import batch_at
+from labelfx.loop import dispatch, phases
+from labelfx.loop.dispatch import complete, jit_step
+from labelfx.loop.training import Loop
 from labelfx.mesh import make_mesh, on_every_device, own_rows, place_batches, place_images, split_rows
 from labelfx.methods import Method
-from labelfx.train import Loop, complete, jit_step
 
 KNOBS = {
     "device": {"data": {"name": "digits", "placement": "device"}},
@@ -134,7 +135,7 @@ def plain(tmp_path_factory):
 def test_a_run_resumes_across(knob, plain, tmp_path, monkeypatch):
     """Begun without the knob, stopped, taken up with it, stopped, and ended without."""
     real, stops, counts = Loop.log, [8, 16], []
-    real_jit_step = loop.jit_step
+    real_jit_step = dispatch.jit_step
 
     def counted(*how):
         counts.append(how[-1])
@@ -146,7 +147,7 @@ def test_a_run_resumes_across(knob, plain, tmp_path, monkeypatch):
             stops.pop(0)
             raise Stopped
 
-    monkeypatch.setattr(loop, "jit_step", counted)
+    monkeypatch.setattr(dispatch, "jit_step", counted)
     monkeypatch.setattr(Loop, "log", log)
     for changes in ({}, KNOBS[knob]):
         with pytest.raises(Stopped):
@@ -214,7 +215,7 @@ def test_compiled_programs_are_kept(monkeypatch, tmp_path):
 
 
 def test_images_that_do_not_fit(monkeypatch, tmp_path):
-    monkeypatch.setattr(loop, "device_memory", lambda mesh: 60_000)
+    monkeypatch.setattr(phases, "device_memory", lambda mesh: 60_000)
     with pytest.raises(ConfigError, match="config.data.placement: the images take .* GB; must be 'host'"):
         labelfx.train(
             tiny("supervised", model={"name": "mlp", "hidden": (2,), "dtype": "float32"}, **KNOBS["device"]), tmp_path

@@ -12,11 +12,11 @@ import labelfx
 from labelfx import config as configs
 from labelfx import run, weights
 from labelfx.config import ConfigError
+from labelfx.loop.training import Loop
 from labelfx.methods.distillation import distillation
 from labelfx.methods.mutual_learning import mutual_learning
 from labelfx.models import Trained, stack
 from labelfx.models.heads import linear
-from labelfx.train import Loop
 
 CLASSES = 3
 

@@ -10,9 +10,11 @@ import pytest
 from recipes import tiny
 
 import labelfx
-from labelfx import metrics, objectives, train, weights
+from labelfx import metrics, objectives, weights
 from labelfx.config import ConfigError
 from labelfx.data import Split
+from labelfx.loop import dispatch, training
+from labelfx.loop.training import Loop
 from labelfx.methods.contrastive import same_class
 from labelfx.methods.curriculum_labeling import curriculum_labeling
 from labelfx.methods.feature_transform import draw, feature_transform
@@ -23,7 +25,6 @@ from labelfx.methods.supervised import supervised
 from labelfx.methods.supervised_contrastive import class_scores
 from labelfx.models import Model
 from labelfx.objectives import classification
-from labelfx.train import Loop
 
 
 def affine(name, width):
@@ -192,7 +193,7 @@ def test_curriculum_keeps_the_confident(percentile, kept):
         "head": {"Dense_0": {"kernel": kernel, "bias": jnp.asarray([-0.5, 0.5])}},
     }
     assert jax.tree.structure(params) == jax.tree.structure(state.params)
-    table = method.refresh(state._replace(params=params), Split(images, labels), jax.random.key(0))
+    table = method.refresh(state._replace(params=params).variables, Split(images, labels), jax.random.key(0))
     score = images[:, 0, 0, 0] / 255 - 0.5  # of class 0; its distance from 0 is the confidence
     hidden = np.setdiff1d(np.arange(10), [4, 9])
     expected = set(hidden[np.argsort(-np.abs(score[hidden]))][:kept]) | {4, 9}
@@ -292,7 +293,7 @@ def test_speed_is_that_of_training_alone(count, logged, tmp_path, monkeypatch):
 
     clock, evaluated = Clock(), []
 
-    def timed(method, mesh, state, count, jit_step=train.jit_step):
+    def timed(method, mesh, state, count, jit_step=dispatch.jit_step):
         step, compilation = jit_step(method, mesh, state, count), [50.0]
 
         def call(*arguments):
@@ -302,7 +303,7 @@ def test_speed_is_that_of_training_alone(count, logged, tmp_path, monkeypatch):
         call._cache_size = step._cache_size
         return call
 
-    def refresh(self, state):
+    def make_table(self, phase, variables, done):
         clock.now += 7
         return {}
 
@@ -311,11 +312,11 @@ def test_speed_is_that_of_training_alone(count, logged, tmp_path, monkeypatch):
         evaluated.append(None)
         return {}
 
-    for module in (metrics, train):
+    for module in (metrics, dispatch, training):
         monkeypatch.setattr(module, "time", clock)
-    monkeypatch.setattr(train, "jit_step", timed)
-    monkeypatch.setattr(Loop, "refresh", refresh)
-    monkeypatch.setattr(train.results, "run_evals", evals)
+    monkeypatch.setattr(dispatch, "jit_step", timed)
+    monkeypatch.setattr(Loop, "make_table", make_table)
+    monkeypatch.setattr(training.results, "run_evals", evals)
     config = tiny("supervised", model={"name": "mlp", "hidden": (4,), "dtype": "float32"}, eval_every=3)
     config |= {"refresh_every": 3, "steps_per_dispatch": count}
     config |= {"phases": ({}, {"batch": {"labelled": 8, "unlabelled": 0}})}

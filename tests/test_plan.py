@@ -16,6 +16,7 @@ import labelfx
 from labelfx import blank, plan, tpu
 from labelfx import config as configs
 from labelfx.config import ConfigError
+from labelfx.loop import dispatch
 
 INPUTS, HIDDEN, CLASSES, BATCH = 64, 1024, 10, 1024
 MLP = {"name": "mlp", "hidden": (4,), "dtype": "float32"}  # compiles fastest
@@ -82,7 +83,7 @@ def test_it_compiles_what_train_runs(method, on_cpu, monkeypatch, tmp_path):
 
         return Recorded()
 
-    monkeypatch.setattr(labelfx.train, "jit_step", jit_step)
+    monkeypatch.setattr(dispatch, "jit_step", jit_step)
     with pytest.raises(KeyboardInterrupt):
         labelfx.train(config, tmp_path / "run")
     planned = []

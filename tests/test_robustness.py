@@ -21,14 +21,16 @@ from PIL import Image
 from recipes import RECIPES, recipe, tiny
 
 import labelfx
-from labelfx import checkpoint, metrics, run, train, weights
+from labelfx import checkpoint, metrics, run, weights
 from labelfx import config as configs
 from labelfx import list as listing
-from labelfx.checkpoint import CheckpointError
+from labelfx.checkpoint import CheckpointError, Checkpoints
 from labelfx.command import _change_source
 from labelfx.config import ConfigError
+from labelfx.loop import dispatch
+from labelfx.loop.phases import Phase
+from labelfx.loop.training import Loop
 from labelfx.metrics import NonFinite
-from labelfx.train import Loop
 
 # TensorStore reads a broken checkpoint in many futures; the errors of those nobody waits for surface as warnings.
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
@@ -343,7 +345,7 @@ def poison(monkeypatch, after: int) -> None:
             params = jax.tree.map(lambda x: jax.numpy.where(count + 1 >= after, np.float32(np.nan), x), state.params)
             return state._replace(params=params), values
 
-        return train.Phase(**{**vars(phase), "method": method._replace(step=step)})
+        return Phase(**{**vars(phase), "method": method._replace(step=step)})
 
     monkeypatch.setattr(Loop, "build", build)
 
@@ -432,13 +434,13 @@ def test_a_failing_save_does_not_hide_what_ended_the_run(tmp_path, monkeypatch):
     poison(monkeypatch, after=3)
     with pytest.raises(NonFinite, match="^loss is NaN or infinite at step 4; "):
         labelfx.train(small(), tmp_path / "nan")
-    real = train.Checkpoints.save
+    real = Checkpoints.save
 
     def save(self, *what):
         real(self, *what)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(train.Checkpoints, "save", save)
+    monkeypatch.setattr(Checkpoints, "save", save)
     with pytest.raises(KeyboardInterrupt):
         labelfx.train(small(), tmp_path / "interrupted")
 
@@ -462,14 +464,14 @@ def test_saved_arrays_are_those_of_their_step(tmp_path):
 def test_a_kill_between_save_and_eval_loses_no_line(tmp_path, monkeypatch):
     config = small(eval_every=2)
     labelfx.train(config, tmp_path / "reference")
-    real = train.Checkpoints.save
+    real = Checkpoints.save
 
     def save(self, step, *what):
         real(self, step, *what)
         if step in (2, 4):
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(train.Checkpoints, "save", save)
+    monkeypatch.setattr(Checkpoints, "save", save)
     for _ in range(2):
         with pytest.raises(KeyboardInterrupt):
             labelfx.train(config, tmp_path / "run")
@@ -603,14 +605,14 @@ def test_what_cannot_change_a_result_may_change_on_a_resume(finished, workdir):
 
 def test_eight_devices_see_the_same_batches_and_learn_the_same(tmp_path, monkeypatch):
     """SGD: an update is the gradient, so that a wrong mean over devices cannot hide as it would under Adam."""
-    real, seen = train.batches, {}
+    real, seen = dispatch.batches, {}
 
     def batches(start, stop, **how):
         for number, batch in enumerate(real(start, stop, **how), start):
             seen.setdefault(number, []).append(batch["labelled"]["index"])
             yield batch
 
-    monkeypatch.setattr(train, "batches", batches)
+    monkeypatch.setattr(dispatch, "batches", batches)
     for devices in (1, 8):
         labelfx.train(small(optimizer=SGD, devices=devices), tmp_path / str(devices))
     assert sorted(seen) == list(range(6))

@@ -1,6 +1,5 @@
 """What the benchmarks share: interleaved measurements, the real loop with a clock in it, and the report."""
 
-import collections
 import concurrent.futures
 import contextlib
 import dataclasses
@@ -15,7 +14,6 @@ import os
 import platform
 import statistics
 import tempfile
-import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -33,8 +31,9 @@ from labelfx.checkpoint import Checkpoints
 from labelfx.config import plain
 from labelfx.data import Dataset, Split
 from labelfx.data.batches import label_view
+from labelfx.loop.dispatch import Dispatcher, dispatches
+from labelfx.loop.training import Loop
 from labelfx.mesh import make_mesh, on_every_device
-from labelfx.train import IN_FLIGHT, Loop, jit_step
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy", "torch")
 
@@ -159,7 +158,6 @@ def prepare(config: Mapping[str, Any], folder: Path, images: np.ndarray | None =
         mesh=make_mesh(checked.devices, checked.fsdp),
         root=jax.random.key(checked.seed),
     )
-    loop.terminated = threading.Event()
     loop.phase = loop.build(0)
     loop.enter(0)
     return loop
@@ -187,20 +185,17 @@ class Steps:
         with tempfile.TemporaryDirectory() as folder:
             loop = prepare(config | {"log_every": 10**6, "save_every": 10**6}, Path(folder), images)
         self.loop, everywhere = loop, on_every_device(loop.mesh)
-        self.step = jit_step(loop.phase.method, loop.mesh, loop.state, loop.config.steps_per_dispatch)
-        bad = {name: np.int32(metrics.NEVER) for name in loop.metrics(loop.phase)}
+        count, progress = loop.config.steps_per_dispatch, loop.record.progress
+        self.step = Dispatcher(loop.phase.method, loop.mesh, loop.state, count, loop.phase.batch_size, progress)
+        bad = {name: np.int32(metrics.NEVER) for name in loop.metrics(loop.phase, loop.state, loop.table)}
         self.state, self.bad = loop.state, jax.device_put(bad, everywhere)
         self.key = jax.device_put(loop.root, everywhere)
 
     def __call__(self, steps: int = 1) -> Any:
         """Takes `steps` of them, which `steps_per_dispatch` must divide, and waits for the last."""
-        in_flight: collections.deque = collections.deque()
-        for count, batch in self.loop.dispatches_of(self.loop.phase, self.loop.done + steps):
-            self.state, self.bad, values = self.step(*self._arguments(batch))
+        for count, batch in self._dispatches(steps):
+            self.state, self.bad, values = self.step(count, *self._arguments(batch))
             self.loop.done += count
-            in_flight.append(values)
-            if len(in_flight) * count > IN_FLIGHT:
-                jax.block_until_ready(in_flight.popleft())
         return jax.block_until_ready(values)
 
     def program(self) -> str:
@@ -214,8 +209,12 @@ class Steps:
 
     def _lowered(self) -> jax.stages.Lowered:
         count = self.loop.config.steps_per_dispatch
-        _, batch = next(self.loop.dispatches_of(self.loop.phase, self.loop.done + count))
-        return self.step.lower(*self._arguments(batch))
+        _, batch = next(self._dispatches(count))
+        return self.step.programs[count].lower(*self._arguments(batch))
+
+    def _dispatches(self, steps: int) -> Iterator[tuple[int, Any]]:
+        loop = self.loop
+        return dispatches(loop.config, loop.mesh, loop.how(loop.phase, loop.table), loop.done, loop.done + steps)
 
     def _arguments(self, batch: Any) -> tuple[Any, ...]:
         return self.state, self.bad, self.loop.fixed, batch, self.key, np.int32(self.loop.done)

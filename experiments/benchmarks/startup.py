@@ -16,7 +16,7 @@ import numpy as np
 
 from labelfx import command, metrics, run
 from labelfx.config import plain
-from labelfx.train import jit_step
+from labelfx.loop.dispatch import dispatches, jit_step
 
 from . import common
 
@@ -54,8 +54,8 @@ def _first_step(config: Mapping[str, Any], started: float) -> dict[str, float]:
     jax.block_until_ready(loop.state)
     marks["data and state"] = time.time()
     step = jit_step(loop.phase.method, loop.mesh, loop.state)
-    bad = {name: np.int32(metrics.NEVER) for name in loop.metrics(loop.phase)}
-    _, batch = next(loop.dispatches_of(loop.phase, loop.phase.stop))
+    bad = {name: np.int32(metrics.NEVER) for name in loop.metrics(loop.phase, loop.state, loop.table)}
+    _, batch = next(dispatches(loop.config, loop.mesh, loop.how(loop.phase, loop.table), 0, loop.phase.stop))
     arguments = loop.state, bad, loop.fixed, batch, loop.root, np.int32(0)
     lowered = step.lower(*arguments)
     marks["trace"] = time.time()

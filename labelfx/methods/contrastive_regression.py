@@ -42,7 +42,7 @@ def contrastive_regression(
     def init(rng, batch):
         return state.create(net, tx, rng, batch["labelled"]["image"])
 
-    def refresh(old, source, rng):
+    def refresh(variables, source, rng):
         mean, scale = target_scale(source.labels)
         target = ((source.labels - mean) / scale).astype(np.float32)
         known = source.labels >= 0

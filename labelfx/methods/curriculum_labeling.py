@@ -52,11 +52,11 @@ def curriculum_labeling(
     def init(rng, batch):
         return state.create(net, tx, rng, batch["unlabelled"]["image"])
 
-    def refresh(old, source, rng):
+    def refresh(variables, source, rng):
         hidden = source.labels < 0
         label, include = source.labels.copy(), ~hidden
         if percentile < 100 and hidden.any():
-            logits = features(classifier, old.variables, source.images)
+            logits = features(classifier, variables, source.images)
             confidence = np.asarray(jax.nn.softmax(logits).max(-1))
             include |= hidden & (confidence >= np.percentile(confidence[hidden], percentile))
             label[hidden] = logits.argmax(-1)[hidden]
@@ -85,4 +85,5 @@ def curriculum_labeling(
         }
         return state.descend(old, tx, gradient, model_state), metrics
 
-    return Method(init, step, lambda state: state.variables, refresh)
+    follows = f"percentile = {percentile} takes pseudo-labels from the network of the phase before" * (percentile < 100)
+    return Method(init, step, lambda state: state.variables, refresh, follows=follows)

@@ -1,0 +1,12 @@
+"""The one training loop, and what it stands on: from a checked configuration to weights and checkpoints.
+
+| file | what |
+|---|---|
+| `run.py` | what a run is made of, by its configuration and in its folder: data, labels, model, trained variables |
+| `phases.py` | a run before it starts, and one phase of it: method, miner, the shapes of batches and state |
+| `dispatch.py` | the program that the devices run, and the batches that it is given |
+| `training.py` | the loop itself: phases, steps, logs, evals, saves |
+| `stopping.py` | SIGTERM and Ctrl-C |
+
+Nothing here knows a method, an objective or a source by name. What a network is worth is said in `labelfx.evals`.
+"""

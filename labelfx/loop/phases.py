@@ -1,0 +1,176 @@
+"""A run before it starts: what it is made of, and its phases, each built and checked by shape."""
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+from jax.sharding import Mesh
+
+from labelfx import config as configs
+from labelfx import run
+from labelfx.config import ConfigError
+from labelfx.data import Dataset
+from labelfx.data.batches import View, batch_at
+from labelfx.data.miners import Miner, uniform
+from labelfx.loop.blame import blame, named
+from labelfx.loop.dispatch import complete
+from labelfx.mesh import device_memory, split_state, whole
+from labelfx.methods import Method
+from labelfx.metrics import telling
+from labelfx.models import Model
+from labelfx.state import fold_in_name
+
+
+@dataclasses.dataclass(frozen=True)
+class Phase:
+    """One phase of a run, built from its configuration. Steps are counted over the whole run."""
+
+    index: int
+    config: Mapping[str, Any]
+    method: Method
+    miner: Miner
+    start: int
+    stop: int
+
+    @property
+    def batch_size(self) -> int:
+        return sum(self.config["batch"].values())
+
+
+@dataclasses.dataclass
+class Experiment:
+    """What a run is made of, and how each phase is built from it."""
+
+    config: configs.Run
+    workdir: Path
+    dataset: Dataset
+    view: View
+    model: Model
+    mesh: Mesh
+    root: jax.Array  # the key of config.seed; the step's key is fold_in(fold_in_name(root, "step"), step)
+
+    def build(self, index: int) -> Phase:
+        """Builds a phase; ConfigError where its parts do not fit together."""
+        fields = configs.phases(self.config)
+        config = fields[index]
+        start = sum(phase["steps"] for phase in fields[:index])
+        self.check_streams(config)
+        with named("config.optimizer"):
+            tx = configs.build(configs.OPTIMIZERS, config["optimizer"])(config["steps"])
+        provided = {
+            "model": self.model,
+            "tx": tx,
+            "steps": config["steps"],
+            "num_classes": len(self.dataset.class_names),
+            "num_examples": len(self.view.truth),
+        }
+        provided |= {field: self.trained(field, index, config[field]) for field in configs.TRAINED if config[field]}
+        with named("config.method"):
+            method = configs.build(configs.METHODS, config["method"], **provided)
+        with named("config.batches"):
+            miner = configs.build(configs.MINERS, config["batches"], **provided)
+        phase = Phase(index, config, method, miner, start, start + config["steps"])
+        with blame(config):
+            shapes = jax.eval_shape(method.init, self.root, self.example(phase, {}))
+        self.check_memory(shapes)
+        return phase
+
+    def check_streams(self, config: Mapping[str, Any]) -> None:
+        """ConfigError where the data have not what a phase's batches or its method ask for."""
+        for stream, size in config["batch"].items():
+            if size > len(self.view.truth):
+                raise ConfigError(
+                    f"config.batch.{stream} = {size}: more than the {len(self.view.truth)} training images"
+                )
+            if size and stream == "labelled" and not len(self.view.rows):
+                raise ConfigError(f"config.batch.labelled = {size}: must be 0 where config.labels labels nothing")
+        name = config["method"]["name"]
+        takes = configs.parameters(configs.function(configs.METHODS, name))[0]
+        if "num_classes" in takes and not self.dataset.class_names:
+            raise ConfigError(
+                f"config.method.name = {name!r}: needs classes, but {self.config.data['name']!r} has none"
+            )
+
+    def check_memory(self, shapes: Any) -> None:
+        """ConfigError where a device cannot even hold the state, or not its share of the images."""
+        images, have = self.dataset.train.images, device_memory(self.mesh)
+        needs = {
+            "config.model: the state": (
+                sum(math.prod(x.shape) * x.dtype.itemsize for x in jax.tree.leaves(shapes)) / self.config.fsdp,
+                "a smaller network or a larger config.fsdp",
+            ),
+            "config.data.placement: the images": (
+                math.prod(images.shape) * images.dtype.itemsize / self.mesh.size,
+                "'host'",
+            ),
+        }
+        for what, (need, instead) in list(needs.items())[: 1 + self.on_device]:
+            if need > have:
+                raise ConfigError(
+                    f"{what} take{'' if what.endswith('images') else 's'} {need / 1e9:.3g} GB of a device's "
+                    f"{have / 1e9:.3g} GB; must be {instead}"
+                )
+
+    @property
+    def on_device(self) -> bool:
+        """Whether the training images lie on the devices."""
+        return self.config.data["placement"] == "device"
+
+    def trained(self, field: str, index: int, where: str) -> Any:
+        """The variables that a phase starts from, or the teacher that it learns from."""
+        own = where == "previous"
+        folder = self.workdir if own else Path(where)
+        if field == "teacher":
+            before = (self.model, index - 1) if own else None
+            return run.load_teacher(folder, len(self.dataset.class_names), own=before)
+        return run.load_variables(folder, index - 1 if own else None)
+
+    def how(self, phase: Phase, table: dict[str, Any]) -> dict[str, Any]:
+        """The arguments of `batch_at` but the step and what is left to this process."""
+        sizes = phase.config["batch"]
+        return {"view": self.view, "sizes": sizes, "seed": self.config.data_seed, "miner": phase.miner, "table": table}
+
+    def example(self, phase: Phase, table: dict[str, Any]) -> dict[str, Any]:
+        """The shapes of a method's batch; before the first refresh there is no table to mine by."""
+        how = self.how(phase, table) | ({} if table else {"miner": uniform()})
+        fixed = {} if phase.method.frozen is None else {"frozen": phase.method.frozen}
+        return jax.eval_shape(lambda: complete(batch_at(phase.start, **how), fixed))
+
+    def shapes(self, phase: Phase) -> Any:
+        """The state's shapes, with where its arrays lie on the mesh."""
+        shapes = jax.eval_shape(phase.method.init, self.root, self.example(phase, {}))
+        return jax.tree.map(
+            lambda x, sharding: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding),
+            shapes,
+            split_state(self.mesh, shapes),
+        )
+
+    def make_table(self, phase: Phase, variables: Any, done: int) -> dict[str, np.ndarray]:
+        """The table that batches are made with after step `done`, by a network of these variables."""
+        method, miner = phase.method, phase.miner
+        if not (method.refresh or miner.refresh):
+            return {}
+        variables = whole(self.mesh, variables)
+        table: dict[str, np.ndarray] = {}
+        with telling("refreshing the table of the training rows"):
+            if method.refresh:
+                rng = jax.random.fold_in(fold_in_name(self.root, "refresh"), done)
+                table |= method.refresh(variables, self.view.split, rng)
+            if miner.refresh:
+                # The 1 keeps this apart from the generator that chose the labels: NumPy fills a seed up with zeros.
+                generator = np.random.default_rng([self.config.seed, done, 1])
+                progress = (done - phase.start) / (phase.stop - phase.start)
+                with named("config.batches"):
+                    table |= miner.refresh(variables, self.view.split, generator, progress)
+        # Machines of one kind agree to the bit; batches must not hang on that.
+        return multihost_utils.broadcast_one_to_all(table) if jax.process_count() > 1 else table
+
+    def metrics(self, phase: Phase, state: Any, table: dict[str, Any]) -> list[str]:
+        """The names of a step's metrics. ConfigError where the step cannot work on these images."""
+        with blame(phase.config):
+            return list(jax.eval_shape(phase.method.step, state, self.example(phase, table), self.root)[1])

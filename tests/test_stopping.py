@@ -1,0 +1,101 @@
+"""How a run stops and what it says: Ctrl-C, a phase that follows nothing, work that takes long."""
+
+import os
+import signal
+import sys
+import time
+
+import jax
+import numpy as np
+import pytest
+from recipes import tiny
+
+import labelfx
+from labelfx import metrics, weights
+from labelfx.config import ConfigError
+from labelfx.loop.stopping import Interrupted, listening
+from labelfx.loop.training import Loop
+
+MLP = {"name": "mlp", "hidden": (16,), "dtype": "float32"}
+
+
+def test_ctrl_c_saves_says_so_and_the_run_resumes(tmp_path, monkeypatch, capsys):
+    config = tiny("supervised", model=MLP, steps=20, log_every=4, save_every=20)
+    labelfx.train(config, tmp_path / "reference")
+    real = Loop.log
+
+    def log(self, values):
+        real(self, values)
+        if self.done == 8:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    with monkeypatch.context() as patch, pytest.raises(Interrupted):
+        patch.setattr(Loop, "log", log)
+        labelfx.train(config, tmp_path / "run")
+    assert "Ctrl-C: step 8 is saved; the same command resumes\n" in capsys.readouterr().err
+    assert [path.name for path in (tmp_path / "run/checkpoints").iterdir()] == ["8"]
+    labelfx.train(config, tmp_path / "run")
+    assert "resumes after step 8 of 20\n" in capsys.readouterr().err
+    trees = [weights.load(tmp_path / name / "weights/0.safetensors") for name in ("reference", "run")]
+    jax.tree.map(np.testing.assert_array_equal, *trees)
+
+
+def test_a_second_ctrl_c_does_not_wait():
+    before = signal.getsignal(signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt), listening() as asked:
+        os.kill(os.getpid(), signal.SIGINT)
+        assert asked.now() == "Ctrl-C"
+        os.kill(os.getpid(), signal.SIGINT)
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+def curriculum(*before, percentile):
+    config = tiny("curriculum_labeling", model=MLP)
+    rounds = {**config["method"], "percentile": percentile}
+    return config | {"phases": (*before, {"method": rounds})}
+
+
+def test_pseudo_labels_come_from_a_trained_network_of_any_method(tmp_path, monkeypatch):
+    """The classifier of the phase before labels the images; there must be one."""
+    seen, enter = [], Loop.enter
+
+    def record(self, index):
+        enter(self, index)
+        if index == 1:
+            hidden = ~self.table["given"]
+            seen.append(np.mean(self.table["pseudo_label"][hidden] == self.view.truth[hidden]))
+            raise KeyboardInterrupt
+
+    supervised = tiny("supervised", model=MLP)
+    before = {key: supervised[key] for key in ("method", "batch")} | {"steps": 60}
+    before["optimizer"] = supervised["optimizer"] | {"learning_rate": 0.03}
+    monkeypatch.setattr(Loop, "enter", record)
+    with pytest.raises(KeyboardInterrupt):
+        labelfx.train(curriculum(before, percentile=0.0), tmp_path / "after another method")
+    assert seen[0] > 0.5  # of an untrained network: 0.1
+
+    contrastive = tiny("simclr", model=MLP)
+    for phases in ((), ({key: contrastive[key] for key in ("method", "batch", "optimizer")} | {"steps": 2},)):
+        with pytest.raises(ConfigError, match="takes pseudo-labels from the network of the phase before, and "):
+            labelfx.train(curriculum(*phases, percentile=0.0), tmp_path / f"{len(phases)} before")
+
+
+def test_what_takes_long_is_told(monkeypatch, capsys):
+    monkeypatch.setattr(metrics, "PATIENCE", 0.05)
+    with metrics.telling("reading the images"):
+        time.sleep(0.3)
+    with metrics.telling("nothing"):
+        pass
+    time.sleep(0.1)
+    assert capsys.readouterr().err == "reading the images ...\n"
+
+
+def test_a_line_between_two_logs_that_are_far_apart(monkeypatch, capsys):
+    monkeypatch.setattr(metrics, "PATIENCE", 0.05)
+    progress = metrics.Progress("moco", 100)
+    progress.alive(1)
+    time.sleep(0.1)
+    progress.alive(2)
+    progress.alive(3)
+    assert capsys.readouterr().err == "moco  step 2/100\n"
+    assert sys.stderr.isatty() is False
