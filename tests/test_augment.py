@@ -12,6 +12,7 @@ import sklearn.datasets
 from PIL import Image, ImageEnhance, ImageFilter, ImageOps
 
 from labelfx.data import augment
+from labelfx.mesh import make_mesh, on_every_device, split_rows
 
 GREY = (6, 9, 9, 1)
 RGB = (6, 10, 8, 3)
@@ -54,6 +55,17 @@ def test_presets_keep_shape_range_and_randomness(name):
     assert np.abs(apply(jax.random.key(4), images) - views).max() > 0.1
     rows = apply(rng, np.repeat(images[:1], shape[0], 0))
     assert len(np.unique(np.asarray(rows).reshape(shape[0], -1), axis=0)) > 1  # each row draws for itself
+
+
+def test_a_row_drawn_twice_is_augmented_twice_and_by_its_place_in_the_whole_batch():
+    """The same on one device and on eight, where a device's share would begin at place 0 again."""
+    preset, (_, *shape) = PRESETS["small_grey"]
+    images, rng, mesh = np.repeat(pixels((1, *shape)), 16, 0), jax.random.key(6), make_mesh(8, 1)
+    apply = jax.jit(preset)
+    shared = apply(jax.device_put(rng, on_every_device(mesh)), jax.device_put(images, split_rows(mesh)))
+    assert [len(shard.data) for shard in shared.addressable_shards] == [2] * 8
+    close(shared, apply(rng, images), 1e-5)
+    assert len(np.unique(np.asarray(shared).reshape(16, -1), axis=0)) == 16
 
 
 def test_noise_is_gaussian_and_each_row_draws_for_itself():
@@ -211,6 +223,66 @@ def test_random_resized_crop_covers_the_asked_area():
     centre = views[:, 15:17, 15:17, 0].mean((1, 2))
     assert abs(centre.mean() - size / 2) < 4 * centre.std() / np.sqrt(1000)
     assert centre.std() > 2
+
+
+def torchvision_box(rng, rows, columns, min_scale):
+    """(top, left, height, width) of RandomResizedCrop.get_params with its default ratio, without rounding to pixels."""
+    for _ in range(10):
+        area = rows * columns * rng.uniform(min_scale, 1)
+        ratio = np.exp(rng.uniform(np.log(3 / 4), np.log(4 / 3)))
+        height, width = np.sqrt(area / ratio), np.sqrt(area * ratio)
+        if height <= rows and width <= columns:
+            return rng.uniform(0, rows - height), rng.uniform(0, columns - width), height, width
+    if columns / rows < 3 / 4:
+        height, width = columns / (3 / 4), columns
+    elif columns / rows > 4 / 3:
+        height, width = rows, rows * (4 / 3)
+    else:
+        height, width = rows, columns
+    return (rows - height) / 2, (columns - width) / 2, height, width
+
+
+@pytest.mark.parametrize(("shape", "min_scale"), [((32, 32), 0.08), ((32, 32), 0.2), ((32, 32), 0.5), ((24, 32), 0.3)])
+def test_random_resized_crop_has_the_boxes_of_torchvision(shape, min_scale):
+    """Sides that do not fit are drawn again: to cut them gives a tenth more of the area, and twice as many boxes of
+    nearly the whole image."""
+    count, middle = 4000, shape[1] // 2
+    rows, columns = (np.arange(size, dtype=np.float32) + np.float32(0.5) for size in shape)
+    image = np.stack(np.meshgrid(rows, columns, indexing="ij"), -1)
+    views = draws(lambda rng, image: augment.random_resized_crop(rng, image, min_scale), count, image)
+    height = (views[:, 16, 0, 0] - views[:, 8, 0, 0]) / 8 * shape[0]
+    width = (views[:, 0, middle + 4, 1] - views[:, 0, middle - 4, 1]) / 8 * shape[1]
+    got = {"height": height, "width": width, "area": height * width / (shape[0] * shape[1])}
+    rng = np.random.default_rng(0)
+    top, left, height, width = np.transpose([torchvision_box(rng, *shape, min_scale) for _ in range(5 * count)])
+    want = {"height": height, "width": width, "area": height * width / (shape[0] * shape[1])}
+    for box in got, want:
+        box |= {
+            f"{name} above {size}": box[name] > size * scale
+            for name, scale in (("area", 1), ("height", shape[0]), ("width", shape[1]))
+            for size in (0.8, 0.999)
+        }
+    got |= {"centre": views[:, shape[0] // 2 - 1 : shape[0] // 2 + 1, 0, 0].mean(1)}
+    want |= {"centre": top + height / 2}
+    print(
+        f"min_scale {min_scale} of {shape}: mean area {got['area'].mean():.3f} ({want['area'].mean():.3f}), "
+        f"above .8 {got['area above 0.8'].mean():.3f} ({want['area above 0.8'].mean():.3f})"
+    )
+    for name in want:
+        error = np.sqrt(want[name].std() ** 2 * (1 / count + 1 / (5 * count))) + 1e-3
+        assert abs(got[name].mean() - want[name].mean()) < 4 * error, name
+
+
+def test_where_no_draw_fits_the_box_is_the_largest_in_the_middle():
+    box = jax.jit(augment.random_resized_crop, static_argnums=2)
+    crop = jax.jit(augment.resized_crop)
+    square, wide = floats((12, 12, 1)), floats((12, 48, 1))
+    tall = np.swapaxes(wide, 0, 1)
+    for seed in range(3):
+        rng = jax.random.key(seed)
+        close(box(rng, square, 1.0), square)
+        close(box(rng, wide, 0.9), crop(wide, 0.0, 16.0, 12.0, 16.0))
+        close(box(rng, tall, 0.9), crop(tall, 16.0, 0.0, 16.0, 12.0))
 
 
 def test_cutout_is_a_square_that_may_stick_out():

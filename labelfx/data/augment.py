@@ -10,6 +10,7 @@ The other functions act on one float image [H, W, C] in [0, 1]. Those named `ran
 is bilinear and repeats the border, but for RandAugment's `affine`, which is as published.
 """
 
+import math
 from collections.abc import Callable
 from typing import Annotated
 
@@ -162,15 +163,21 @@ def sometimes(rng, probability, image, change):
 def random_resized_crop(rng, image, min_scale):
     """A box of `min_scale` to 1 of the area and aspect ratio 3/4 to 4/3, resized to the image's shape.
 
-    A side that exceeds the image is cut to it, where torchvision draws again.
+    As torchvision's RandomResizedCrop: the first of ten draws that fits, or else the largest box in the middle whose
+    ratio is allowed, which of a square image is all of it. Unlike there, sides and places are not rounded to pixels;
+    the resizing is bilinear, where the published recipes' is bicubic (SimCLR, BYOL).
     """
-    rng_area, rng_ratio, rng_top, rng_left = jax.random.split(rng, 4)
+    rng_area, rng_ratio, rng_place = jax.random.split(rng, 3)
     rows, columns, _ = image.shape
-    side = jnp.sqrt(_uniform(rng_area, image, min_scale, 1.0))
-    root = jnp.sqrt(jnp.exp(_uniform(rng_ratio, image, -1.0, 1.0) * jnp.log(4 / 3).astype(image.dtype)))
-    height, width = rows * jnp.minimum(side / root, 1), columns * jnp.minimum(side * root, 1)
-    top, left = _uniform(rng_top, image) * (rows - height), _uniform(rng_left, image) * (columns - width)
-    return resized_crop(image, top, left, height, width)
+    area = rows * columns * jax.random.uniform(rng_area, (10,), image.dtype, min_scale, 1.0)
+    ratio = jnp.exp(math.log(4 / 3) * jax.random.uniform(rng_ratio, (10,), image.dtype, -1.0, 1.0))
+    nearest = min(max(columns / rows, 3 / 4), 4 / 3)
+    heights = jnp.append(jnp.sqrt(area / ratio), min(rows, columns / nearest))
+    widths = jnp.append(jnp.sqrt(area * ratio), min(columns, rows * nearest))
+    first = jnp.argmax((heights <= rows) & (widths <= columns))
+    height, width = heights[first], widths[first]
+    top, left = jnp.where(first == 10, 0.5, jax.random.uniform(rng_place, (2,), image.dtype))
+    return resized_crop(image, top * (rows - height), left * (columns - width), height, width)
 
 
 def resized_crop(image, top, left, height, width):
