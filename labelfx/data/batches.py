@@ -35,8 +35,16 @@ def _order(seed: int, stream: int, epoch: int, size: int) -> np.ndarray:
 
 
 def draw(seed: int, stream: int, step: int, size: int, pool: np.ndarray) -> np.ndarray:
-    """Rows of batch `step`: positions step * size and on, in an endless sequence of shuffled passes over `pool`."""
-    begin, end, length = step * size, (step + 1) * size, len(pool)
+    """Rows of batch `step` in an endless sequence of shuffled passes over `pool`.
+
+    What is left of a pass at its end and fills no batch is dropped, so that no row comes twice in one. Batches larger
+    than the pool take pass after pass, without a gap.
+    """
+    length = len(pool)
+    if size <= length:
+        epoch, place = divmod(step, length // size)
+        return pool[_order(seed, stream, epoch, length)[place * size : (place + 1) * size]]
+    begin, end = step * size, (step + 1) * size
     epochs = range(begin // length, (end - 1) // length + 1)
     parts = [_order(seed, stream, e, length)[max(begin - e * length, 0) : end - e * length] for e in epochs]
     return pool[np.concatenate(parts)]

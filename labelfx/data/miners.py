@@ -31,7 +31,7 @@ class Miner(NamedTuple):
 
 
 def uniform() -> Miner:
-    """Every row once an epoch, in shuffled order."""
+    """Rows in shuffled order, as they are drawn."""
     return Miner(lambda rng, rows, table: rows)
 
 
@@ -208,8 +208,7 @@ def _with_negatives(model: Model, candidates: int, count: int, select: Callable[
 
 
 def _distinct(rows: np.ndarray, size: int) -> np.ndarray:
-    """The first `size` rows that differ. Where a batch goes over the end of an epoch there may be too few: they come
-    again."""
+    """The first `size` rows that differ. Where a batch is larger than the pool there may be too few: they come again."""
     _, first = np.unique(rows, return_index=True)
     return np.resize(rows[np.sort(first)], size).astype(np.int64)
 
