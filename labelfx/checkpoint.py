@@ -17,7 +17,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 from jax.experimental import multihost_utils
 
-FORMAT = 1
+FORMAT = 2  # raised where an older run could not go on as it began: of 1, the streams of randomness differ
 
 logger = logging.getLogger(__name__)
 

@@ -325,9 +325,14 @@ def test_an_error_of_the_configuration_is_not_damage(finished, workdir, monkeypa
 
 
 def test_another_format_is_refused(finished, workdir, monkeypatch):
-    monkeypatch.setattr(checkpoint, "FORMAT", 2)
-    with pytest.raises(CheckpointError, match=r"checkpoints/6: checkpoint format 1, this version reads 2; use the "):
+    found, reads = checkpoint.FORMAT, checkpoint.FORMAT + 1
+    monkeypatch.setattr(checkpoint, "FORMAT", reads)
+    with pytest.raises(CheckpointError) as caught:
         labelfx.train(finished[0], workdir)
+    assert str(caught.value) == (
+        f"{workdir}/checkpoints/6: checkpoint format {found}, this version reads {reads}; "
+        "use the version of labelfx that wrote it"
+    )
     assert not list(workdir.glob("damaged-*"))
 
 
