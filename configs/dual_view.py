@@ -25,8 +25,8 @@ def get_config() -> ConfigDict:
                 projector=dict(name="projector", hidden=(128,), features=64, batch_norm=True, dtype="float32"),
                 temperature=0.2,
                 momentum=0.99,
-                queue_size=1024,
-                hardest=256,
+                queue_size=256,
+                hardest=64,
                 threshold=0.9,
             ),
             optimizer=dict(

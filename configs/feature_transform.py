@@ -27,7 +27,7 @@ def get_config() -> ConfigDict:
                 projector=dict(name="projector", hidden=(128,), features=64, batch_norm=True, dtype="float32"),
                 temperature=0.2,
                 momentum=0.99,
-                queue_size=1024,
+                queue_size=256,
                 positive_alpha=2.0,
                 negative_alpha=1.6,
             ),

@@ -25,7 +25,7 @@ def get_config() -> ConfigDict:
                 projector=dict(name="projector", hidden=(128,), features=64, batch_norm=True, dtype="float32"),
                 temperature=0.2,
                 momentum=0.99,
-                queue_size=1024,
+                queue_size=256,
                 bank_momentum=0.0,
                 clusters=32,
                 min_cluster=5,
