@@ -36,7 +36,7 @@ run. `python -m experiments.recipes` writes this page, in an hour and a half of 
 
 def main(workdir: str | Path, out: Path = CONFIGS / "README.md") -> None:
     """Runs what has no results yet and writes the table to `out`."""
-    benchmark(DIGITS, measured(), [LABELS], SEEDS, workdir)
+    benchmark(DIGITS, measured(), [LABELS], SEEDS, workdir, augment="recipe")
     configs.write_text(out, HEAD + "\n" + table(workdir))
 
 

@@ -8,6 +8,10 @@ that needs no label is trained once a seed, for all budgets; it is used by a lin
 that has a teacher learns from the first fine-tuned network of the same budget and seed or, where there is none, from
 `supervised`. `--override=steps=1000` replaces a value in every recipe that has it.
 
+Every row is augmented alike, with what suits the data (`AUGMENTATIONS`), whatever its recipe has: a difference of rows
+is then one of methods. It is printed at the start, `--override=method.augment.KEY=VALUE` changes it, and with
+`--augment=recipe` each recipe keeps its own. The page says what each row had.
+
 All configurations and label budgets are checked before anything is trained. Started again, the command goes on where it
 was. It ends in `DIR/report.html`, which `python -m labelfx.report DIR` writes too, at any time. Machines share a sweep
 by `--first_seed`, each with a folder of its own: `python -m labelfx.report DIR...` makes one page of them.
@@ -18,8 +22,9 @@ import dataclasses
 import sys
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
+import numpy as np
 from absl import flags
 
 from labelfx import command, run, sweep
@@ -34,6 +39,33 @@ HEAD: dict[str, dict] = {"head": {}}
 PROBE: dict[str, dict] = {"linear_probe": {}}
 FLOORS: dict[str, dict] = {"raw_pixels": {}, "random_encoder": {}}
 
+# Channels -> `weak`, for a method's parameter of that name, and `strong`, for all others: what the recipes of the
+# digits have, where no flip keeps the class, and SimCLR's for CIFAR-10 with the milder crops of `own_images`. The shift
+# of `weak` comes with the size: 12.5 % of the side (Sohn et al. 2020, section 2.3).
+AUGMENTATIONS: dict[int, dict[str, dict[str, Any]]] = {
+    1: {
+        "weak": {"name": "crop_flip", "flip": False},
+        "strong": {
+            "name": "small_grey",
+            "min_scale": 0.5,
+            "max_rotation": 15.0,
+            "jitter_strength": 0.5,
+            "cutout": 0.0,
+        },
+    },
+    3: {
+        "weak": {"name": "crop_flip", "flip": True},
+        "strong": {
+            "name": "simclr",
+            "min_scale": 0.2,
+            "flip": True,
+            "jitter_strength": 0.5,
+            "grayscale": 0.2,
+            "blur": 0.0,
+        },
+    },
+}
+
 
 def benchmark(
     data: Mapping[str, Any],
@@ -42,6 +74,7 @@ def benchmark(
     seeds: Iterable[int],
     workdir: str | Path,
     overrides: Mapping[str, Any] | None = None,
+    augment: Literal["data", "recipe"] = "data",
 ) -> Path:
     """Runs what has no results yet, and writes and returns `workdir/report.html`.
 
@@ -52,17 +85,24 @@ def benchmark(
       seeds: each is a run's `seed`, `label_seed` and `data_seed`.
       workdir: a folder for all runs.
       overrides: dotted path -> value, for every recipe that has the path.
+      augment: "data", that of `AUGMENTATIONS` for every recipe, or "recipe", each its own.
 
     Raises:
       ConfigError: a run could not be made as asked for, one in `workdir` has another configuration, or
         another process is at work in there.
     """
     folder = Path(workdir).absolute()
-    recipes = read_recipes(data, methods, overrides or {})
+    recipes = read_recipes(data, methods)
+    dataset, _ = run.load_data(configs.check(recipes[BASELINE] | {"labels": label_view("all")}), folder)
+    if augment == "data":
+        for line in set_augmentations(recipes.values(), dataset.train.images):
+            print(line, file=sys.stderr)
+    for path, value in (overrides or {}).items():
+        if left_out := override(recipes, path, value):
+            print(f"--override={path}: not in {', '.join(left_out)}, left as it was there", file=sys.stderr)
     distinct: dict[int, int | str] = {}
     for budget in budgets:
-        supervised = recipes[BASELINE] | {"labels": label_view(budget)}
-        count = len(run.load_data(configs.check(supervised), folder)[1].rows)
+        count = _count(configs.check(recipes[BASELINE] | {"labels": label_view(budget)}), dataset.train.labels)
         if distinct.setdefault(count, budget) != budget:
             print(f"--labels={budget}: the same {count} labels as {distinct[count]}; left out", file=sys.stderr)
     every = list(jobs(recipes, distinct.values(), seeds, folder))
@@ -102,14 +142,11 @@ def jobs(
                     yield Job(at_budget / name, recipe | seeded | {"labels": labels, "evals": evals} | taught)
 
 
-def read_recipes(
-    data: Mapping[str, Any], methods: Iterable[str], overrides: Mapping[str, Any]
-) -> dict[str, dict[str, Any]]:
+def read_recipes(data: Mapping[str, Any], methods: Iterable[str]) -> dict[str, dict[str, Any]]:
     """Name -> configuration: `supervised` first, what has a teacher last, without seeds and labels of its own.
 
     Raises:
-      ConfigError: there is no such recipe, two have one name, one cannot be part of a benchmark, or no recipe has what
-        an override replaces.
+      ConfigError: there is no such recipe, two have one name, or one cannot be part of a benchmark.
     """
     found: dict[str, dict[str, Any]] = {}
     for method in methods:
@@ -120,11 +157,31 @@ def read_recipes(
             raise ConfigError(f"--methods={method}: starts from another run; every pre-training is fine-tuned anyway")
         found[recipe["name"]] = recipe
     found = {BASELINE: found.get(BASELINE) or DEFAULTS | configs.recipe(BASELINE)} | found
-    for path, value in overrides.items():
-        _override(found.values(), path, value)
     for recipe in found.values():
         recipe |= {"data": dict(data), "keep": 1}
     return dict(sorted(found.items(), key=lambda item: _taught(item[1])))
+
+
+def set_augmentations(recipes: Iterable[dict[str, Any]], images: Any) -> list[str]:
+    """Replaces every augmentation of the recipes by the one that suits such images; returns lines that say so.
+
+    Args:
+      recipes: configurations, changed in place.
+      images: of the training split, [N, H, W, C]. Where `AUGMENTATIONS` has nothing for them, recipes stay as they are.
+    """
+    _, *side, channels = images.shape if len(images.shape) == 4 else (0, 0, 0)
+    if images.dtype != np.uint8 or channels not in AUGMENTATIONS:
+        return ["augmentation: each recipe's own, as these data are neither grey nor colour images"]
+    weak, strong = (dict(AUGMENTATIONS[channels][kind]) for kind in ("weak", "strong"))
+    weak["padding"] = min(side) // 8
+    for recipe in recipes:
+        for method, key in configs.augmentations(recipe):
+            method[key] = dict(weak if key == "weak" else strong)
+    kind = {1: "grey", 3: "colour"}[channels]
+    return [
+        f"augmentation of every row, for {kind} images: {configs.one_line(strong)}",
+        f"as the weak one, where a method has two: {configs.one_line(weak)}",
+    ]
 
 
 def label_view(budget: int | str) -> dict[str, Any]:
@@ -145,19 +202,37 @@ def _taught(recipe: Mapping[str, Any]) -> bool:
     return bool(recipe["teacher"])
 
 
-def _override(recipes: Iterable[dict[str, Any]], path: str, value: Any) -> None:
-    """Replaces the value at a dotted path in the recipes that have it."""
+def override(recipes: Mapping[str, dict[str, Any]], path: str, value: Any) -> list[str]:
+    """Replaces the value at a dotted path in the recipes that have it; returns the names of those that do not.
+
+    A phase that has the recipe's method again, with all of its keys, takes what is meant for the method too.
+
+    Raises:
+      ConfigError: none has it.
+    """
     *parents, last = path.split(".")
-    done, known = False, set()
-    for recipe in recipes:
-        node: Any = recipe
-        for parent in parents:
-            node = node.get(parent) if isinstance(node, dict) else None
-        if isinstance(node, dict) and last in node:
-            node[last], done = value, True
+    without, known = [], set()
+    for name, recipe in recipes.items():
+        same = [p for p in recipe["phases"] if p.get("method", {}).get("name") == recipe["method"]["name"]]
+        found = False
+        for node in [recipe, *(same if parents[:1] == ["method"] else [])]:
+            for parent in parents:
+                node = node.get(parent) if isinstance(node, dict) else None
+            if isinstance(node, dict) and last in node:
+                node[last], found = value, True
+        without += [] if found else [name]
         known |= {name.removeprefix("config.") for name in configs.flatten(recipe)}
-    if not done:
+    if len(without) == len(recipes):
         raise ConfigError(f"--override={path}=...: no recipe has that; {configs.nearest(path, known)}")
+    return without
+
+
+def _count(config: configs.Run, labels: np.ndarray) -> int:
+    """How many rows of training labels [N] a run's label view chooses."""
+    try:
+        return len(configs.build(configs.LABELS, config.labels)(labels, np.random.default_rng(config.label_seed)))
+    except ValueError as error:
+        raise ConfigError(f"config.labels: {error}") from error
 
 
 def _main(values: Any) -> None:
@@ -178,7 +253,7 @@ def _main(values: Any) -> None:
             raise ConfigError(f"--labels={budget}: must be a number of labels a class, 1 or more, or all")
     budgets = [budget if budget == "all" else int(budget) for budget in dict.fromkeys(values.labels)]
     seeds = range(values.first_seed, values.first_seed + values.seeds)
-    print(benchmark(data, values.methods, budgets, seeds, values.workdir, overrides))
+    print(benchmark(data, values.methods, budgets, seeds, values.workdir, overrides, values.augment))
 
 
 if __name__ == "__main__":
@@ -187,5 +262,8 @@ if __name__ == "__main__":
     flags.DEFINE_list("labels", ["1", "4", "25", "100", "all"], "Labels a class, or all.")
     flags.DEFINE_integer("seeds", 5, "How many seeds.", lower_bound=1)
     flags.DEFINE_integer("first_seed", 0, "The lowest seed.", lower_bound=0)
+    flags.DEFINE_enum(
+        "augment", "data", ["data", "recipe"], "Every recipe's augmentation: one that suits the data, or each its own."
+    )
     flags.DEFINE_multi_string("override", [], "PATH=VALUE, in every recipe that has PATH; data.KEY=VALUE for all.")
     command.run(_main, config=False)

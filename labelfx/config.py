@@ -25,7 +25,7 @@ from typing import IO, Annotated, Any, Literal
 
 from ml_collections import ConfigDict
 
-from labelfx.types import Fields, Limit, NonNegativeInt, Part, PositiveInt
+from labelfx.types import Augment, Fields, Limit, NonNegativeInt, Part, PositiveInt
 
 
 class ConfigError(ValueError):
@@ -333,6 +333,19 @@ def phases(config: Any) -> list[dict]:
     config = plain(config)
     everywhere = {field: config[field] for field in PHASE_FIELDS}
     return [everywhere | changes for changes in config["phases"]] or [everywhere]
+
+
+def augmentations(config: Mapping[str, Any]) -> Iterator[tuple[dict, str]]:
+    """(a method's dict, the key of an augmentation in it), for the run's method and those of its phases."""
+    for method in [config["method"], *(phase["method"] for phase in config["phases"] if "method" in phase)]:
+        takes = parameters(function(METHODS, method["name"]))[1]
+        yield from ((method, key) for key in takes if takes[key].annotation == Augment and key in method)
+
+
+def one_line(part: Mapping[str, Any]) -> str:
+    """A part's name and keys: `crop_flip (flip=True, padding=4)`."""
+    keys = ", ".join(f"{key}={part[key]}" for key in sorted(part) if key != "name")
+    return part["name"] + (f" ({keys})" if keys else "")
 
 
 def build(part: Part, node: Mapping, **provided: Any) -> Any:

@@ -95,6 +95,7 @@ def report(paths: Iterable[str | Path], out: str | Path = "report.html", baselin
         page.text(f"Which to use, what it saves and what it costs are left out: this page has {reason}.")
     if compared:
         efficiency.recommendation(page, accuracies, costs)
+        _augmentations(page, runs)
     _origins(page, runs)
     budget = _results(page, folders, rows, _test_images(runs), baseline)
     if compared:
@@ -284,6 +285,34 @@ def _results(page: Page, paths: Sequence[Path], rows: Sequence[Row], tested: int
         "say which is better."
     )
     return budget
+
+
+def _augmentations(page: Page, runs: Sequence[Found]) -> None:
+    """Says with what the rows were augmented, and whether alike."""
+    weak: dict[str, list[str]] = collections.defaultdict(list)
+    others: dict[str, list[str]] = collections.defaultdict(list)
+    for run in runs:
+        try:
+            parts = {(key == "weak", configs.one_line(method[key])) for method, key in _augmented(run)}
+        except (AttributeError, ImportError, KeyError, TypeError, ValueError):
+            continue  # of a method or with keys that are not known here
+        for is_weak, part in parts:
+            names = (weak if is_weak else others)[part]
+            names += [] if run.name in names else [run.name]
+    if len(others) > 1:
+        each = "; ".join(f"{', '.join(names)}: {part}" for part, names in others.items())
+        page.text(f"Beware: rows are not augmented alike, and a difference between them may come from that. {each}.")
+    elif others:
+        page.text(f"Every row is trained with one augmentation: {next(iter(others))}.")
+    for part, names in weak.items():
+        page.text(
+            f"Besides, {', '.join(names)}: as published a weaker one, {part}, for labelled images and for those that "
+            "pseudo-labels are made of."
+        )
+
+
+def _augmented(run: Found) -> Iterable[tuple[dict[str, Any], str]]:
+    return configs.augmentations(run.config) if run.config else ()
 
 
 def _curves(page: Page, groups: dict[str, list[Found]]) -> None:

@@ -13,7 +13,7 @@ from test_report import numbers
 
 from labelfx import config as configs
 from labelfx import sweep
-from labelfx.benchmark import _main, benchmark, jobs, read_recipes
+from labelfx.benchmark import AUGMENTATIONS, _main, benchmark, jobs, override, read_recipes, set_augmentations
 from labelfx.config import ConfigError
 from labelfx.report import report
 
@@ -30,7 +30,7 @@ SMALL = {
 
 
 def test_the_runs():
-    recipes = read_recipes(DIGITS, METHODS, {})
+    recipes = read_recipes(DIGITS, METHODS)
     recipes["moco"]["model"] = recipes["moco"]["model"] | {"width": 16}
     every = list(jobs(recipes, (4, "all"), range(2), Path("/w")))
     assert len({job.folder for job in every}) == len(every)
@@ -75,7 +75,7 @@ def test_a_budget_that_is_all_there_is(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr("labelfx.benchmark.report", lambda *_: None)
     benchmark({"name": f"npz:{tmp_path / 'own.npz'}"}, ["simclr"], (1, 4, "all"), [0], tmp_path / "w")
     assert {job.folder.parent.name for job in worked} == {"seed_0", "1_per_class", "4_per_class"}
-    assert capsys.readouterr().err == "--labels=all: the same 40 labels as 4; left out\n"
+    assert capsys.readouterr().err.endswith("--labels=all: the same 40 labels as 4; left out\n")
 
 
 def test_the_time_left_is_that_of_runs_alike():
@@ -89,9 +89,61 @@ def test_the_time_left_is_that_of_runs_alike():
 
 
 def test_without_pre_training_the_baseline_teaches():
-    every = list(jobs(read_recipes(DIGITS, ["distillation"], {}), (4,), [0], Path("/w")))
+    every = list(jobs(read_recipes(DIGITS, ["distillation"]), (4,), [0], Path("/w")))
     assert [job.folder.name for job in every] == ["supervised", "distillation"]
     assert every[1].config["teacher"] == "/w/seed_0/4_per_class/supervised"
+
+
+EVERY = ["fixmatch", "moco", "meta_pseudo_labels", "curriculum_labeling", "distillation", "papers/uda_cifar10"]
+
+
+@pytest.mark.parametrize(("channels", "name"), [(1, "small_grey"), (3, "simclr")])
+def test_every_row_of_a_comparison_is_augmented_alike(channels, name):
+    """By what the runs are in the end, phases, fine-tunings and teachers among them; `weak` alone is another."""
+    recipes = read_recipes(DIGITS, [*EVERY, "own_images"])
+    lines = set_augmentations(recipes.values(), np.zeros((9, 32, 40, channels), np.uint8))
+    found = {"weak": set(), "strong": set()}
+    for job in jobs(recipes, (4,), [0], Path("/w")):
+        if not job.pretrained:
+            for method, key in configs.augmentations(configs.plain(configs.check(job.config))):
+                found["weak" if key == "weak" else "strong"].add(configs.one_line(method[key]))
+    (strong,), (weak,) = found["strong"], found["weak"]
+    assert strong.startswith(f"{name} (") and weak == f"crop_flip (flip={channels == 3}, padding=4)"
+    assert strong in lines[0] and weak in lines[1] and len(lines) == 2
+    # Of grey images it is what the digits' recipes agree on.
+    if channels == 1:
+        assert recipes["supervised"]["method"]["augment"] == read_recipes(DIGITS, [])["supervised"]["method"]["augment"]
+    assert "padding" not in AUGMENTATIONS[channels]["weak"]
+
+
+def test_other_data_keep_the_recipes_augmentation():
+    for images in (np.zeros((9, 8, 8, 2), np.uint8), np.zeros((9, 16), np.int32)):
+        recipes, before = (read_recipes(DIGITS, EVERY) for _ in range(2))
+        (line,) = set_augmentations(recipes.values(), images)
+        assert recipes == before and "each recipe's own" in line
+
+
+def test_an_override_that_fits_some_rows():
+    recipes = read_recipes(DIGITS, ["fixmatch", "curriculum_labeling", "meta_pseudo_labels"])
+    assert override(recipes, "method.augment.cutout", 0.25) == ["fixmatch", "meta_pseudo_labels"]
+    assert override(recipes, "steps", 7) == [] and all(recipe["steps"] == 7 for recipe in recipes.values())
+    cutouts = {phase["method"]["augment"]["cutout"] for phase in recipes["curriculum_labeling"]["phases"]}
+    assert cutouts == {0.25}  # its phases replace the method, all of it
+    assert recipes["meta_pseudo_labels"]["phases"][1]["method"]["augment"] == recipes["fixmatch"]["method"]["weak"]
+
+
+@pytest.mark.parametrize(("augment", "cutout"), [("data", 0.0), ("recipe", 0.3)])
+def test_what_is_printed_and_overridden(augment, cutout, tmp_path, monkeypatch, capsys):
+    worked = []
+    monkeypatch.setattr("labelfx.sweep.work_off", worked.extend)
+    monkeypatch.setattr("labelfx.benchmark.report", lambda *_: None)
+    benchmark(DIGITS, ["fixmatch"], [4], [0], tmp_path / "w", {"method.augment.max_rotation": 5.0}, augment)
+    methods = {job.folder.name: job.config["method"] for job in worked}
+    assert methods["supervised"]["augment"]["max_rotation"] == 5 and methods["fixmatch"]["strong"]["max_rotation"] == 15
+    assert methods["fixmatch"]["strong"]["cutout"] == cutout
+    *chosen, left_out = capsys.readouterr().err.splitlines()
+    assert left_out == "--override=method.augment.max_rotation: not in fixmatch, left as it was there"
+    assert len(chosen) == (2 if augment == "data" else 0)
 
 
 @pytest.mark.parametrize(
@@ -121,7 +173,7 @@ def test_mistakes_before_anything_is_trained(methods, budgets, overrides, messag
 )
 def test_mistakes_in_flags(flag, message, tmp_path):
     given = {"data": "digits", "methods": ["simclr"], "labels": ["1"], "workdir": tmp_path, "override": []}
-    given |= {"seeds": 1, "first_seed": 0}
+    given |= {"seeds": 1, "first_seed": 0, "augment": "data"}
     with pytest.raises(ConfigError, match=message):
         _main(types.SimpleNamespace(**given | flag))
 
@@ -130,6 +182,7 @@ def test_a_sweep_is_shared_by_seeds(tmp_path, monkeypatch):
     taken = []
     monkeypatch.setattr("labelfx.benchmark.benchmark", lambda *arguments: taken.append(list(arguments[3])))
     given = {"data": "digits", "methods": ["simclr"], "labels": ["1"], "workdir": tmp_path, "override": []}
+    given["augment"] = "data"
     for share in ({"first_seed": 0, "seeds": 3}, {"first_seed": 3, "seeds": 2}):
         _main(types.SimpleNamespace(**given | share))
     assert taken == [[0, 1, 2], [3, 4]]

@@ -390,3 +390,29 @@ def test_lines_are_drawn_to_scale():
 def test_any_range_can_be_drawn(values):
     assert "nan" not in figures.lines([Line("a", [2, 2], values)], "x", "y")
     assert "nan" not in figures.lines([Line("a", [10, 10], values)], "x", "y", log=True)
+
+
+def test_whether_rows_are_augmented_alike(copy):
+    """A sentence where they are, a warning where not, and what cannot be read is passed over."""
+    folders = [copy("a"), copy("b")]
+
+    def told(**methods):
+        for folder in folders:
+            config = json.loads((folder / "config.json").read_text())
+            config["method"] = methods[config["name"]]
+            (folder / "config.json").write_text(json.dumps(config))
+        markdown = report(folders, folders[0].parent / "r.html").with_suffix(".md").read_text()
+        return [line for line in markdown.splitlines() if "augment" in line or "weaker" in line]
+
+    def shift(padding):
+        return {"name": "crop_flip", "padding": padding, "flip": False}
+
+    a = {"name": "supervised", "augment": shift(1)}
+    both = {"name": "consistency", "weak": shift(0), "strong": shift(1)}
+    alike, besides, *_ = told(a=a, b=both)
+    assert alike == "Every row is trained with one augmentation: crop_flip (flip=False, padding=1)."
+    assert besides.startswith("Besides, b: as published a weaker one, crop_flip (flip=False, padding=0), for labelled")
+    beware, *_ = told(a=a, b=both | {"strong": shift(2)})
+    assert "a: crop_flip (flip=False, padding=1); b: crop_flip (flip=False, padding=2)." in beware
+    assert beware.startswith("Beware: rows are not augmented alike")
+    assert told(a=a, b={"name": "mixup", "augment": shift(1)})[0] == alike
