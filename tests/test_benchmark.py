@@ -9,6 +9,7 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
+from recipes import AUGMENT
 from test_report import numbers
 
 from labelfx import config as configs
@@ -105,8 +106,12 @@ def test_every_row_of_a_comparison_is_augmented_alike(channels, name):
     found = {"weak": set(), "strong": set()}
     for job in jobs(recipes, (4,), [0], Path("/w")):
         if not job.pretrained:
-            for method, key in configs.augmentations(configs.plain(configs.check(job.config))):
-                found["weak" if key == "weak" else "strong"].add(configs.one_line(method[key]))
+            fields = configs.flatten(configs.plain(configs.check(job.config)))
+            parts = {path.rpartition(".")[0]: name for path, name in fields.items() if path.endswith(".name")}
+            for path in (path for path, name in parts.items() if name in AUGMENT):
+                keys = ((key.rpartition("."), value) for key, value in fields.items())
+                part = {key[2]: value for key, value in keys if key[0] == path}
+                found["weak" if path.endswith(".weak") else "strong"].add(configs.one_line(part))
     (strong,), (weak,) = found["strong"], found["weak"]
     assert strong.startswith(f"{name} (") and weak == f"crop_flip (flip={channels == 3}, padding=4)"
     assert strong in lines[0] and weak in lines[1] and len(lines) == 2
