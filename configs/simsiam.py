@@ -41,6 +41,13 @@ def get_config() -> ConfigDict:
             batch=dict(labelled=0, unlabelled=256),
             batches=dict(name="uniform"),
             steps=300,
-            evals=dict(linear_probe={}, knn=dict(k=20, temperature=0.1), rankme={}, raw_pixels={}, random_encoder={}),
+            evals=dict(
+                linear_probe={},
+                knn=dict(k=20, temperature=0.1),
+                rankme={},
+                uniformity=dict(t=2.0),
+                raw_pixels={},
+                random_encoder={},
+            ),
         )
     )

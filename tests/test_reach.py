@@ -1,0 +1,120 @@
+"""No function without a user: what no recipe, command or eval can come to is dead code with a docstring.
+
+A recipe reaches what its parts name. Code outside of the rooms below, which commands run, reaches what it refers to;
+so does, in turn, each function of a room that is reached. Tests and experiments reach nothing.
+"""
+
+import ast
+import importlib
+import pkgutil
+import re
+import types
+import typing
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import labelfx
+from labelfx import config as configs
+from labelfx.types import Part
+
+ROOT = Path(labelfx.__file__).parent
+ROOMS = [ROOT / room for room in ("objectives", "labels", "evals", "derived", "data/labels.py")]  # those that are there
+
+DOORS = {  # for users' own code alone, and why
+    "labelfx.objectives.ring.ring": "README, Devices: for steps of one's own whose rows no device could hold",
+    "labelfx.objectives.contrastive.debiased_negative_mean": "the estimator as published; losses take its logarithm",
+    "labelfx.objectives.pseudo_label.fixmatch": "the loss as published; `consistency` puts it together from its parts",
+    "labelfx.objectives.metric_learning.proxy_nca": "a value of config.method.objective beside those of two recipes",
+    "labelfx.objectives.metric_learning.symmetric_multi_similarity": "wants graded labels, which no source gives yet",
+    "labelfx.objectives.metric_learning.utilization": "of test queries and a training set, as its paper reports it",
+    "labelfx.evals.representation.alignment": "wants two views of each row, of which evals are given one",
+    "labelfx.data.labels.indices": "rows that somebody has chosen, which no recipe can know",
+}
+
+
+def named(annotation: Any, value: Any) -> Iterator[Any]:
+    """The functions that a value of a recipe names, by the annotation of its key."""
+    rule = getattr(annotation, "__metadata__", (None,))[-1]
+    if isinstance(rule, Part) and value is not None:
+        function = configs.function(rule, value["name"].partition(":")[0])
+        yield function
+        keys = configs.parameters(function)[1]
+        for key in keys.keys() & value.keys():
+            yield from named(keys[key].annotation, value[key])
+    elif rule is None:  # perhaps X | None
+        for each in typing.get_args(annotation):
+            yield from named(each, value)
+
+
+def named_by_recipes() -> Iterator[Any]:
+    fields = configs.parameters(configs.Run)[1]
+    for path in (ROOT.parent / "configs").rglob("*.py"):
+        recipe = configs.recipe(str(path))
+        yield from (configs.function(configs.EVALS, name) for name in recipe["evals"])
+        for part in (recipe, *recipe.get("phases", ())):
+            for key, value in part.items():
+                yield from named(fields[key].annotation, value)
+
+
+def name_of(value: Any) -> str | None:
+    """Of a function or class of the package, also one that is wrapped, such as by `jax.jit`."""
+    module = getattr(value, "__module__", None)
+    own = isinstance(module, str) and module.startswith("labelfx.")
+    return f"{module}.{value.__qualname__}" if own and hasattr(value, "__qualname__") else None
+
+
+def imports(tree: ast.Module) -> dict[str, Any]:
+    """What the file takes from the package, also inside of functions."""
+    found = (node for node in ast.walk(tree) if isinstance(node, ast.ImportFrom))
+    return {
+        alias.asname or alias.name: pkgutil.resolve_name(f"{node.module}.{alias.name}")
+        for node in found
+        if node.module and node.module.startswith("labelfx")
+        for alias in node.names
+    }
+
+
+def referred(node: ast.stmt, names: dict[str, Any]) -> set[str]:
+    """The package's functions and classes that a statement at module level refers to, at whatever depth."""
+    within = list(ast.walk(node))
+    bound = {each.arg for each in within if isinstance(each, ast.arg)}
+    bound |= {each.id for each in within if isinstance(each, ast.Name) and isinstance(each.ctx, ast.Store)}
+    found = set()
+    for each in within:
+        if not isinstance(each, ast.Name | ast.Attribute) or not re.fullmatch(r"[\w.]+", ast.unparse(each)):
+            continue
+        first, *rest = ast.unparse(each).split(".")
+        value = None if first in bound else names.get(first)
+        for attribute in rest:
+            value = vars(value).get(attribute) if isinstance(value, types.ModuleType) else None
+        found.add(name_of(value))
+    return {name for name in found if name}
+
+
+def test_every_public_function_of_a_room_is_reached():
+    refers: dict[str, set[str]] = {}
+    public, queue = set(), [name_of(function) for function in named_by_recipes()]
+    for path in sorted(ROOT.rglob("*.py")):
+        name = ".".join(path.relative_to(ROOT.parent).with_suffix("").parts)
+        module = importlib.import_module(name.removesuffix(".__init__"))
+        tree = ast.parse(path.read_text())
+        names = vars(module) | imports(tree)
+        for node in tree.body:
+            defines = isinstance(node, ast.FunctionDef | ast.ClassDef)
+            if defines and any(room in (path, *path.parents) for room in ROOMS):
+                own = f"{module.__name__}.{node.name}"
+                refers[own] = referred(node, names)
+                if isinstance(node, ast.FunctionDef) and not node.name.startswith("_"):
+                    public.add(own)
+            else:
+                queue += referred(node, names)
+    reached: set[str] = set()
+    while queue:
+        name = queue.pop()
+        if name not in reached:
+            reached.add(name)
+            queue += refers.get(name, ())
+    unreached = public - reached
+    assert not unreached - DOORS.keys(), "no recipe, command or eval reaches these"
+    assert not DOORS.keys() - unreached, "these are reached, or gone"
