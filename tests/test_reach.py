@@ -115,6 +115,6 @@ def test_every_public_function_of_a_room_is_reached():
         if name not in reached:
             reached.add(name)
             queue += refers.get(name, ())
-    unreached = public - reached
-    assert not unreached - DOORS.keys(), "no recipe, command or eval reaches these"
-    assert not DOORS.keys() - unreached, "these are reached, or gone"
+    forgotten, gone = sorted(public - reached - DOORS.keys()), sorted(DOORS.keys() - (public - reached))
+    assert not forgotten, f"no recipe, command or eval reaches {', '.join(forgotten)}"
+    assert not gone, f"reached, or gone: {', '.join(gone)}"
