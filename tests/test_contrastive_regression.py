@@ -23,6 +23,7 @@ from labelfx.data.sources.tables import diabetes
 from labelfx.evals.regression import regression_error
 from labelfx.methods.contrastive_regression import contrastive_regression
 from labelfx.models.backbones import mlp
+from labelfx.state import named
 
 SETTINGS = dict(weight=0.5, window=0.4, temperature=0.2, distance_scale=0.3)
 
@@ -47,7 +48,7 @@ def test_the_step_descends_the_loop_form_of_the_loss(weight):
         table = {k: v.astype(np.float64) for k, v in method.refresh(old, Split(image, label), key).items()}
         old = jax.tree.map(lambda x: 0.3 * jnp.asarray(x, jnp.float64) + 0.1, old)
         new, metrics = jax.jit(method.step)(old, {"labelled": {"image": jnp.asarray(image), **table}}, key)
-        views = np.stack([noise(0.1)(each, image) for each in jax.random.split(key, 3)[:2]], 1).reshape(10, 4)
+        views = np.stack([noise(0.1)(each, image) for each in named(key, "labelled/a", "labelled/b")], 1).reshape(10, 4)
         flat, metrics = jax.device_get(([jax.tree.leaves(state.params) for state in (old, new)], metrics))
     (w, bias, kernel), _ = flat
     target, rarity = (np.repeat(table[name], 2) for name in ("target", "rarity"))
@@ -64,7 +65,7 @@ def test_the_step_descends_the_loop_form_of_the_loss(weight):
 
 
 def test_targets_and_weights_are_of_the_visible_labels_alone():
-    method = contrastive_regression(None, None, augment=None, **SETTINGS)
+    method = contrastive_regression(one_layer("w", 3), None, augment=None, **SETTINGS)
     labels = np.array([0, -1, 2, 20, 1, -1, 3], np.int32)
     table = method.refresh(None, Split(None, labels), None)
     known = [0, 2, 20, 1, 3]

@@ -32,9 +32,9 @@ def float64():
         yield
 
 
-def linear_apply(variables, x, *, train, rng):
+def linear_apply(variables, batches, *, train, rng):
     params = variables["params"]
-    return x @ params["first"] @ params["second"], {}
+    return jnp.concatenate(batches) @ params["first"] @ params["second"], {}
 
 
 def problem(seed=0):
@@ -238,9 +238,10 @@ def test_the_copied_soft_feedback_has_no_gradient():
     assert size(update(student, teacher, views).teacher_gradient) > 1e-3
 
 
-def dropout_apply(variables, x, *, train, rng):
+def dropout_apply(variables, batches, *, train, rng):
+    x = jnp.concatenate(batches)
     kept = jax.random.bernoulli(rng, 0.5, x.shape)
-    return linear_apply(variables, jnp.where(kept, 2 * x, 0), train=train, rng=rng)
+    return linear_apply(variables, (jnp.where(kept, 2 * x, 0),), train=train, rng=rng)
 
 
 @pytest.mark.parametrize("feedback", ("dot_product", "difference"))

@@ -77,7 +77,7 @@ def test_moco_order_of_a_step(transform):
         logits = np.concatenate([np.sum(query * key, -1, keepdims=True), query @ queue.T], 1) / 0.3
         scores = logits
         if transform:
-            mix = draw(jax.random.split(jax.random.key(1))[1], jnp.asarray(queue, jnp.float32), **transform)
+            mix = draw(jax.random.key(1), jnp.asarray(queue, jnp.float32), **transform)
             far, near, order = (np.asarray(mix[name]) for name in ("positive_lambda", "negative_lambda", "permutation"))
             assert 1 < far < 2 and 0 < near < 1 and sorted(order) == list(range(8))
             q, k = far * query + (1 - far) * key, far * key + (1 - far) * query
@@ -144,7 +144,7 @@ def test_proxies_and_mixing_are_in_the_loss():
     assert params["proxies"].shape == (4, 3)
     key = jax.random.key(2)
     positive = jnp.arange(4)[:, None] == label[None]
-    mix = draw_mix(jax.random.split(key, 3)[1], positive, 3)
+    mix = draw_mix(key, positive, 3)
 
     z = jnp.asarray(normalised(image.reshape(6, -1) @ params["backbone"]["w"] @ params["projector"]["v"]))
 

@@ -14,6 +14,7 @@ from labelfx.models import Model, stack
 from labelfx.models.backbones import mlp
 from labelfx.models.heads import siamese_mlp
 from labelfx.objectives.contrastive import byol, normalise
+from labelfx.state import named
 
 BACKBONE = mlp(hidden=(16,), dtype="float32")
 NORMED = siamese_mlp(hidden=(16,), features=8, output_norm=False, dtype="float32")
@@ -52,7 +53,7 @@ def test_simsiam_is_momentum_zero():
     differentiate, step = jax.jit(jax.value_and_grad(loss_fn, has_aux=True)), jax.jit(method.step)
     for image in batches(3):
         key = jax.random.key(1)
-        views = [jitter(k, image) for k in jax.random.split(key, 4)[:2]]
+        views = [jitter(k, image) for k in named(key, "unlabelled/a", "unlabelled/b")]
         params, statistics = variables["params"], {"batch_stats": variables["batch_stats"]}
         (loss, statistics), gradient = differentiate(params, statistics, views)
         variables = {"params": jax.tree.map(lambda p, g: p - 0.5 * g, params, gradient), **statistics}

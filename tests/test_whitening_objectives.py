@@ -16,6 +16,7 @@ from labelfx.config import ConfigError
 from labelfx.methods.whitening import least_spread, whitening
 from labelfx.models import Model
 from labelfx.objectives import w_mse
+from labelfx.state import named
 
 compiled = jax.jit(jax.value_and_grad(w_mse, argnums=(0,)), static_argnames=("epsilon", "normalise"))
 
@@ -147,9 +148,9 @@ def test_a_step_of_the_method_is_the_loop_form():
     weights = np.asarray(state.params["backbone"]["w"] @ state.params["projector"]["w"], np.float64)
     partitions = []
     for key in jax.random.split(jax.random.key(4)):
-        rng_views, rng_groups, _ = jax.random.split(key, 3)
-        views = [np.asarray(noise(rng, images)).reshape(12, -1) @ weights for rng in jax.random.split(rng_views, 3)]
-        orders = [np.asarray(jax.random.permutation(rng, 12)) for rng in jax.random.split(rng_groups, 2)]
+        rngs = named(key, "unlabelled/0", "unlabelled/1", "unlabelled/2")
+        views = [np.asarray(noise(rng, images)).reshape(12, -1) @ weights for rng in rngs]
+        orders = [np.asarray(jax.random.permutation(rng, 12)) for rng in named(key, "groups/0", "groups/1")]
         partitions += [order.tolist() for order in orders]
         expected = loop_w_mse(views, np.stack(orders).reshape(2, 2, 6), 0.0, True)
         pairs = [cosine(x, y) for left, right in combinations(views, 2) for x, y in zip(left, right, strict=True)]

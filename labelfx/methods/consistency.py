@@ -9,7 +9,7 @@ import optax
 
 from labelfx import state
 from labelfx.methods import Method
-from labelfx.models import Model, stack
+from labelfx.models import Model, apply_together, stack
 from labelfx.models.heads import linear
 from labelfx.objectives import pseudo_label
 from labelfx.pseudo_labels import PseudoLabels
@@ -57,7 +57,7 @@ def consistency(
     net = stack(backbone=model, head=linear(features=num_classes))
 
     def init(rng, batch):
-        network = state.create(net, tx, rng, batch["unlabelled"]["image"])
+        network = state.create(net, tx, state.fold_in_name(rng, "model"), batch["unlabelled"]["image"])
         # A copy: donated buffers must not be shared between the two networks.
         average = jax.tree.map(jnp.copy, network.variables)
         adapted = pseudo_labels.init(num_classes, num_examples)
@@ -66,7 +66,9 @@ def consistency(
         )
 
     def step(old, batch, rng):
-        rng_labelled, rng_weak, rng_strong, rng_model = jax.random.split(rng, 4)
+        rng_labelled, rng_weak, rng_strong, rng_model = state.named(
+            rng, "labelled/weak", "unlabelled/weak", "unlabelled/strong", "model"
+        )
         labelled, unlabelled = batch["labelled"], batch["unlabelled"]
         views = [
             weak(rng_labelled, labelled["image"]),
@@ -77,7 +79,7 @@ def consistency(
 
         def loss_fn(params):
             variables = {"params": params, **old.network.model_state}
-            outputs, model_state = net.apply(variables, jnp.concatenate(views), train=True, rng=rng_model)
+            outputs, model_state = apply_together(net, variables, views, train=True, rng=rng_model)
             ends = len(views[0]), len(views[0]) + len(views[1])
             labelled_logits, weak_logits, strong_logits = jnp.split(outputs["head"], ends)
             probs, marginal = jax.lax.stop_gradient(jax.nn.softmax(weak_logits)), old.marginal
@@ -105,7 +107,7 @@ def consistency(
 
         gradient, (model_state, marginal, adapted, metrics) = jax.grad(loss_fn, has_aux=True)(old.network.params)
         network = state.descend(old.network, tx, gradient, model_state)
-        average = state.ema(old.average, network.variables, ema)
+        average = state.follow(old.average, network, ema)
         return ConsistencyState(network, average, marginal, adapted, old.done + 1), metrics
 
     return Method(init, step, lambda state: state.average)

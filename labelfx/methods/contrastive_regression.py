@@ -40,7 +40,7 @@ def contrastive_regression(
     net = stack(backbone=model, regressor=linear(features=1))
 
     def init(rng, batch):
-        return state.create(net, tx, rng, batch["labelled"]["image"])
+        return state.create(net, tx, state.fold_in_name(rng, "model"), batch["labelled"]["image"])
 
     def refresh(variables, source, rng):
         mean, scale = target_scale(source.labels)
@@ -52,7 +52,7 @@ def contrastive_regression(
         return {"target": target, "rarity": (rarity / rarity[known].mean()).astype(np.float32)}
 
     def step(old, batch, rng):
-        rng_a, rng_b, rng_model = jax.random.split(rng, 3)
+        rng_a, rng_b, rng_model = state.named(rng, "labelled/a", "labelled/b", "model")
         image = batch["labelled"]["image"]
         # Row by row, not view after view: a device then holds both views of its own rows, and none has to move.
         views = jnp.stack([augment(rng_a, image), augment(rng_b, image)], 1).reshape(-1, *image.shape[1:])

@@ -50,7 +50,7 @@ def curriculum_labeling(
     classifier = Model(net.init, classify)
 
     def init(rng, batch):
-        return state.create(net, tx, rng, batch["unlabelled"]["image"])
+        return state.create(net, tx, state.fold_in_name(rng, "model"), batch["unlabelled"]["image"])
 
     def refresh(variables, source, rng):
         hidden = source.labels < 0
@@ -63,7 +63,7 @@ def curriculum_labeling(
         return {"include": include, "pseudo_label": label, "given": ~hidden}
 
     def step(old, batch, rng):
-        rng_augment, rng_model = jax.random.split(rng)
+        rng_augment, rng_model = state.named(rng, "unlabelled/view", "model")
         image = augment(rng_augment, batch["unlabelled"]["image"])
         label, given = batch["unlabelled"]["pseudo_label"], batch["unlabelled"]["given"]
 

@@ -45,13 +45,13 @@ def dclr(
 
     def init(rng, batch):
         image = batch["unlabelled"]["image"]
-        fresh = state.create(net, tx, rng, image)
+        fresh = state.create(net, tx, state.fold_in_name(rng, "model"), image)
         if jax.tree.map(jnp.shape, complementary) != jax.tree.map(jnp.shape, models.backbone(fresh.variables)):
             raise ValueError("the backbone's parameters are not those of config.model")
         return fresh
 
     def step(old, batch, rng):
-        rng_a, rng_b, rng_model, rng_noise = jax.random.split(rng, 4)
+        rng_a, rng_b, rng_model, rng_noise = state.named(rng, "unlabelled/a", "unlabelled/b", "model", "noise")
         image = batch["unlabelled"]["image"]
         views = jnp.stack([augment(rng_a, image), augment(rng_b, image)], 1).reshape(-1, *image.shape[1:])
         reference, _ = model.apply(batch["frozen"], state.to_float(image), train=False)

@@ -59,13 +59,15 @@ def dino(
     temperatures = {"student_temperature": student_temperature, "teacher_temperature": teacher_temperature}
 
     def init(rng, batch):
-        student = state.create(net, tx, rng, batch["unlabelled"]["image"])
+        student = state.create(net, tx, state.fold_in_name(rng, "model"), batch["unlabelled"]["image"])
         # Copies: donated buffers must not be shared between the two networks.
         teacher_params, teacher_model_state = jax.tree.map(jnp.copy, (student.params, student.model_state))
         return DinoState(student, teacher_params, teacher_model_state, jnp.zeros(prototypes), jnp.zeros((), jnp.int32))
 
     def step(old, batch, rng):
-        rng_a, rng_b, rng_student, rng_teacher = jax.random.split(rng, 4)
+        rng_a, rng_b, rng_student, rng_teacher = state.named(
+            rng, "unlabelled/a", "unlabelled/b", "model/student", "model/teacher"
+        )
         image = batch["unlabelled"]["image"]
         # Row by row, not view after view: a device then holds both views of its own rows, and none has to move.
         views = jnp.stack([augment(rng_a, image), augment(rng_b, image)], 1).reshape(-1, *image.shape[1:])
@@ -91,7 +93,7 @@ def dino(
             "momentum": decay,
             **clustering.entropies(jax.nn.softmax((teacher[:, 0] - old.center[None]) / teacher_temperature)),
         }
-        teacher_params = state.ema(old.teacher_params, student.params, decay)
+        teacher_params = state.ema(old.teacher_params, student.params, decay, where=student.moved)
         center = state.ema(old.center, jnp.mean(teacher, (0, 1)), center_momentum)
         return DinoState(student, teacher_params, teacher_model_state, center, old.done + 1), metrics
 

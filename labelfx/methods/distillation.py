@@ -7,7 +7,7 @@ import optax
 
 from labelfx import state
 from labelfx.methods import Method
-from labelfx.models import Model, Trained, stack
+from labelfx.models import Model, Trained, apply_together, stack
 from labelfx.models.heads import linear
 from labelfx.objectives.classification import cross_entropy
 from labelfx.objectives.distillation import kd
@@ -41,22 +41,20 @@ def distillation(
     """
     net = stack(backbone=model, head=linear(features=num_classes))
 
-    def together(batch):
-        return jnp.concatenate([batch[name]["image"] for name in ("labelled", "unlabelled") if name in batch])
-
     def init(rng, batch):
         if "labelled" not in batch and soft_weight < 1:
             raise ValueError(f"soft_weight = {soft_weight}: must be 1 where batch.labelled is 0")
-        return state.create(net, tx, rng, together(batch))
+        return state.create(net, tx, state.fold_in_name(rng, "model"), images(batch)[0][1])
 
     def step(old, batch, rng):
-        rng_augment, rng_model = jax.random.split(rng)
-        image = together(batch)
-        outputs, _ = teacher.model.apply(batch["frozen"], teacher_augment(rng_augment, image), train=False)
-        target, view = outputs["head"], augment(rng_augment, image)
+        rng_model = state.fold_in_name(rng, "model")
+        easy = jnp.concatenate(views(teacher_augment, batch, rng))
+        target = teacher.model.apply(batch["frozen"], easy, train=False)[0]["head"]
+        view = views(augment, batch, rng)
 
         def loss_fn(params):
-            outputs, model_state = net.apply({"params": params, **old.model_state}, view, train=True, rng=rng_model)
+            variables = {"params": params, **old.model_state}
+            outputs, model_state = apply_together(net, variables, view, train=True, rng=rng_model)
             logits = outputs["head"]
             soft, hard = kd(logits, target, temperature=temperature), jnp.zeros((), logits.dtype)
             if "labelled" in batch:
@@ -80,3 +78,13 @@ def distillation(
         return state.descend(old, tx, gradient, model_state), metrics
 
     return Method(init, step, lambda state: state.variables, frozen=teacher.variables)
+
+
+def images(batch: dict) -> list[tuple[str, jax.Array]]:
+    """The streams that the batch has, labelled ones first, and their images."""
+    return [(name, batch[name]["image"]) for name in ("labelled", "unlabelled") if name in batch]
+
+
+def views(augment: Augment, batch: dict, rng: jax.Array) -> list[jax.Array]:
+    """One view of the images of each stream. Augmentations of one key see the same random numbers."""
+    return [augment(state.fold_in_name(rng, f"{name}/view"), image) for name, image in images(batch)]

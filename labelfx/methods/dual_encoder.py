@@ -37,17 +37,17 @@ def dual_encoder(
     settings = {k: v for k, v in objective.keywords.items() if k in ("temperature", "tau_plus", "beta", "block_size")}
 
     def init(rng, batch):
-        sides = zip(jax.random.split(rng), pair(batch["unlabelled"]["image"]), strict=True)
+        sides = zip(state.named(rng, "model", "right"), pair(batch["unlabelled"]["image"]), strict=True)
         networks = tuple(state.create(net, tx, rng, rows) for rng, rows in sides)
         return networks[:1] if shared else networks
 
-    def project(params, networks, views, rng):
+    def project(params, networks, views, rngs):
         """Projections of both halves, and the model state of each network."""
         if shared:  # row by row, so that a device holds both halves of its own rows
             views = (jnp.stack(views, 1).reshape(-1, *views[0].shape[1:]),)
         found = [
             net.apply({"params": own, **network.model_state}, view, train=True, rng=rng)
-            for own, network, view, rng in zip(params, networks, views, jax.random.split(rng, len(views)), strict=True)
+            for own, network, view, rng in zip(params, networks, views, rngs[: len(views)], strict=True)
         ]
         z = tuple(outputs["projector"] for outputs, _ in found)
         if shared:
@@ -55,12 +55,12 @@ def dual_encoder(
         return z, [model_state for _, model_state in found]
 
     def step(old, batch, rng):
-        rng_augment, rng_model = jax.random.split(rng)
+        rngs = state.named(rng, "unlabelled/left", "unlabelled/right")
         sides = pair(batch["unlabelled"]["image"])
-        views = tuple(augment(rng, rows) for rng, rows in zip(jax.random.split(rng_augment), sides, strict=True))
+        views = tuple(augment(rng, rows) for rng, rows in zip(rngs, sides, strict=True))
 
         def loss_fn(params):
-            z, model_states = project(params, old, views, rng_model)
+            z, model_states = project(params, old, views, state.named(rng, "model/left", "model/right"))
             return objective(*z), (z, model_states)
 
         params = [network.params for network in old]

@@ -5,7 +5,7 @@ from typing import Any
 import jax
 import optax
 
-from labelfx import objectives
+from labelfx import objectives, state
 from labelfx.methods import Method
 from labelfx.methods.moco import momentum_contrast
 from labelfx.models import Model
@@ -41,8 +41,7 @@ def feature_transform(
     )
 
     def step(old, batch, rng):
-        rng, rng_mix = jax.random.split(rng)
-        mix = draw(rng_mix, old.queue, positive_alpha, negative_alpha)
+        mix = draw(rng, old.queue, positive_alpha, negative_alpha)
 
         def loss_fn(query, key, queue):
             mixed = objectives.feature_transform(normalise(query), normalise(key), queue, **mix)
@@ -56,7 +55,7 @@ def feature_transform(
 
 def draw(rng: jax.Array, queue: jax.Array, positive_alpha: float, negative_alpha: float) -> dict[str, Any]:
     """What the transform draws at a step, by the names that it takes it by."""
-    rng_positive, rng_negative, rng_permutation = jax.random.split(rng, 3)
+    rng_positive, rng_negative, rng_permutation = state.named(rng, "mix/positive", "mix/negative", "mix/permutation")
     return {
         "positive_lambda": 1 + jax.random.beta(rng_positive, positive_alpha, positive_alpha, dtype=queue.dtype),
         "negative_lambda": jax.random.beta(rng_negative, negative_alpha, negative_alpha, dtype=queue.dtype),

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from labelfx import state
 from labelfx.methods import Method
 from labelfx.methods.moco import MocoState, momentum_contrast
 from labelfx.models import Model
@@ -75,11 +76,11 @@ def inter_clr(
     def init(rng, batch):
         moco = init_moco(rng, batch)
         width = moco.queue.shape[1]
-        centroids = normalise(jax.random.normal(jax.random.fold_in(rng, 1), (clusters, width)))
+        centroids = normalise(jax.random.normal(state.fold_in_name(rng, "centroids"), (clusters, width)))
         return InterClrState(moco, jnp.zeros((num_examples, width)), jnp.full(num_examples, -1, jnp.int32), centroids)
 
     def step(old, batch, rng):
-        rng_moco, rng_positive, rng_ranks = jax.random.split(rng, 3)
+        rng_positive, rng_ranks = state.named(rng, "positive", "ranks")
         index = batch["unlabelled"]["index"]
         ranks = jax.random.permutation(rng_ranks, pool)[:negatives]
 
@@ -93,7 +94,7 @@ def inter_clr(
             loss = (1 - inter_weight) * intra + inter_weight * inter
             return loss, {"intra_loss": intra, "inter_loss": inter}
 
-        moco, key, metrics = advance(old.moco, batch, rng_moco, loss_fn)
+        moco, key, metrics = advance(old.moco, batch, rng, loss_fn)
         # A batch that spans two epochs may hold a row twice: both then write the same, whatever the order.
         rows = jnp.arange(len(index), dtype=index.dtype)
         key = key[jnp.zeros_like(old.label).at[index].max(rows)[index]]

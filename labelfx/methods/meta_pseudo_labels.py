@@ -12,7 +12,7 @@ import optax
 from labelfx import state
 from labelfx.methods import Method
 from labelfx.methods.consistency import accuracy
-from labelfx.models import Model, stack
+from labelfx.models import Model, apply_together, stack
 from labelfx.models.heads import linear
 from labelfx.objectives.classification import cross_entropy
 from labelfx.objectives.pseudo_label import confident, uda
@@ -30,7 +30,8 @@ class Views(NamedTuple):
 
 
 class Network(NamedTuple):
-    """A classifier and its optimiser; apply: `(variables, images, *, train, rng) -> (logits, model_state)`."""
+    """A classifier and its optimiser. apply: `(variables, batches, *, train, rng) -> (logits, model_state)`, of several
+    batches of images the logits of all rows, batch after batch."""
 
     apply: Callable[..., Any]
     tx: optax.GradientTransformation
@@ -86,13 +87,13 @@ def meta_update(
       baseline_decay: of the moving average, which h enters before it is taken off; None for no baseline.
       label_smoothing: of the pseudo-labels that the student learns.
     """
-    rng_teacher, rng_student, rng_feedback = jax.random.split(rng, 3)
+    rng_teacher, rng_student, rng_feedback = state.named(rng, "model/teacher", "model/student", "model/feedback")
     label, rows = views.label, len(views.label)
 
-    images = jnp.concatenate([views.labelled, views.weak, views.strong])
+    batches = views.labelled, views.weak, views.strong
     logits, pull_back, teacher_state = jax.vjp(
         lambda params: teacher_net.apply(
-            {"params": params, **teacher.model_state}, images, train=True, rng=rng_teacher
+            {"params": params, **teacher.model_state}, batches, train=True, rng=rng_teacher
         ),
         teacher.params,
         has_aux=True,
@@ -103,10 +104,10 @@ def meta_update(
     else:
         target = jax.nn.one_hot(pseudo_label(strong_logits), logits.shape[1], dtype=logits.dtype)
 
-    def classify(params, images, rng):
-        return student_net.apply({"params": params, **student.model_state}, images, train=True, rng=rng)
+    def classify(params, batches, rng):
+        return student_net.apply({"params": params, **student.model_state}, batches, train=True, rng=rng)
 
-    both = jnp.concatenate([views.labelled, views.strong])
+    both = views.labelled, views.strong
 
     def student_loss(params, target):
         logits, model_state = classify(params, both, rng_student)
@@ -114,7 +115,7 @@ def meta_update(
         return loss, (logits[:rows], model_state)
 
     def labelled_loss(params):
-        again = (both, rng_student) if feedback_forward == "frozen" else (views.labelled, rng_feedback)
+        again = (both, rng_student) if feedback_forward == "frozen" else ((views.labelled,), rng_feedback)
         return cross_entropy(classify(params, *again)[0][:rows], label, label_smoothing=0.0)
 
     learn = jax.value_and_grad(student_loss, has_aux=True)
@@ -197,19 +198,23 @@ def meta_pseudo_labels(
     Metrics: `loss` of the student, `accuracy` of the student on the labelled images; `teacher_loss`, `labelled_loss`,
     `uda_loss`, `acceptance` by UDA's threshold, `teacher_accuracy`; `feedback`, which is h, and `baseline`;
     `pseudo_label_accuracy` against the truth, 0 where nobody knows it.
+
+    Raises:
+      ValueError: an optimiser accumulates gradients over steps.
     """
     net = stack(backbone=model, head=linear(features=num_classes))
 
-    def classify(variables, images, *, train, rng):
-        outputs, model_state = net.apply(variables, images, train=train, rng=rng)
+    def classify(variables, batches, *, train, rng):
+        outputs, model_state = apply_together(net, variables, batches, train=train, rng=rng)
         return outputs["head"], model_state
 
     wait = optax.scale_by_schedule(lambda step: jnp.where(step < student_wait, 0.0, 1.0))
     student_net = Network(classify, optax.chain(tx, wait))
     teacher_net = Network(classify, teacher_optimizer(steps))
+    refuse_accumulation({"config.optimizer": tx, "config.method.teacher_optimizer": teacher_net.tx})
 
     def init(rng, batch):
-        rng_student, rng_teacher = jax.random.split(rng)
+        rng_student, rng_teacher = state.named(rng, "model", "teacher")
         student = state.create(net, student_net.tx, rng_student, batch["labelled"]["image"])
         teacher = state.create(net, teacher_net.tx, rng_teacher, batch["labelled"]["image"])
         # A copy: donated buffers must not be shared between the two networks.
@@ -217,7 +222,9 @@ def meta_pseudo_labels(
         return MetaPseudoLabelsState(student, teacher, average, jnp.zeros(()), jnp.zeros((), jnp.int32))
 
     def step(old, batch, rng):
-        rng_labelled, rng_weak, rng_strong, rng_label, rng_update = jax.random.split(rng, 5)
+        rng_labelled, rng_weak, rng_strong, rng_label = state.named(
+            rng, "labelled/weak", "unlabelled/weak", "unlabelled/strong", "pseudo_label"
+        )
         views = Views(
             labelled=weak(rng_labelled, batch["labelled"]["image"]),
             label=batch["labelled"]["label"],
@@ -234,7 +241,7 @@ def meta_pseudo_labels(
             old.teacher,
             old.baseline,
             views,
-            rng_update,
+            rng,
             student_net=student_net,
             teacher_net=teacher_net,
             teacher_loss=functools.partial(
@@ -257,10 +264,17 @@ def meta_pseudo_labels(
             "baseline": update.baseline,
             "pseudo_label_accuracy": accuracy(update.target, jnp.ones_like(truth), truth),
         }
-        average = state.ema(old.average, update.student.variables, ema)
+        average = state.follow(old.average, update.student, ema)
         return MetaPseudoLabelsState(update.student, update.teacher, average, update.baseline, old.done + 1), metrics
 
     return Method(init, step, lambda state: state.average)
+
+
+def refuse_accumulation(optimizers: dict[str, optax.GradientTransformation]) -> None:
+    """ValueError where one of them (by its place in the configuration) accumulates: h is of an update at every step."""
+    for name, tx in optimizers.items():
+        if isinstance(tx.init({}), optax.MultiStepsState):
+            raise ValueError(f"{name}.accumulate: must be 1, as every step's feedback is of its own update")
 
 
 def uda_teacher_loss(logits, label, *, label_smoothing, weight, temperature, threshold):

@@ -59,7 +59,7 @@ def metric_learning(
     net = stack(backbone=model, projector=projector)
 
     def init(rng, batch):
-        rng_net, rng_proxies = jax.random.split(rng)
+        rng_net, rng_proxies = state.named(rng, "model", "proxies")
         image = state.to_float(batch["labelled"]["image"][:1])
         variables = net.init(rng_net, image)
         if takes_proxies:
@@ -69,11 +69,11 @@ def metric_learning(
         return state.start(tx, variables)
 
     def step(old, batch, rng):
-        rng_augment, rng_mix, rng_model = jax.random.split(rng, 3)
+        rng_augment, rng_model = state.named(rng, "labelled/view", "model")
         image, label = augment(rng_augment, batch["labelled"]["image"]), batch["labelled"]["label"]
         anchor_label = jnp.arange(num_classes) if takes_proxies else label
         positive = anchor_label[:, None] == label[None]
-        mix = draw_mix(rng_mix, positive, mixed_per_anchor)
+        mix = draw_mix(rng, positive, mixed_per_anchor)
 
         def loss_fn(params):
             outputs, model_state = net.apply({"params": params, **old.model_state}, image, train=True, rng=rng_model)
@@ -102,7 +102,7 @@ def metric_learning(
 
 def draw_mix(rng: jax.Array, positive: jax.Array, count: int) -> tuple[jax.Array, jax.Array]:
     """Pairs int [A, count, 2] and interpolation [A, count] for `metric_mix`, from `positive` bool [A, B]."""
-    rng_first, rng_second, rng_share = jax.random.split(rng, 3)
+    rng_first, rng_second, rng_share = state.named(rng, "mix/first", "mix/second", "mix/share")
 
     def draw(rng, allowed):
         allowed = allowed | ~jnp.any(allowed, axis=1, keepdims=True)

@@ -37,9 +37,13 @@ def moco(
     """Order of a step: the key encoder follows the query encoder, keys, loss against the old queue, enqueue, descend.
 
     The moving average covers parameters; the key network keeps BatchNorm statistics of its own, those of the key
-    images. BatchNorm is over the whole batch on any mesh, so the paper's shuffling across devices has nothing to
-    shuffle. The loss rises while real keys replace the random ones that the queue starts with: the first
-    `queue_size / batch` steps say nothing. Evals read the query encoder.
+    images. Where BatchNorm is in groups (`norm_groups`), keys are encoded in an order drawn anew at each step, as in
+    the paper, so that a query and its key are not normalised with the same images: their statistics would give the
+    pair away. One group of the whole batch takes away what a group tells, not what the batch does: the queue's keys
+    are of other batches, and the query's own key is of its own (He, in the discussion of the authors' code).
+
+    The loss rises while real keys replace the random ones that the queue starts with: the first `queue_size / batch`
+    steps say nothing. Evals read the query encoder.
 
     Metrics: `loss`, `accuracy` (its own key scores above the whole queue), `positive_score`, `negative_score` (mean
     cosine), `embedding_std` of the queries.
@@ -73,7 +77,7 @@ def momentum_contrast(model, tx, *, augment, projector, momentum, queue_size) ->
         image = batch["unlabelled"]["image"]
         if queue_size % image.shape[0]:
             raise ValueError(f"queue_size = {queue_size}: must be a multiple of batch.unlabelled = {image.shape[0]}")
-        rng_net, rng_queue = jax.random.split(rng)
+        rng_net, rng_queue = state.named(rng, "model", "queue")
         query = state.create(net, tx, rng_net, image)
         width = jax.eval_shape(project, query.params, query.model_state, image, rng)[0].shape[-1]
         queue = normalise(jax.random.normal(rng_queue, (queue_size, width)))
@@ -86,13 +90,21 @@ def momentum_contrast(model, tx, *, augment, projector, momentum, queue_size) ->
         return outputs["projector"], model_state
 
     def advance(old, batch, rng, loss_fn):
-        rng_query, rng_key, rng_model = jax.random.split(rng, 3)
+        rng_query, rng_key, rng_query_model, rng_key_model = state.named(
+            rng, "unlabelled/query", "unlabelled/key", "model/query", "model/key"
+        )
         image = batch["unlabelled"]["image"]
-        key_params = optax.incremental_update(old.query.params, old.key_params, 1 - momentum)
-        key, key_model_state = project(key_params, old.key_model_state, augment(rng_key, image), rng_model)
+        key_params = state.ema(old.key_params, old.query.params, momentum, where=old.query.moved)
+        order = back = slice(None)
+        if net.norm_groups > 1:
+            order = jax.random.permutation(state.fold_in_name(rng, "key_order"), len(image))
+            back = jnp.argsort(order)
+        key_view = augment(rng_key, image)[order]
+        key, key_model_state = project(key_params, old.key_model_state, key_view, rng_key_model)
+        key = key[back]
 
         def loss_of(params):
-            query, model_state = project(params, old.query.model_state, augment(rng_query, image), rng_model)
+            query, model_state = project(params, old.query.model_state, augment(rng_query, image), rng_query_model)
             loss, extra = loss_fn(query, key, old.queue)
             return loss, (query, model_state, extra)
 

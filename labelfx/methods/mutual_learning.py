@@ -8,7 +8,8 @@ import optax
 
 from labelfx import state
 from labelfx.methods import Method
-from labelfx.models import Model, stack
+from labelfx.methods.distillation import views
+from labelfx.models import Model, apply_together, stack
 from labelfx.models.heads import linear
 from labelfx.objectives.classification import cross_entropy
 from labelfx.objectives.distillation import kd
@@ -45,18 +46,16 @@ def mutual_learning(
 
     def init(rng, batch):
         image = batch["labelled"]["image"]
-        rng_student, rng_peer = jax.random.split(rng)
+        rng_student, rng_peer = state.named(rng, "model", "peer")
         return Pair(state.create(net, tx, rng_student, image), state.create(net, peer_tx, rng_peer, image))
 
     def step(old, batch, rng):
-        rng_augment, *rngs = jax.random.split(rng, 3)
-        label = batch["labelled"]["label"]
-        image = jnp.concatenate([batch[name]["image"] for name in ("labelled", "unlabelled") if name in batch])
-        view = augment(rng_augment, image)
+        rngs = state.named(rng, "model/student", "model/peer")
+        label, view = batch["labelled"]["label"], views(augment, batch, rng)
 
         def loss_fn(params):
             forward = [
-                net.apply({"params": own, **network.model_state}, view, train=True, rng=own_rng)
+                apply_together(net, {"params": own, **network.model_state}, view, train=True, rng=own_rng)
                 for own, network, own_rng in zip(params, old, rngs, strict=True)
             ]
             logits, model_states = [outputs["head"] for outputs, _ in forward], [after for _, after in forward]

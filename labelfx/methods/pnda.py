@@ -70,7 +70,7 @@ def pnda(
         image = batch["unlabelled"]["image"]
         if image.shape[1] != image.shape[2]:
             raise ValueError(f"pnda turns images by 90 degrees: they must be square, got {image.shape[1:]}")
-        rng_encoder, rng_predictor = jax.random.split(rng)
+        rng_encoder, rng_predictor = state.named(rng, "model", "predictor")
         return PndaState(
             state.create(net, tx, rng_encoder, image),
             state.create(predictor, predictor_tx, rng_predictor, image),
@@ -99,12 +99,14 @@ def pnda(
         return state.descend(old, predictor_tx, gradient, model_state), entropy, metrics
 
     def step(old, batch, rng):
-        rng_turns, rng_a, rng_b, rng_model, rng_predictor = jax.random.split(rng, 5)
+        rng_a, rng_b, rng_model, rng_predictor = state.named(
+            rng, "unlabelled/a", "unlabelled/b", "model", "model/predictor"
+        )
         image = to_float(batch["unlabelled"]["image"])
         predictor_state, entropy, metrics = predict(old.predictor, image, old.done, rng_predictor)
         is_positive = (entropy > threshold) & (old.done >= predictor_steps)
         # Item 2 i is image i, item 2 i + 1 its rotated copy; each has two views.
-        turns = different_turns(rng_turns, len(image))
+        turns = different_turns(rng, len(image))
         pairs = [
             augment(rng, jnp.stack([image, turn(image, turns[i])], 1).reshape(-1, *image.shape[1:]))
             for i, rng in enumerate((rng_a, rng_b))
@@ -135,7 +137,7 @@ def pnda(
 
 def different_turns(rng, count):
     """Two different numbers from 1 to 3 for each of `count` images, int32 [2, count]."""
-    rng_one, rng_other = jax.random.split(rng)
+    rng_one, rng_other = state.named(rng, "turns/one", "turns/other")
     one = jax.random.randint(rng_one, (count,), 0, 3, jnp.int32)
     other = (one + jax.random.randint(rng_other, (count,), 1, 3, jnp.int32)) % 3
     return jnp.stack([one, other]) + 1

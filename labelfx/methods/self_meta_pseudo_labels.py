@@ -9,8 +9,8 @@ import optax
 from labelfx import state
 from labelfx.methods import Method
 from labelfx.methods.consistency import accuracy
-from labelfx.methods.meta_pseudo_labels import subtract_baseline, uda_teacher_loss
-from labelfx.models import Model, stack
+from labelfx.methods.meta_pseudo_labels import refuse_accumulation, subtract_baseline, uda_teacher_loss
+from labelfx.models import Model, apply_together, stack
 from labelfx.models.heads import linear
 from labelfx.objectives.classification import cross_entropy
 from labelfx.types import Augment, Fraction, NonNegative, Optimizer, Positive, PositiveInt, Probability
@@ -57,12 +57,16 @@ def self_meta_pseudo_labels(
 
     Other keywords and metrics as for `meta_pseudo_labels`: `loss` is that of the first update, `second_loss` that of
     the second; `accuracy` is on the labelled images at theta.
+
+    Raises:
+      ValueError: an optimiser accumulates gradients over steps.
     """
     net = stack(backbone=model, head=linear(features=num_classes))
     first_tx = first_optimizer(steps)
+    refuse_accumulation({"config.optimizer": tx, "config.method.first_optimizer": first_tx})
 
     def init(rng, batch):
-        network = state.create(net, tx, rng, batch["labelled"]["image"])
+        network = state.create(net, tx, state.fold_in_name(rng, "model"), batch["labelled"]["image"])
         # A copy: donated buffers must not be shared between the two networks.
         average = jax.tree.map(jnp.copy, network.variables)
         return SelfMetaPseudoLabelsState(
@@ -70,21 +74,22 @@ def self_meta_pseudo_labels(
         )
 
     def step(old, batch, rng):
-        rng_labelled, rng_weak, rng_strong, rng_model, rng_feedback = jax.random.split(rng, 5)
+        rng_labelled, rng_weak, rng_strong, rng_model, rng_feedback = state.named(
+            rng, "labelled/weak", "unlabelled/weak", "unlabelled/strong", "model", "model/feedback"
+        )
         label, rows, theta = batch["labelled"]["label"], len(batch["labelled"]["label"]), old.network.params
         labelled = weak(rng_labelled, batch["labelled"]["image"])
         unlabelled = [
             augment(rng, batch["unlabelled"]["image"]) for augment, rng in ((weak, rng_weak), (strong, rng_strong))
         ]
-        images = jnp.concatenate([labelled, *unlabelled])
+        views = labelled, *unlabelled
 
-        def classify(params, images, rng):
-            outputs, model_state = net.apply({"params": params, **old.network.model_state}, images, train=True, rng=rng)
+        def classify(params, batches, rng):
+            variables = {"params": params, **old.network.model_state}
+            outputs, model_state = apply_together(net, variables, batches, train=True, rng=rng)
             return outputs["head"], model_state
 
-        logits, pull_back, model_state = jax.vjp(
-            lambda params: classify(params, images, rng_model), theta, has_aux=True
-        )
+        logits, pull_back, model_state = jax.vjp(lambda params: classify(params, views, rng_model), theta, has_aux=True)
         pseudo_label = jnp.argmax(jnp.split(logits[rows:], 2)[0], -1)
 
         def pseudo_label_loss(logits, label_smoothing):
@@ -94,7 +99,7 @@ def self_meta_pseudo_labels(
         updates, first_opt_state = first_tx.update(*pull_back(gradient), old.first_opt_state, theta)
         ahead = optax.apply_updates(theta, updates)
 
-        again = (images, rng_model) if feedback_forward == "frozen" else (labelled, rng_feedback)
+        again = (views, rng_model) if feedback_forward == "frozen" else ((labelled,), rng_feedback)
         before, after = (
             cross_entropy(logits[:rows], label, label_smoothing=0.0) for logits in (logits, classify(ahead, *again)[0])
         )
@@ -126,7 +131,7 @@ def self_meta_pseudo_labels(
             "accuracy": metrics.pop("teacher_accuracy"),
             "pseudo_label_accuracy": accuracy(target, jnp.ones_like(truth), truth),
         }
-        average = state.ema(old.average, network.variables, ema)
+        average = state.follow(old.average, network, ema)
         return SelfMetaPseudoLabelsState(network, first_opt_state, average, baseline, old.done + 1), metrics
 
     return Method(init, step, lambda state: state.average)

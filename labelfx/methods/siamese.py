@@ -42,8 +42,9 @@ def siamese(
     average before the keys instead; the two differ only in which step a changing momentum belongs to.
 
     Each view is a forward pass of its own, in both networks, so BatchNorm normalises it by its own statistics. With
-    both momenta 0 the target is the online network: its keys are the very embeddings that the predictor gets, without
-    a gradient. That is SimSiam, at the cost of a second forward pass of the same. Evals read the online network.
+    both momenta 0 the target is the online network: its keys are the very embeddings that the predictor gets (under
+    other dropout masks, where there is dropout), without a gradient. That is SimSiam, at the cost of a second forward
+    pass of the same. Evals read the online network.
 
     A bias before a predictor that starts with BatchNorm has no gradient but rounding, which Adam scales up: `projector`
     should end without one, as `siamese_mlp` does.
@@ -57,26 +58,28 @@ def siamese(
     def init(rng, batch):
         image = batch["unlabelled"]["image"]
         # The same key gives the target the parameters of the online network, in buffers of its own.
-        target_state = state.create(target, optax.identity(), rng, image)
-        network = state.create(online, tx, rng, image)
+        rng_model = state.fold_in_name(rng, "model")
+        target_state = state.create(target, optax.identity(), rng_model, image)
+        network = state.create(online, tx, rng_model, image)
         return SiameseState(network, target_state.params, target_state.model_state, jnp.zeros((), jnp.int32))
 
     def step(old, batch, rng):
-        rngs = jax.random.split(rng, 4)
         image = batch["unlabelled"]["image"]
-        views = augment(rngs[0], image), augment(rngs[1], image)
+        views = [augment(key, image) for key in state.named(rng, "unlabelled/a", "unlabelled/b")]
+        rngs_online = state.named(rng, "model/online/a", "model/online/b")
+        rngs_target = state.named(rng, "model/target/a", "model/target/b")
 
-        def forward(net, params, model_state):
+        def forward(net, params, model_state, rngs):
             found = []
-            for view, rng_model in zip(views, rngs[2:], strict=True):
+            for view, rng_model in zip(views, rngs, strict=True):
                 outputs, model_state = net.apply({"params": params, **model_state}, view, train=True, rng=rng_model)
                 found.append(outputs)
             return *found, model_state
 
-        key_a, key_b, target_model_state = forward(target, old.target_params, old.target_model_state)
+        key_a, key_b, target_model_state = forward(target, old.target_params, old.target_model_state, rngs_target)
 
         def loss_fn(params):
-            query_a, query_b, model_state = forward(online, params, old.online.model_state)
+            query_a, query_b, model_state = forward(online, params, old.online.model_state, rngs_online)
             loss = objective(query_a["predictor"], query_b["predictor"], key_a["projector"], key_b["projector"])
             return loss, (query_a, query_b, model_state)
 
@@ -93,7 +96,7 @@ def siamese(
             "embedding_std": jnp.mean(jnp.std(normalise(embeddings), 0)),
             "momentum": decay,
         }
-        target_params = state.ema(old.target_params, followed, decay)
+        target_params = state.ema(old.target_params, followed, decay, where=network.moved)
         return SiameseState(network, target_params, target_model_state, old.done + 1), metrics
 
     return Method(init, step, lambda state: state.online.variables)

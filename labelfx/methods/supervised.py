@@ -27,10 +27,10 @@ def supervised(
     net = stack(backbone=model, head=linear(features=num_classes))
 
     def init(rng, batch):
-        return state.create(net, tx, rng, batch["labelled"]["image"])
+        return state.create(net, tx, state.fold_in_name(rng, "model"), batch["labelled"]["image"])
 
     def step(old, batch, rng):
-        rng_augment, rng_model = jax.random.split(rng)
+        rng_augment, rng_model = state.named(rng, "labelled/view", "model")
         image = augment(rng_augment, batch["labelled"]["image"])
         label = batch["labelled"]["label"]
 

@@ -29,10 +29,10 @@ def supervised_contrastive(
     net = stack(backbone=model, projector=projector)
 
     def init(rng, batch):
-        return state.create(net, tx, rng, batch["labelled"]["image"])
+        return state.create(net, tx, state.fold_in_name(rng, "model"), batch["labelled"]["image"])
 
     def step(old, batch, rng):
-        rng_a, rng_b, rng_model = jax.random.split(rng, 3)
+        rng_a, rng_b, rng_model = state.named(rng, "labelled/a", "labelled/b", "model")
         image, label = batch["labelled"]["image"], batch["labelled"]["label"]
         # Row by row, not view after view: a device then holds both views of its own rows, and none has to move.
         views = jnp.stack([augment(rng_a, image), augment(rng_b, image)], 1).reshape(-1, *image.shape[1:])

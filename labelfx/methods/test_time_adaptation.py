@@ -83,7 +83,7 @@ def test_time_adaptation(
         image = batch["unlabelled"]["image"]
         if queue_size % len(image):
             raise ValueError(f"queue_size = {queue_size}: must be a multiple of batch.unlabelled = {len(image)}")
-        fresh = net.init(rng, state.to_float(image[:1]))
+        fresh = net.init(state.fold_in_name(rng, "model"), state.to_float(image[:1]))
         network = state.start(tx, start_from(fresh, backbone, ("backbone", "head")))
         # Copies: donated buffers must not be shared between the two networks.
         momentum_params, momentum_model_state = jax.tree.map(jnp.copy, (network.params, network.model_state))
@@ -103,22 +103,25 @@ def test_time_adaptation(
         return outputs["backbone"], outputs["head"], model_state
 
     def step(old, batch, rng):
-        rng_weak, rng_query, rng_key, rng_model = jax.random.split(rng, 4)
+        rng_weak, rng_query, rng_key = state.named(rng, "unlabelled/weak", "unlabelled/query", "unlabelled/key")
+        rng_own, rng_own_query, rng_neighbour, rng_momentum_key = state.named(
+            rng, "model/weak", "model/query", "model/momentum/weak", "model/momentum/key"
+        )
         image, params = batch["unlabelled"]["image"], old.network.params
         weak_view = weak(rng_weak, image)
 
         def enqueue(rows, new):
             return jax.lax.dynamic_update_slice_in_dim(rows, new, old.oldest, axis=0)
 
-        momentum_params = optax.incremental_update(params, old.momentum_params, 1 - momentum)
-        neighbour, logits, momentum_state = look(momentum_params, old.momentum_model_state, weak_view, rng_model)
-        key, _, momentum_state = look(momentum_params, momentum_state, strong(rng_key, image), rng_model)
+        momentum_params = state.ema(old.momentum_params, params, momentum, where=old.network.moved)
+        neighbour, logits, momentum_state = look(momentum_params, old.momentum_model_state, weak_view, rng_neighbour)
+        key, _, momentum_state = look(momentum_params, momentum_state, strong(rng_key, image), rng_momentum_key)
         features, probs = enqueue(old.queue.features, neighbour), enqueue(old.queue.probs, jax.nn.softmax(logits))
-        feature, own, model_state = look(params, old.network.model_state, weak_view, rng_model)
+        feature, own, model_state = look(params, old.network.model_state, weak_view, rng_own)
         label = jnp.argmax(neighbour_vote(feature, features, probs, neighbours=neighbours), -1).astype(jnp.int32)
 
         def loss_fn(params):
-            query, logits, new_state = look(params, model_state, strong(rng_query, image), rng_model)
+            query, logits, new_state = look(params, model_state, strong(rng_query, image), rng_own_query)
             parts = {
                 "classification_loss": cross_entropy(logits, label, label_smoothing=0.0),
                 "contrastive_loss": class_aware_info_nce(

@@ -45,15 +45,17 @@ def whitening(
             raise ValueError(f"views = {views}: must be at least 2")
         if len(image) % group_size:
             raise ValueError(f"group_size = {group_size}: must divide batch.unlabelled = {len(image)}")
-        return state.create(net, tx, rng, image)
+        return state.create(net, tx, state.fold_in_name(rng, "model"), image)
 
     def step(old, batch, rng):
-        rng_views, rng_groups, rng_model = jax.random.split(rng, 3)
+        rng_model = state.fold_in_name(rng, "model")
+        rng_views = state.named(rng, *(f"unlabelled/{view}" for view in range(views)))
+        rng_groups = state.named(rng, *(f"groups/{iteration}" for iteration in range(iterations)))
         image = batch["unlabelled"]["image"]
         # Row by row, not view after view: a device then holds all views of its own rows, and none has to move.
-        augmented = jnp.stack([augment(key, image) for key in jax.random.split(rng_views, views)], 1)
+        augmented = jnp.stack([augment(key, image) for key in rng_views], 1)
         augmented = augmented.reshape(-1, *image.shape[1:])
-        shuffled = [jax.random.permutation(key, len(image)) for key in jax.random.split(rng_groups, iterations)]
+        shuffled = [jax.random.permutation(key, len(image)) for key in rng_groups]
         permutations = jnp.stack(shuffled).reshape(iterations, -1, group_size)
 
         def loss_fn(params):

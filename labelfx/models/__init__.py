@@ -1,9 +1,11 @@
 """Models as pairs of pure functions; everything outside this package sees only nested dicts of arrays."""
 
-from collections.abc import Callable
+import itertools
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 
 
 class Model(NamedTuple):
@@ -19,6 +21,8 @@ class Model(NamedTuple):
     apply: Callable[..., Any]
     """`(variables, x, *, train, rng=None) -> (outputs, new_model_state)`; the state is every collection but "params"
     (`{}` if there is none), unchanged when `train` is False. `rng` is for models that draw noise, such as dropout."""
+    norm_groups: int = 1
+    """The groups of rows that BatchNorm normalises by themselves in training, the most of any part."""
 
 
 class Trained(NamedTuple):
@@ -41,7 +45,7 @@ def from_linen(module) -> Model:
             return module.apply(variables, x, train=False, rngs=rngs), state
         return module.apply(variables, x, train=True, rngs=rngs, mutable=list(state))
 
-    return Model(init, apply)
+    return Model(init, apply, getattr(module, "norm_groups", 1))
 
 
 def stack(**models: Model) -> Model:
@@ -69,7 +73,36 @@ def stack(**models: Model) -> Model:
             _insert(state, name, own_state)
         return outputs, state
 
-    return Model(init, apply)
+    return Model(init, apply, max(model.norm_groups for model in models.values()))
+
+
+def apply_together(
+    model: Model, variables: dict[str, Any], batches: Sequence[jax.Array], *, train: bool, rng: jax.Array | None = None
+) -> tuple[Any, dict[str, Any]]:
+    """`model.apply` on several batches [B_i, ...] in one pass: outputs of all their rows, batch after batch, and state.
+
+    Each of the model's `norm_groups` has its share of every batch, as a device has, where a plain concatenation would
+    give it rows of one batch.
+
+    Raises:
+      ValueError: in training, `norm_groups` does not divide the rows of a batch.
+    """
+    groups = model.norm_groups if train else 1
+    if groups == 1:  # no rows have to move
+        return model.apply(variables, jnp.concatenate(batches), train=train, rng=rng)
+    sizes = [len(batch) for batch in batches]
+    if any(size % groups for size in sizes):
+        raise ValueError(f"norm_groups must divide each batch: {groups} groups of {sizes} rows")
+    shares = [batch.reshape(groups, -1, *batch.shape[1:]) for batch in batches]
+    rows = jnp.concatenate(shares, 1).reshape(-1, *batches[0].shape[1:])
+    outputs, state = model.apply(variables, rows, train=train, rng=rng)
+
+    def in_order(x):
+        ends = [end // groups for end in itertools.accumulate(sizes)]
+        shares = jnp.split(x.reshape(groups, -1, *x.shape[1:]), ends[:-1], 1)
+        return jnp.concatenate([share.reshape(-1, *x.shape[1:]) for share in shares])
+
+    return jax.tree.map(in_order, outputs), state
 
 
 def backbone(variables):
