@@ -14,6 +14,7 @@ import importlib
 import inspect
 import json
 import math
+import os
 import pkgutil
 import re
 import runpy
@@ -428,6 +429,11 @@ def read_json(path: Path) -> dict[str, Any]:
     if not isinstance(found, dict):
         raise ConfigError(f"{path}: not as it was written (holds no object)")
     return found
+
+
+def cache_folder() -> Path:
+    """Where this user's programs keep what they can make again, for labelfx."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "labelfx")
 
 
 def write_text(path: Path, text: str) -> None:

@@ -4,8 +4,8 @@
 
 `--images` is a folder of images in any layout, or `train` or `test` for that split of the run's own data (`./train` is
 a folder). Image files get the shape that the run trained on in the way of the source `folder`: grey or RGB, upright,
-resized until they cover the shape, cropped to its centre. A file that cannot be read as an image is named on standard
-error and left out; hidden files are ignored.
+resized until they cover the shape, cropped to its centre. What is no image or cannot be read is left out, with one line
+on standard error that names it; hidden files are ignored.
 
 FILE holds `names` (paths below the folder, sorted, with `/`; of a split, `test/ROW`) and `features` (float32 [N, F]):
 arrays of an .npz, or columns of a .parquet, which needs pyarrow (`pip install 'labelfx[export]'`).
@@ -13,14 +13,14 @@ arrays of an .npz, or columns of a .parquet, which needs pyarrow (`pip install '
 
 import sys
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 
 from labelfx import command
 from labelfx.config import ConfigError, replacing
-from labelfx.data.decode import decode, visible_files
+from labelfx.data import DataError
+from labelfx.data.decode import decode, image_files, listing, read_all
 from labelfx.encoder import BATCH, Encoder, load
 from labelfx.run import keep_compiled_programs, load_config, load_data
 
@@ -67,26 +67,25 @@ def _of_folder(encoder: Encoder, root: Path) -> tuple[np.ndarray, np.ndarray]:
     def read(name):
         try:
             return decode(root / name, (height, width, channels))
-        except ValueError as error:
-            return error
+        except DataError as error:
+            return str(error)
 
-    files = visible_files(root)
+    files, left_out = image_files(root)
+    count = len(files) + len(left_out)
     names: list[str] = []
     chunks = []
-    with ThreadPoolExecutor() as pool:
-        for start in range(0, len(files), BATCH):
-            batch = files[start : start + BATCH]
-            found = dict(zip(batch, pool.map(read, batch), strict=True))
-            for error in (value for value in found.values() if isinstance(value, ValueError)):
-                print("left out: " + " ".join(str(error).split()), file=sys.stderr)
-            images = {name: value for name, value in found.items() if not isinstance(value, ValueError)}
-            if images:
-                names += images
-                chunks.append(encoder(np.stack([*images.values()])))
+    results = read_all(read, files, root)
+    for start in range(0, len(files), BATCH):
+        found = dict(zip(files[start : start + BATCH], results, strict=False))
+        left_out |= {name: value for name, value in found.items() if isinstance(value, str)}
+        images = {name: value for name, value in found.items() if name not in left_out}
+        if images:
+            names += images
+            chunks.append(encoder(np.stack([*images.values()])))
+    if left_out:
+        print(f"{root}: {len(left_out):,} of {count:,} files left out: {listing(root, left_out)}", file=sys.stderr)
     if not names:
-        raise ConfigError(f"--images={root}: not one of its {len(files)} files can be read as an image")
-    if len(names) < len(files):
-        print(f"left out: {len(files) - len(names)} of {len(files)} files", file=sys.stderr)
+        raise ConfigError(f"--images={root}: not one of its {count} files can be read as an image")
     return np.array(names), np.concatenate(chunks)
 
 

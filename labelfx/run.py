@@ -108,8 +108,7 @@ def keep_compiled_programs() -> None:
     """Turns JAX's persistent compilation cache on, in `~/.cache/labelfx`, unless the user has said where or not to."""
     settings: Any = jax.config
     if settings.jax_enable_compilation_cache and not settings.jax_compilation_cache_dir:
-        folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "labelfx")
-        jax.config.update("jax_compilation_cache_dir", str(folder))
+        jax.config.update("jax_compilation_cache_dir", str(configs.cache_folder()))
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
 
 

@@ -143,6 +143,7 @@ def image_folder(kind: str, part: str, read, left_out=lambda *_: False) -> Reade
 
 
 def all_images(folder):
+    image_sources._warn_once.cache_clear()  # each case is a process of its own
     dataset = sources.folder(str(folder), image_size=8, channels=3)
     return dataset.train.images[:]
 
@@ -677,8 +678,8 @@ def test_links_and_pipes(tmp_path):
     with listen() as said, limits():
         found = all_images(images)
     assert len(found) == 6 and same(found[4], found[3]) and same(found[5], found[3])
-    assert len(said) == 2 and "2.png: cannot be read as an image" in said[0]
-    assert said[-1].endswith("left out, 2 of 3 unlabelled images so far")
+    (line,) = said
+    assert line.startswith(f"{images}: 2 of 8 files left out: unlabelled/2.png, unlabelled/3.png: cannot be read as an")
     (images / "train/a/around").symlink_to(images)
     with pytest.raises(ValueError, match="around: links to a folder that holds it$"), limits():
         all_images(images)

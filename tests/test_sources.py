@@ -3,6 +3,8 @@
 import gzip
 import hashlib
 import io
+import json
+import os
 import pickle
 import struct
 import sys
@@ -12,6 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from labelfx.data import DataError, decode
 from labelfx.data.sources import images as sources
 
 
@@ -361,47 +364,240 @@ def test_lazy_images_index_as_an_array_does(tmp_path):
     np.testing.assert_array_equal(pickle.loads(pickle.dumps(images))[1:3], whole[1:3])
 
 
+def open_folder(root):
+    return sources.folder(str(root), image_size=8, channels=3)
+
+
+def hurt(path):
+    """Damage inside a PNG, which its header and its end do not show."""
+    content = path.read_bytes()
+    middle = content.index(b"IDAT") + 20
+    path.write_bytes(content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :])
+
+
 def test_folder_decodes_only_on_access(tmp_path):
     write_split_folder(tmp_path)
-    (tmp_path / "train/dog/z.png").write_bytes(b"not an image")
-    images = sources.folder(str(tmp_path), image_size=8, channels=3).train.images
+    images = open_folder(tmp_path).train.images
     assert images[:4].shape == (4, 8, 8, 3)
+    hurt(tmp_path / "train/dog/b.png")
     with pytest.raises(ValueError) as error:
-        images[3:7]
-    assert message_of(error).startswith(f"{tmp_path / 'train/dog/z.png'}: cannot be read as an image")
+        images[2:7]
+    assert message_of(error).startswith(f"{tmp_path / 'train/dog/b.png'}: cannot be read as an image")
 
 
-def test_unlabelled_images_that_cannot_be_read_are_left_out(tmp_path, caplog):
+@pytest.mark.parametrize("known_at_once", [True, False])
+def test_unlabelled_images_that_cannot_be_read_are_left_out(tmp_path, caplog, known_at_once):
     write_split_folder(tmp_path)
-    (tmp_path / "unlabelled/11.png").write_bytes(b"not an image")
-    images = sources.folder(str(tmp_path), image_size=8, channels=3).train.images
+    path = tmp_path / "unlabelled/11.png"
+    write_image(path, noise(8, 8, 3))
+    if known_at_once:
+        path.write_bytes(b"not an image")
+    else:
+        hurt(path)
+    images = open_folder(tmp_path).train.images
+    assert len(caplog.messages) == known_at_once
     rows = images[4:]  # 10, 11, 2 and more/1
     np.testing.assert_array_equal(rows[1], rows[2])
     np.testing.assert_array_equal(images[5], rows[2])
-    (line,) = caplog.messages  # once
-    assert line.startswith(f"{tmp_path / 'unlabelled/11.png'}: cannot be read as an image (")
-    assert line.endswith("; left out, 1 of 4 unlabelled images so far")
+    np.testing.assert_array_equal(open_folder(tmp_path).train.images[4:], rows)
+    (line,) = caplog.messages  # once a process
+    assert line == (
+        f"{tmp_path}: 1 of 10 files left out: unlabelled/11.png: cannot be read as an image (of no known format)"
+        if known_at_once
+        else f"{path}: cannot be read as an image (wrong checksum in b'IDAT'); left out"
+    )
     for path in (tmp_path / "unlabelled").rglob("*.png"):
         path.write_bytes(b"not an image")
-    with pytest.raises(
-        ValueError, match=r"unlabelled: not one of its images can be read \(the first: .*/10.png: cannot"
-    ):
-        images[4]
+    for opened_then in (images, open_folder(tmp_path).train.images):
+        with pytest.raises(
+            ValueError, match=r"unlabelled: not one of its images can be read \(the first: .*/10.png: cannot"
+        ):
+            opened_then[4]
 
 
 def test_what_is_left_out_is_said_in_the_order_of_the_rows(tmp_path, caplog, monkeypatch):
+    """And is the same whichever thread is done first."""
     write_split_folder(tmp_path)
     for name in ("10.png", "2.png"):
+        hurt(tmp_path / "unlabelled" / name)
+    for name in ("1.png", "3.png"):
         (tmp_path / "unlabelled" / name).write_bytes(b"not an image")
-    images = sources.folder(str(tmp_path), image_size=8, channels=3).train.images
 
-    def slow_at_first(path, shape, decode=sources.decode):
-        time.sleep(0.2 * (path.name == "10.png"))
-        return decode(path, shape)
+    def slow_at_first(read):
+        def slow(path, *shape):
+            time.sleep(0.2 * (path.name in ("1.png", "10.png")))
+            return read(path, *shape)
 
-    monkeypatch.setattr(sources, "decode", slow_at_first)
-    images[4:]
-    assert [line.split(": ")[0][-6:] for line in caplog.messages] == ["10.png", "/2.png"]
+        return slow
+
+    for name in ("decode", "check_header"):
+        monkeypatch.setattr(sources, name, slow_at_first(getattr(sources, name)))
+    images = open_folder(tmp_path).train.images
+    rows = images[4:]  # 1, 10, 2, 3 and more/1
+    np.testing.assert_array_equal(rows, np.repeat(rows[-1:], 5, 0))
+    assert "2 of 11 files left out: unlabelled/1.png, unlabelled/3.png: cannot" in caplog.messages[0]
+    assert [line.split(": ")[0][-6:] for line in caplog.messages[1:]] == ["10.png", "/2.png"]
+
+
+def test_odd_files_are_named_at_once(tmp_path, caplog):
+    """What is no image is left out wherever it lies; a labelled or test image that cannot be read stops the run."""
+    write_split_folder(tmp_path)
+    for name in ("README.md", "train/notes.txt", "test/dog/Thumbs.db", "unlabelled/a b/desktop.ini"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    deep = np.arange(16, dtype=np.uint16).reshape(4, 4)
+    write_image(tmp_path / "unlabelled/deep.png", deep)
+    write_image(tmp_path / "unlabelled/scan.TIFF", deep)
+    write_image(tmp_path / "unlabelled/anim.gif", noise(4, 4))
+    odd = (
+        f"{tmp_path}: 7 of 16 files left out: README.md, test/dog/Thumbs.db, train/notes.txt, "
+        "unlabelled/a b/desktop.ini: not an image; unlabelled/anim.gif, unlabelled/scan.TIFF: only .png .jpg .jpeg "
+        ".webp .bmp are read; unlabelled/deep.png: pixels are of mode I;16; must have 8 bits a channel"
+    )
+    for _ in range(3):  # as the runs of a benchmark do
+        assert len(open_folder(tmp_path).train.labels) == 8
+    assert caplog.messages == [odd]
+    write_image(tmp_path / "train/cat/anim.gif", noise(4, 4))
+    write_image(tmp_path / "test/dog/deep.png", deep)
+    hurt(tmp_path / "test/dog/a.png")
+    hurt(tmp_path / "train/dog/b.png")
+    with pytest.raises(ValueError) as error:
+        open_folder(tmp_path)
+    assert message_of(error) == (
+        f"{tmp_path}: 4 labelled or test images cannot be read; mend or remove them: test/dog/a.png, train/dog/b.png: "
+        "cannot be read as an image (wrong checksum in b'IDAT'); test/dog/deep.png: pixels are of mode I;16; must have "
+        "8 bits a channel; train/cat/anim.gif: only .png .jpg .jpeg .webp .bmp are read"
+    )
+    assert caplog.messages == [odd, odd.replace("of 16", "of 18")]
+
+
+def test_a_line_has_no_end_of_names(tmp_path, caplog):
+    write_split_folder(tmp_path)
+    for i in range(45):
+        (tmp_path / f"unlabelled/{i:02}\n.png").touch()
+    open_folder(tmp_path)
+    (line,) = caplog.messages
+    assert "45 of 54 files left out: unlabelled/00 .png, unlabelled/01 .png," in line
+    assert "unlabelled/19 .png and 25 more: cannot be read as an image (of no known format)" in line
+
+
+@pytest.fixture
+def opened(monkeypatch):
+    """Names of the files that were decoded or of which the header was read, since it was cleared."""
+    found = {"decode": set(), "check_header": set(), "clear": lambda: [found[n].clear() for n in NAMES]}
+
+    def noted(name, real):
+        def read(path, *shape):
+            found[name].add(path.name)
+            return real(path, *shape)
+
+        return read
+
+    for name in NAMES:
+        monkeypatch.setattr(sources, name, noted(name, getattr(sources, name)))
+    return found
+
+
+NAMES = ("decode", "check_header")
+
+
+def age(root):
+    """As if nothing had been written in the last minute."""
+    for path in root.rglob("*.*"):
+        os.utime(path, ns=(path.stat().st_mtime_ns - 60 * 10**9,) * 2)
+
+
+def test_what_can_be_read_is_looked_at_once(tmp_path, opened, monkeypatch):
+    """By name, size and time; what cannot be is looked at again, as it may be mended without a trace."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    root = tmp_path / "images"
+    write_split_folder(root)
+    (root / "unlabelled/empty.png").touch()
+    labelled, unlabelled = {"a.png", "b.png", "x.bmp", "y.PNG", "z.webp"}, {"1.png", "2.png", "10.png"}
+
+    def looked_at(decoded, headers):
+        opened["clear"]()
+        open_folder(root)
+        assert (opened["decode"], opened["check_header"] - {"empty.png"}) == (decoded, headers)
+        assert "empty.png" in opened["check_header"]
+
+    looked_at(labelled, unlabelled)
+    looked_at(labelled, unlabelled)  # written just now: what comes next may bear the same time
+    age(root)
+    looked_at(labelled, unlabelled)
+    looked_at(set(), set())
+    (link := tmp_path / "link").symlink_to(root)
+    opened["clear"]()
+    open_folder(link)
+    assert not opened["decode"]
+
+    hurt(root / "train/dog/b.png")
+    os.utime(root / "train/dog/b.png", ns=(0, 0))
+    (root / "unlabelled/2.png").rename(root / "unlabelled/3.png")
+    opened["clear"]()
+    with pytest.raises(ValueError, match=r"1 labelled or test images cannot be read; .*: train/dog/b.png: cannot"):
+        open_folder(root)
+    assert (opened["decode"], opened["check_header"]) == ({"b.png"}, {"3.png", "empty.png"})
+    (file,) = (tmp_path / "cache/labelfx/folders").iterdir()
+    assert "train/dog/b.png" not in json.loads(file.read_text()) and "2.png" not in file.read_text()
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"{", b"[]", b'{"test/dog/a.png": {}}', b'{"test/dog/a.png": [1e999, NaN]}', b"[" * 10**5, b"\xff"]
+)
+def test_a_damaged_cache_is_made_anew(tmp_path, opened, monkeypatch, content):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    root = tmp_path / "images"
+    write_split_folder(root)
+    age(root)
+    open_folder(root)
+    (file,) = (tmp_path / "cache/labelfx/folders").iterdir()
+    whole = file.read_bytes()
+    file.write_bytes(content)
+    opened["clear"]()
+    open_folder(root)
+    assert opened["decode"] == {"a.png", "b.png", "x.bmp", "y.PNG", "z.webp"} and file.read_bytes() == whole
+
+
+def test_without_a_cache_all_is_read(tmp_path, opened, monkeypatch):
+    write_split_folder(tmp_path)
+    age(tmp_path)
+    (tmp_path / ".file").touch()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / ".file"))  # where no folder can be made
+    for _ in range(2):
+        opened["clear"]()
+        open_folder(tmp_path)
+        assert len(opened["decode"]) == 5
+
+
+def test_headers_and_ends(tmp_path):
+    """A file that is cut short shows without decoding, and nothing is refused that can be decoded."""
+    for kind in ("png", "jpeg"):
+        path = tmp_path / f"x.{kind}"
+        write_image(path, noise(6, 6, 3))
+        content = path.read_bytes()
+        for tail in (b"", b"something of a camera's", content):
+            path.write_bytes(content + tail)
+            decode.check_header(path)
+            decode.decode(path, (6, 6, 3))
+        for length in {*range(0, len(content), 7), *range(len(content))[-12:]}:
+            path.write_bytes(content[:length])
+            with pytest.raises(DataError, match=f"x.{kind}: cannot be read as an image"):
+                decode.check_header(path)
+
+
+def test_a_folder_that_takes_its_time_says_so(tmp_path, capsys, monkeypatch):
+    write_split_folder(tmp_path)
+    open_folder(tmp_path)
+    assert capsys.readouterr().err == ""
+    monkeypatch.setattr(decode, "FEW", 8)
+    monkeypatch.setattr(decode, "AHEAD", 4)
+    open_folder(tmp_path)
+    assert capsys.readouterr().err == f"reading 9 images of {tmp_path}\n"
+    monkeypatch.setattr(decode, "SECONDS", 0)
+    open_folder(tmp_path)
+    lines = [f"read {i} of 9 images of {tmp_path}" for i in range(1, 10)]
+    assert capsys.readouterr().err.splitlines() == [f"reading 9 images of {tmp_path}", *lines]
 
 
 def plain_folder(root, count):
@@ -517,14 +713,21 @@ def test_truncated_image_is_named(tmp_path):
 @pytest.mark.parametrize(
     ("extra", "missing", "expected"),
     [
-        ("train/dog/notes.txt", (), "train/dog/notes.txt: not an image (allowed: .png .jpg .jpeg .webp .bmp)"),
         ("loose.png", (), "loose.png: must lie in train/CLASS/, test/CLASS/ or unlabelled/"),
         ("train/loose.png", (), "loose.png: must lie in train/CLASS/, test/CLASS/ or unlabelled/"),
         ("owl/1.png", (), "1.png: must lie in train/CLASS/, test/CLASS/ or unlabelled/"),
-        ("train/owl/1.png", (), "class 'owl' has no test image"),
-        ("test/owl/1.png", (), "class 'owl' has no train image"),
+        ("train/owl/1.png", (), "no test image of 'owl'"),
+        ("test/owl/1.png", (), "no train image of 'owl'"),
+        ("train/owl/1.png", ("test/dog/a.png",), "no test image of 'dog', 'owl'"),
+        ("loose.png", ("train/dog/a.png",), ": loose.png: must lie in train/CLASS/"),
         ("train/unlabelled/1.png", (), "has a class 'unlabelled'; images without a label go to"),
-        (None, ("test/dog/a.png", "test/cat/z.webp"), "class 'cat' has no test image"),
+        (None, ("test/dog/a.png", "test/cat/z.webp"), "there is no image in test/CLASS/; make test/ with a folder for"),
+        ("test/a.tif", ("test/dog/a.png", "test/cat/z.webp"), "for testing (test/a.tif: only .png .jpg .jpeg .webp"),
+        (
+            None,
+            ("train/cat/x.bmp", "train/cat/deep/y.PNG", "train/dog/a.png", "train/dog/b.png"),
+            "there is no image in train/CLASS/; make train/",
+        ),
         (None, ("train/cat/x.bmp", "train/cat/deep/y.PNG", "test/cat/z.webp"), "images of 1 classes ['dog']"),
     ],
 )
@@ -545,16 +748,20 @@ def test_a_class_with_few_labels_may_have_no_test_image(tmp_path, caplog):
         write_image(tmp_path / name, noise(2, 2))
     dataset = sources.folder(str(tmp_path), image_size=2, channels=1)
     without = {dataset.class_names[i] for i in range(3)} - {dataset.class_names[i] for i in dataset.test.labels}
-    assert "cat" in without and {record.args[1] for record in caplog.records} == without
+    found = ", ".join(map(repr, sorted(without)))
+    assert "cat" in without
+    assert [line.split(": ")[1] for line in caplog.messages] == [
+        f"no test image of {found} by the 20 % rule; choose yourself with train/CLASS/ and test/CLASS/"
+    ]
 
 
 def test_plain_folders_that_are_refused(tmp_path):
     for name in ("cat/1.png", "dog/1.png"):
         write_image(tmp_path / name, noise(2, 2))
-    with pytest.raises(ValueError, match="class 'cat' has no test image by the 20 % rule; choose yourself with train/"):
+    with pytest.raises(ValueError, match="no test image of 'cat', 'dog' by the 20 % rule; choose yourself with train/"):
         sources.folder(str(tmp_path), image_size=2, channels=1)
     (tmp_path / "loose.png").touch()
-    with pytest.raises(ValueError, match="loose.png: must lie in CLASS/ or unlabelled/ of"):
+    with pytest.raises(ValueError, match=": loose.png: must lie in CLASS/ or unlabelled/$"):
         sources.folder(str(tmp_path), image_size=2, channels=1)
     (tmp_path / "loose.png").unlink()
     (tmp_path / "unlabeled").mkdir()

@@ -22,6 +22,7 @@ from labelfx import metrics, report, results, run, weights
 from labelfx.checkpoint import CheckpointError
 from labelfx.config import ConfigError
 from labelfx.data import DataError
+from labelfx.data.sources import images as images_source
 from labelfx.export import export
 from labelfx.features import features
 
@@ -123,8 +124,9 @@ def test_without_locks_there_is_a_warning(tmp_path, monkeypatch, caplog):
 
 
 @pytest.mark.parametrize("workers", [0, 1])
-def test_images_that_cannot_be_read(workers, tmp_path):
-    """An unlabelled one is left out and the run goes on; a labelled one ends it in one line, from a process too."""
+def test_images_that_cannot_be_read(workers, tmp_path, monkeypatch):
+    """An unlabelled one is left out and the run goes on; a labelled one stops it in one line before its first step, or,
+    damaged later, when it is read, from a process too."""
     for name in [f"{split}/{c}/{i}.png" for split in ("train", "test") for c in "ab" for i in range(4)] + [
         f"unlabelled/{i}.png" for i in range(8)
     ]:
@@ -137,6 +139,12 @@ def test_images_that_cannot_be_read(workers, tmp_path):
     config |= {"batch": {"labelled": 8, "unlabelled": 8}}
     labelfx.train(config, tmp_path / "run")
     (tmp_path / "images/train/a/3.png").write_bytes(b"not an image")
+    with pytest.raises(
+        ConfigError, match=r"^config.data: \S*images: 1 labelled or test images .*: train/a/3.png: cannot"
+    ):
+        labelfx.train(config, tmp_path / "other")
+    assert not (tmp_path / "other/config.json").exists()
+    monkeypatch.setattr(images_source, "_unreadable", lambda *_: {})
     with pytest.raises(DataError, match=r"^\S*train/a/3.png: cannot be read as an image \("):
         labelfx.train(config, tmp_path / "other")
 

@@ -1,18 +1,30 @@
 """Image files to uint8 arrays of one shape."""
 
+import contextlib
 import os
 import re
 import struct
+import sys
+import time
 import warnings
 import zlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import IO
+from typing import IO, TypeVar
 
+import jax
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from labelfx.data import DataError
 
+T = TypeVar("T")
+
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
+OTHER_SUFFIXES = (".gif", ".tif", ".tiff", ".heic", ".heif", ".avif", ".jp2", ".jxl")  # images too, which are not read
+LISTED = 20  # names that a line has of one kind, at most
+FEW, AHEAD, SECONDS = 100, 256, 5  # images not worth a line; images read before they are asked for; between two lines
 # Of an interlaced PNG: first column and row of each pass, and the steps to the next.
 ADAM7 = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2))
 PIXELS_END = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
@@ -30,8 +42,7 @@ def decode(path: Path, shape: tuple[int, int, int]) -> np.ndarray:
     """
     height, width, channels = shape
     image = load_image(path)
-    if image.mode[0] in "IF":  # Pillow would clip 16-bit and float pixels at 255 without a word
-        raise DataError(f"{path}: pixels are of mode {image.mode}; must have 8 bits a channel")
+    _require_8_bits(path, image)
     if image.mode == "P":
         image = image.convert("RGBA")  # a palette with transparency does not convert cleanly to the others
     image = ImageOps.fit(image.convert("L" if channels == 1 else "RGB"), (width, height))
@@ -40,6 +51,29 @@ def decode(path: Path, shape: tuple[int, int, int]) -> np.ndarray:
 
 def load_image(path: Path) -> Image.Image:
     """Upright pixels of an image file. DataError where it cannot be read; one line with the file."""
+    with _opened(path) as image:
+        if image.format in CHECKS:
+            with open(path, "rb") as stream:
+                CHECKS[image.format](stream)
+        return ImageOps.exif_transpose(image)
+
+
+def check_header(path: Path) -> None:
+    """DataError where the header of an image file, or where its file ends, shows that `decode` cannot read it."""
+    with _opened(path) as image:
+        if image.format in ENDS:
+            end = ENDS[image.format]
+            with open(path, "rb") as stream:
+                stream.seek(-len(end), os.SEEK_END)
+                if stream.read() != end:  # cut short, or something stands behind the image
+                    stream.seek(0)
+                    CHECKS[image.format](stream)
+    _require_8_bits(path, image)
+
+
+@contextlib.contextmanager
+def _opened(path: Path) -> Iterator[Image.Image]:
+    """An image file whose header is read. What is raised there or within is a DataError, one line with the file."""
     try:
         if not path.is_file():
             raise OSError("no file, or a link to none")  # a pipe would be waited for
@@ -49,12 +83,15 @@ def load_image(path: Path) -> Image.Image:
         with opened as image:
             if (size := image.width * image.height) > MOST_PIXELS:
                 raise ValueError(f"Image size ({size} pixels) exceeds limit of {MOST_PIXELS} pixels")
-            if image.format in CHECKS:
-                with open(path, "rb") as stream:
-                    CHECKS[image.format](stream)
-            return ImageOps.exif_transpose(image)
+            yield image
     except Exception as error:  # Pillow raises nearly anything: OSError, SyntaxError, DecompressionBombError
-        raise DataError(f"{path}: cannot be read as an image ({' '.join(str(error).split())})") from error
+        why = "of no known format" if isinstance(error, UnidentifiedImageError) else " ".join(str(error).split())
+        raise DataError(f"{path}: cannot be read as an image ({why})") from error
+
+
+def _require_8_bits(path: Path, image: Image.Image) -> None:
+    if image.mode[0] in "IF":  # Pillow would clip 16-bit and float pixels at 255 without a word
+        raise DataError(f"{path}: pixels are of mode {image.mode}; must have 8 bits a channel")
 
 
 def _check_png(stream: IO[bytes]) -> None:
@@ -102,6 +139,7 @@ def _check_jpeg(stream: IO[bytes]) -> None:
 
 
 CHECKS = {"PNG": _check_png, "JPEG": _check_jpeg, "MPO": _check_jpeg}
+ENDS = {"PNG": b"IEND\xaeB`\x82", "JPEG": b"\xff\xd9", "MPO": b"\xff\xd9"}
 
 
 def visible_files(root: Path) -> list[str]:
@@ -123,3 +161,49 @@ def visible_files(root: Path) -> list[str]:
                 raise DataError(f"{path}: links to a folder that holds it")
         found += [Path(where, name).relative_to(root).as_posix() for name in files if not name.startswith(".")]
     return sorted(found)
+
+
+def image_files(root: Path) -> tuple[list[str], dict[str, str]]:
+    """Of `visible_files(root)` those with the suffix of an image that is read, and a line for each of the others."""
+    images, others = [], {}
+    for name in visible_files(root):
+        if name.lower().endswith(IMAGE_SUFFIXES):
+            images.append(name)
+        else:
+            other = name.lower().endswith(OTHER_SUFFIXES)
+            why = f"only {' '.join(IMAGE_SUFFIXES)} are read" if other else "not an image"
+            others[name] = f"{root / name}: {why}"
+    return images, others
+
+
+def listing(root: Path, errors: Mapping[str, str]) -> str:
+    """In one line what is wrong with files below `root`, from a line for each that begins with its path."""
+    kinds: dict[str, list[str]] = {}
+    for name in sorted(errors):
+        kinds.setdefault(errors[name].removeprefix(f"{root / name}: "), []).append(name)
+    return "; ".join(f"{shortened(names)}: {why}" for why, names in kinds.items())
+
+
+def shortened(names: Sequence[str]) -> str:
+    """The first `LISTED` names, on one line, and how many more there are."""
+    more = f" and {len(names) - LISTED:,} more" if len(names) > LISTED else ""
+    return " ".join(", ".join(names[:LISTED]).split()) + more
+
+
+def read_all(read: Callable[[str], T], names: Sequence[str], root: Path) -> Iterator[T]:
+    """`read(name)` of all `names`, in their order, from a pool of threads. Standard error says what takes its time."""
+
+    def say(what: str) -> None:
+        if jax.process_index() == 0:
+            print(f"{what} {len(names):,} images of {root}", file=sys.stderr, flush=True)
+
+    said = time.monotonic()
+    if len(names) > FEW:
+        say("reading")
+    with ThreadPoolExecutor() as pool:  # Pillow decodes and resizes outside the interpreter lock
+        for start in range(0, len(names), AHEAD):
+            for done, result in enumerate(pool.map(read, names[start : start + AHEAD]), start + 1):
+                yield result
+                if time.monotonic() - said > SECONDS:
+                    say(f"read {done:,} of")
+                    said = time.monotonic()
