@@ -12,13 +12,16 @@ Every row is augmented alike, with what suits the data (`AUGMENTATIONS`), whatev
 is then one of methods. It is printed at the start, `--override=method.augment.KEY=VALUE` changes it, and with
 `--augment=recipe` each recipe keeps its own. The page says what each row had.
 
-All configurations and label budgets are checked before anything is trained. Started again, the command goes on where it
-was. It ends in `DIR/report.html`, which `python -m labelfx.report DIR` writes too, at any time. Machines share a sweep
-by `--first_seed`, each with a folder of its own: `python -m labelfx.report DIR...` makes one page of them.
+All configurations and label budgets are checked, and every step is built, before anything is trained. Started again,
+the command goes on where it was. It ends in `DIR/report.html`, which `python -m labelfx.report DIR` writes too, at any
+time. Machines share a sweep by `--first_seed`, each with a folder of its own: `python -m labelfx.report DIR...` makes
+one page of them.
 """
 
 import ast
+import contextlib
 import dataclasses
+import json
 import sys
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -102,13 +105,11 @@ def benchmark(
             print(f"--override={path}: not in {', '.join(left_out)}, left as it was there", file=sys.stderr)
     distinct: dict[int, int | str] = {}
     for budget in budgets:
-        count = _count(configs.check(recipes[BASELINE] | {"labels": label_view(budget)}), dataset.train.labels)
+        count = _count(label_view(budget), dataset.train.labels)
         if distinct.setdefault(count, budget) != budget:
             print(f"--labels={budget}: the same {count} labels as {distinct[count]}; left out", file=sys.stderr)
     every = list(jobs(recipes, distinct.values(), seeds, folder))
-    for job in every:
-        if not job.pretrained:
-            configs.check(job.config)
+    sweep.check(every, dataset)
     folder.mkdir(parents=True, exist_ok=True)
     with run.claim(folder):
         sweep.work_off(every)
@@ -227,12 +228,22 @@ def override(recipes: Mapping[str, dict[str, Any]], path: str, value: Any) -> li
     return without
 
 
-def _count(config: configs.Run, labels: np.ndarray) -> int:
-    """How many rows of training labels [N] a run's label view chooses."""
+def _count(view: Mapping[str, Any], labels: np.ndarray) -> int:
+    """How many rows of training labels [N] a label view chooses, whatever the seed."""
     try:
-        return len(configs.build(configs.LABELS, config.labels)(labels, np.random.default_rng(config.label_seed)))
+        return len(configs.build(configs.LABELS, view)(labels, np.random.default_rng(0)))
     except ValueError as error:
         raise ConfigError(f"config.labels: {error}") from error
+
+
+def _value(word: str, value: str) -> Any:
+    """What an `--override` has behind its `=`: as Python or JSON has it, or else a word without quotes."""
+    for parse in (ast.literal_eval, json.loads):
+        with contextlib.suppress(SyntaxError, ValueError):
+            return parse(value)
+    if value.startswith(tuple("{[(")):
+        raise ConfigError(f"--override={word}: neither Python nor JSON, as in {{'name': 'crop_flip', 'flip': True}}")
+    return value
 
 
 def _main(values: Any) -> None:
@@ -241,10 +252,7 @@ def _main(values: Any) -> None:
         path, equals, value = word.partition("=")
         if not equals:
             raise ConfigError(f"--override={word}: must be PATH=VALUE, as in steps=1000")
-        try:
-            overrides[path] = ast.literal_eval(value)
-        except (SyntaxError, ValueError):
-            overrides[path] = value  # a word without quotes
+        overrides[path] = _value(word, value)
     data = {"name": values.data} | {
         path.removeprefix("data."): overrides.pop(path) for path in list(overrides) if path.startswith("data.")
     }

@@ -1,15 +1,29 @@
 """Many runs, one after the other: what is done is skipped, what was cut off goes on, and how long it takes is said."""
 
 import collections
+import contextlib
+import dataclasses
+import json
 import statistics
 import sys
+import tempfile
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import jax
+
 import labelfx
 from labelfx import config as configs
+from labelfx import results
+from labelfx.blank import Blanks, blank_loop
+from labelfx.config import ConfigError
+from labelfx.data import Dataset
+from labelfx.mesh import make_mesh
+
+# What the steps of two runs may differ in and yet be the same program.
+NO_MATTER = ("name", "seed", "label_seed", "data_seed", "labels", "backbone")
 
 
 class Job(NamedTuple):
@@ -19,6 +33,52 @@ class Job(NamedTuple):
     folder: Path
     config: dict[str, Any]
     pretrained: Path | None = None
+
+
+def check(every: Iterable[Job], dataset: Dataset) -> None:
+    """Builds each run that has no results yet as far as it goes without data and without training, once for all that
+    differ in seeds and labels alone: a second or a few each.
+
+    Raises:
+      ConfigError: one cannot run; the line begins with its name.
+    """
+    configured: dict[str, configs.Run] = {}
+    distinct: dict[str, configs.Run] = {}
+    for job in (job for job in every if not job.pretrained):
+        with _named(job.config["name"]):
+            config = configured[str(job.folder)] = configs.check(job.config)
+        if (job.folder / "results.json").exists():
+            continue
+        taught = configs.plain(configured[config.teacher].model) if config.teacher in configured else None
+        kept = {field: value for field, value in configs.plain(config).items() if field not in NO_MATTER}
+        distinct.setdefault(json.dumps(kept | {"teacher": taught}, sort_keys=True), config)
+    if distinct:
+        print(f"checking that {len(distinct)} configurations can run", file=sys.stderr)
+    images = dataset.train.images
+    blank = dataset._replace(train=dataset.train._replace(images=Blanks(images.shape, images.dtype)))
+    for config in distinct.values():
+        with _named(config.name), tempfile.TemporaryDirectory() as folder:
+            if config.teacher in configured:  # it is not there yet; its configuration is what the step's shapes take
+                teacher = json.dumps(configs.plain(configured[config.teacher]))
+                configs.write_text(Path(folder) / "config.json", teacher)
+                config = dataclasses.replace(config, teacher=folder)
+            loop = blank_loop(config, blank, list(make_mesh(config.devices, config.fsdp).devices.flat))
+            for index in range(len(configs.phases(config))):
+                state = loop.trace(index).out_info[0]
+            last = loop.build(index)
+            variables = jax.eval_shape(last.method.variables, state)
+            for name in config.evals:
+                if part := results.lacks(name, variables):
+                    raise ConfigError(f"config.evals.{name}: {last.config['method']['name']} trains no {part}")
+
+
+@contextlib.contextmanager
+def _named(name: str) -> Iterator[None]:
+    """Puts the name of a run before what is wrong with it."""
+    try:
+        yield
+    except ConfigError as error:
+        raise ConfigError(f"{name}: {error}") from error
 
 
 def work_off(every: Iterable[Job]) -> None:

@@ -14,8 +14,9 @@ from test_report import numbers
 
 from labelfx import config as configs
 from labelfx import sweep
-from labelfx.benchmark import AUGMENTATIONS, _main, benchmark, jobs, override, read_recipes, set_augmentations
+from labelfx.benchmark import AUGMENTATIONS, _main, _value, benchmark, jobs, override, read_recipes, set_augmentations
 from labelfx.config import ConfigError
+from labelfx.data.sources.images import digits
 from labelfx.report import report
 
 DIGITS = {"name": "digits"}
@@ -72,6 +73,7 @@ def test_a_budget_that_is_all_there_is(tmp_path, monkeypatch, capsys):
     own = {"train_images": images, "train_labels": labels, "test_images": images, "test_labels": labels}
     np.savez(tmp_path / "own.npz", **own)
     worked = []
+    monkeypatch.setattr("labelfx.sweep.check", lambda *_: None)
     monkeypatch.setattr("labelfx.sweep.work_off", worked.extend)
     monkeypatch.setattr("labelfx.benchmark.report", lambda *_: None)
     benchmark({"name": f"npz:{tmp_path / 'own.npz'}"}, ["simclr"], (1, 4, "all"), [0], tmp_path / "w")
@@ -95,6 +97,7 @@ def test_without_pre_training_the_baseline_teaches():
     assert every[1].config["teacher"] == "/w/seed_0/4_per_class/supervised"
 
 
+COLOUR = AUGMENTATIONS[3]["strong"]
 EVERY = ["fixmatch", "moco", "meta_pseudo_labels", "curriculum_labeling", "distillation", "papers/uda_cifar10"]
 
 
@@ -140,6 +143,7 @@ def test_an_override_that_fits_some_rows():
 @pytest.mark.parametrize(("augment", "cutout"), [("data", 0.0), ("recipe", 0.3)])
 def test_what_is_printed_and_overridden(augment, cutout, tmp_path, monkeypatch, capsys):
     worked = []
+    monkeypatch.setattr("labelfx.sweep.check", lambda *_: None)
     monkeypatch.setattr("labelfx.sweep.work_off", worked.extend)
     monkeypatch.setattr("labelfx.benchmark.report", lambda *_: None)
     benchmark(DIGITS, ["fixmatch"], [4], [0], tmp_path / "w", {"method.augment.max_rotation": 5.0}, augment)
@@ -160,6 +164,16 @@ def test_what_is_printed_and_overridden(augment, cutout, tmp_path, monkeypatch, 
         (["simclr"], [1], {"step": 3}, "--override=step=...: no recipe has that.*did you mean 'steps'"),
         (["simclr"], [1], {"steps": "many"}, "config.steps"),
         (["simclr"], [1, 200], {}, "config.labels: k = 200: class 8 has"),
+        (["moco"], [1], {"steps": 5}, r"moco: config.optimizer: cosine: warmup_steps = 20 must be less than the 5"),
+        (["moco"], [1], {"method.queue_size": 1000}, "moco: config.method: queue_size = 1000: must be a multiple"),
+        (["moco"], [1], {"batch.labelled": 0}, "supervised: config.batch: both sizes are 0"),
+        (["moco"], [1], {"batch.unlabelled": 2048}, "moco: config.batch.unlabelled = 2048: more than the 1415"),
+        (
+            ["moco"],
+            [1],
+            {"method.augment": COLOUR},
+            r"moco: config.method: simclr takes RGB images, got shape \(8, 8, 1",
+        ),
     ],
 )
 def test_mistakes_before_anything_is_trained(methods, budgets, overrides, message, tmp_path):
@@ -168,11 +182,87 @@ def test_mistakes_before_anything_is_trained(methods, budgets, overrides, messag
     assert not (tmp_path / "w").exists()
 
 
+@pytest.fixture
+def built(monkeypatch):
+    """The names of the runs that are built without their data."""
+    found, build = [], sweep.blank_loop
+    monkeypatch.setattr(sweep, "blank_loop", lambda config, *rest: found.append(config.name) or build(config, *rest))
+    return found
+
+
+def small_jobs(methods, budgets, seeds, workdir):
+    recipes = read_recipes(DIGITS, methods)
+    for path, value in SMALL.items():
+        override(recipes, path, value)
+    return list(jobs(recipes, budgets, seeds, workdir))
+
+
+def test_what_differs_in_seeds_and_labels_is_checked_once(tmp_path, built):
+    """200 runs cost what one seed of one budget does; what has results, nothing."""
+    every, dataset = small_jobs(["hard_negative", "distillation"], (1, 4, 25, 100, "all"), range(8), tmp_path), digits()
+    sweep.check(every, dataset)
+    assert len(every) == 168
+    assert built == ["hard_negative", "supervised", "hard_negative + finetune", "distillation"]
+    for job in every:
+        if job.folder.name != "distillation":
+            job.folder.mkdir(parents=True)
+            (job.folder / "results.json").touch()
+    sweep.check(every, dataset)
+    assert built[4:] == ["distillation"]
+
+
+def test_a_teacher_that_is_not_there_yet(tmp_path):
+    """It is built as its own run, which comes before, has it; any other must be there."""
+    every = small_jobs(["simclr", "distillation"], (1,), [0], tmp_path)
+    sweep.check(every, digits())
+    pupil = every[-1]._replace(config=every[-1].config | {"teacher": str(tmp_path / "elsewhere")})
+    with pytest.raises(FileNotFoundError, match=r"elsewhere: no config.json"):
+        sweep.check([pupil], digits())
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            {"phases": ({}, {"steps": 1, "refresh_every": 1}, {"batch": {"labelled": 0, "unlabelled": 8}})},
+            "labelled = 0",
+        ),
+        ({"evals": {"head": {}}, "batch": {"labelled": 0, "unlabelled": 8}}, r"config.batch.labelled = 0: supervised"),
+    ],
+)
+def test_a_phase_that_cannot_run(change, message, tmp_path):
+    job = next(job for job in small_jobs(["simclr"], (1,), [0], tmp_path) if job.folder.name == "supervised")
+    with pytest.raises(ConfigError, match=f"supervised: .*{message}"):
+        sweep.check([job._replace(config=job.config | change)], digits())
+
+
+def test_an_eval_of_what_is_not_trained(tmp_path):
+    job = small_jobs(["simclr"], (1,), [0], tmp_path)[0]
+    with pytest.raises(ConfigError, match=r"simclr: config.evals.head: contrastive trains no head"):
+        sweep.check([job._replace(config=job.config | {"evals": {"head": {}}})], digits())
+
+
+@pytest.mark.parametrize(
+    ("word", "value"),
+    [
+        ("{'name': 'crop_flip', 'flip': True}", {"name": "crop_flip", "flip": True}),
+        ('{"name": "crop_flip", "flip": true, "x": null}', {"name": "crop_flip", "flip": True, "x": None}),
+        ("1e-3", 1e-3),
+        ("(4, 4)", (4, 4)),
+        ("true", True),
+        ("data/a=b", "data/a=b"),
+    ],
+)
+def test_values_of_overrides(word, value):
+    assert _value(f"x={word}", word) == value and type(_value("", word)) is type(value)
+
+
 @pytest.mark.parametrize(
     ("flag", "message"),
     [
         ({"labels": ["1", "0"]}, "--labels=0: must be a number of labels a class, 1 or more, or all"),
         ({"override": ["steps"]}, "--override=steps: must be PATH=VALUE, as in steps=1000"),
+        ({"override": ["model={name:conv3}"]}, "--override=model={name:conv3}: neither Python nor JSON, as in {'name'"),
         ({"override": ["data.image_size=big"]}, "config.data.*image_size"),
     ],
 )
