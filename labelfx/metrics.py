@@ -163,10 +163,12 @@ class Progress:
         line = f"{self.name}  step {step}/{self.total}  {speed:,.0f} images/s  {losses}  ETA {left}"
         self._print(line, last=step == self.total)
 
-    def alive(self, step: int) -> None:
-        """A line between two logs where there was none for long."""
-        if time.perf_counter() - self.shown > PATIENCE:
-            self._print(f"{self.name}  step {step}/{self.total}", last=False)
+    def silent(self) -> bool:
+        """Whether there was no line for long."""
+        return time.perf_counter() - self.shown > PATIENCE
+
+    def tell(self, step: int) -> None:
+        self._print(f"{self.name}  step {step}/{self.total}", last=False)
 
     def _print(self, line: str, last: bool) -> None:
         terminal, self.shown = sys.stderr.isatty(), time.perf_counter()

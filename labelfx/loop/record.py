@@ -33,6 +33,14 @@ class Record:
             self.progress.show(step, speed, scalars)
             self.writer.write(step, scalars | ({"images_per_second": speed} if speed else {}))
 
+    def alive(self, step: int) -> None:
+        """A word between two logs where there was none for long: the last log's metrics, or else how far the run is."""
+        if self.progress.silent():
+            if self.late is not None and jax.process_count() == 1:  # NaN in them stops all processes after one step
+                self.flush()
+            else:
+                self.progress.tell(step)
+
     def stop_if_bad(self, bad: dict[str, Any]) -> None:
         """NonFinite if a metric was not finite at some step up to now (see `metrics.first_bad`)."""
         name = min(bad, key=lambda name: bad[name])

@@ -124,7 +124,7 @@ class Loop(Experiment):
         if self.done % config.log_every == 0 or ends:
             self.log(values)
         elif self.record.writer is not None:
-            self.record.progress.alive(self.done)
+            self.record.alive(self.done)
         # Before the save, whose step's metrics must be whole: a resume starts after it.
         if config.eval_every and self.done % config.eval_every == 0 and self.done < self.record.progress.total:
             self.evaluate()
