@@ -415,7 +415,7 @@ def test_unlabelled_images_that_cannot_be_read_are_left_out(tmp_path, caplog, kn
             opened_then[4]
 
 
-def test_what_is_left_out_is_said_in_the_order_of_the_rows(tmp_path, caplog, monkeypatch):
+def test_what_is_left_out_is_said_in_the_order_of_the_rows(tmp_path, caplog, monkeypatch, opened):
     """And is the same whichever thread is done first."""
     write_split_folder(tmp_path)
     for name in ("10.png", "2.png"):
@@ -433,7 +433,9 @@ def test_what_is_left_out_is_said_in_the_order_of_the_rows(tmp_path, caplog, mon
     for name in ("decode", "check_header"):
         monkeypatch.setattr(sources, name, slow_at_first(getattr(sources, name)))
     images = open_folder(tmp_path).train.images
+    opened["clear"]()
     rows = images[4:]  # 1, 10, 2, 3 and more/1
+    assert "10.png" in opened["decode"] and "3.png" not in opened["decode"]
     np.testing.assert_array_equal(rows, np.repeat(rows[-1:], 5, 0))
     assert "2 of 11 files left out: unlabelled/1.png, unlabelled/3.png: cannot" in caplog.messages[0]
     assert [line.split(": ")[0][-6:] for line in caplog.messages[1:]] == ["10.png", "/2.png"]
@@ -530,6 +532,12 @@ def test_what_can_be_read_is_looked_at_once(tmp_path, opened, monkeypatch):
     opened["clear"]()
     open_folder(link)
     assert not opened["decode"]
+
+    path = root / "test/cat/z.webp"
+    before = path.stat()
+    path.write_bytes(path.read_bytes() + b"0")
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    looked_at({"z.webp"}, set())
 
     hurt(root / "train/dog/b.png")
     os.utime(root / "train/dog/b.png", ns=(0, 0))
@@ -719,7 +727,6 @@ def test_truncated_image_is_named(tmp_path):
         ("train/owl/1.png", (), "no test image of 'owl'"),
         ("test/owl/1.png", (), "no train image of 'owl'"),
         ("train/owl/1.png", ("test/dog/a.png",), "no test image of 'dog', 'owl'"),
-        ("loose.png", ("train/dog/a.png",), ": loose.png: must lie in train/CLASS/"),
         ("train/unlabelled/1.png", (), "has a class 'unlabelled'; images without a label go to"),
         (None, ("test/dog/a.png", "test/cat/z.webp"), "there is no image in test/CLASS/; make test/ with a folder for"),
         ("test/a.tif", ("test/dog/a.png", "test/cat/z.webp"), "for testing (test/a.tif: only .png .jpg .jpeg .webp"),
@@ -760,10 +767,12 @@ def test_plain_folders_that_are_refused(tmp_path):
         write_image(tmp_path / name, noise(2, 2))
     with pytest.raises(ValueError, match="no test image of 'cat', 'dog' by the 20 % rule; choose yourself with train/"):
         sources.folder(str(tmp_path), image_size=2, channels=1)
-    (tmp_path / "loose.png").touch()
-    with pytest.raises(ValueError, match=": loose.png: must lie in CLASS/ or unlabelled/$"):
+    for name in ("loose.png", "another.png"):
+        (tmp_path / name).touch()
+    with pytest.raises(ValueError, match=": another.png, loose.png: must lie in CLASS/ or unlabelled/$"):
         sources.folder(str(tmp_path), image_size=2, channels=1)
-    (tmp_path / "loose.png").unlink()
+    for name in ("loose.png", "another.png"):
+        (tmp_path / name).unlink()
     (tmp_path / "unlabeled").mkdir()
     (tmp_path / "unlabeled/1.png").touch()
     (tmp_path / "cat").rename(tmp_path / "zebra")
