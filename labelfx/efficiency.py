@@ -13,6 +13,7 @@ from labelfx.table import FLOORS, Row, differences, half_width
 GRID = 500  # label counts between two budgets: their ratio is below 1.01 for budgets that differ by a factor of 100
 FEW = 5  # seeds: below, the 95 % interval of a mean is wider than three standard errors on either side
 PAIRS = 3  # below, that no difference is clear says nothing
+LOSS = 0.02  # of accuracy: a row that may be behind another by more is not recommended
 CAVEATS = (
     "What this rests on: one data set; recipes as they are, tuned by nobody for these data; the weights of the last "
     "step. Of twenty comparisons at 95 % about one is wrong by chance, and a row is held against every other: where "
@@ -37,6 +38,12 @@ class Choice(NamedTuple):
     level: list[Row]  # the others that no row beats
     cheapest: Row  # of all these
     untold: list[Row]  # those of too few seeds, of which nothing is known
+    loss: float  # by which another row may be better than the cheapest, at most: an end of a 95 % interval
+
+    @property
+    def decided(self) -> bool:
+        """Whether the cheapest is one to recommend."""
+        return self.loss <= LOSS
 
 
 def labels_needed(budgets: Sequence[int], ours: np.ndarray, target: np.ndarray) -> Needed:
@@ -66,6 +73,10 @@ def labels_needed(budgets: Sequence[int], ours: np.ndarray, target: np.ndarray) 
 def choose(rows: Sequence[Row], budget: int, costs: Mapping[str, float]) -> Choice | None:
     """The cheapest of the rows that no other beats at this budget. One beats another where the 95 % interval of their
     paired difference is above 0; a row that is beaten is out even where its difference to the highest mean is noise.
+    With few seeds nothing is beaten: so the cheapest is one to recommend (`Choice.decided`) only where these intervals
+    leave no room for another that is more than `LOSS` better. A row truly worse than that passes, for each that is so
+    much better, at most one time in forty.
+
     Rows that share fewer than `PAIRS` draws with the row of the most draws are not looked at; None where this leaves
     fewer than two.
 
@@ -80,7 +91,8 @@ def choose(rows: Sequence[Row], budget: int, costs: Mapping[str, float]) -> Choi
     best = max(here, key=lambda row: statistics.fmean(row.runs(budget)))
     level = [row for row in here if row is not best and not any(_beats(other, row, budget) for other in here)]
     cheapest = min([best, *level], key=lambda row: costs.get(row.title, float("inf")))
-    return Choice(best, level, cheapest, [row for row in every if row not in here])
+    loss = max(_most(other, cheapest, budget) for other in here if other is not cheapest)
+    return Choice(best, level, cheapest, [row for row in every if row not in here], loss)
 
 
 def recommendation(page: Page, rows: Sequence[Row], costs: Mapping[str, float]) -> None:
@@ -98,8 +110,7 @@ def recommendation(page: Page, rows: Sequence[Row], costs: Mapping[str, float]) 
     )
     budgets = sorted({budget for row in rows for budget in row.results})
     choices = {budget: found for budget in budgets if (found := choose(rows, budget, costs))}
-    for row, group in itertools.groupby(choices, key=lambda budget: choices[budget].cheapest):
-        title = f"{row.title}{' (no network is trained for it)' * (row.eval in FLOORS)}"
+    for title, group in itertools.groupby(choices, key=lambda budget: _recommended(choices[budget])):
         page.lead(f"At {_counts(group)} labels: {title}.")
     if untold := [budget for budget in budgets if budget not in choices]:
         page.lead(f"At {_counts(untold)} labels: not told, which takes two rows with {PAIRS} seeds or more in common.")
@@ -110,17 +121,21 @@ def recommendation(page: Page, rows: Sequence[Row], costs: Mapping[str, float]) 
         page.text(f"Left out: {title} at {at} labels, which has fewer than {PAIRS} seeds in common with the others.")
     page.text(
         "That is the row that takes the fewest device-seconds of those that no other beats: the one with the highest "
-        "mean, and the level ones. A row beats another where the 95 % interval of their paired difference is above 0."
+        "mean, and the level ones. A row beats another where the 95 % interval of their paired difference is above 0. "
+        f"Undecided where these intervals leave room for another row that is more than {100 * LOSS:.0f} points better "
+        "than it, as they do with few seeds."
     )
     compared = [(choice.best, row, budget) for budget, choice in choices.items() for row in choice.level]
     pairs = min((len(differences(*each)) for each in compared), default=FEW)
     if pairs < FEW:
         page.text(f"With {pairs} paired seeds hardly anything is told apart: use {FEW} or more.")
-    lines: list[list] = [["labels", "highest mean", "accuracy", "level", "the cheapest", "device-seconds"]]
-    for budget, (best, level, cheapest, _) in choices.items():
+    head = ["labels", "highest mean", "accuracy", "level", "the cheapest", "another may be better by", "device-seconds"]
+    lines: list[list] = [head]
+    for budget, (best, level, cheapest, _, loss) in choices.items():
         accuracy = f"{100 * statistics.fmean(best.runs(budget)):.2f} %"
         others = "; ".join(row.title for row in level) or "none"
-        lines.append([f"{budget:,}", best.title, accuracy, others, cheapest.title, costs.get(cheapest.title)])
+        room = f"{100 * loss:.1f} points"
+        lines.append([f"{budget:,}", best.title, accuracy, others, cheapest.title, room, costs.get(cheapest.title)])
     page.table(lines)
     page.text(CAVEATS)
 
@@ -172,6 +187,17 @@ def cost(page: Page, rows: Sequence[Row], costs: Mapping[str, float]) -> None:
 
 def _counts(budgets: Iterable[int]) -> str:
     return ", ".join(f"{budget:,}" for budget in budgets)
+
+
+def _recommended(choice: Choice) -> str:
+    row = choice.cheapest
+    return f"{row.title}{' (no network is trained for it)' * (row.eval in FLOORS)}" if choice.decided else "undecided"
+
+
+def _most(row: Row, other: Row, budget: int) -> float:
+    """By how much a row may be better than another: the upper end of the 95 % interval, infinite without pairs."""
+    pairs = differences(row, other, budget)
+    return float(statistics.fmean(pairs) + half_width(pairs)) if pairs else float("inf")
 
 
 def _beats(row: Row, other: Row, budget: int) -> bool:
