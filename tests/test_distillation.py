@@ -165,8 +165,8 @@ MODEL = {"name": "mlp", "hidden": (32,), "dtype": "float32"}
 
 def student(folder, workdir, *, seed, **changes):
     """Accuracy of a student with two labels a class."""
-    config = tiny("distillation", model=MODEL, teacher=str(folder), evals={"head": {}}, steps=150, **changes)
-    config |= {"seed": seed, "label_seed": seed, "data_seed": seed, "log_every": 150, "save_every": 150}
+    config = tiny("distillation", model=MODEL, teacher=str(folder), evals={"head": {}}, steps=250, **changes)
+    config |= {"seed": seed, "label_seed": seed, "data_seed": seed, "log_every": 250, "save_every": 250}
     config |= {"batch": {"labelled": 16, "unlabelled": 64}, "optimizer": config["optimizer"] | {"learning_rate": 0.01}}
     return labelfx.train(config, workdir)["metrics"]["head"]["accuracy"]
 
