@@ -6,7 +6,9 @@ All optimisers share these keywords:
   schedule: counts updates of the parameters, so with accumulation it runs over `steps // accumulate` of them.
   clip_norm: the largest global norm of a gradient (without weight decay), or None.
   accumulate: steps whose gradients are averaged into one update; 1 is plain training. Steps that are left over at the
-    end (`steps % accumulate`) change nothing. A step without an update returns zeros.
+    end (`steps % accumulate`) change nothing. A step without an update returns zeros. Averages of a network move at
+    updates; what is of a batch stays that of a step's own small one: negatives, queues, BatchNorm's statistics, centres
+    and thresholds that adapt. It is no way to a larger contrastive batch.
 """
 
 from collections.abc import Callable

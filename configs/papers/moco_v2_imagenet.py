@@ -3,8 +3,10 @@
     python -m labelfx.train --config=configs/papers/moco_v2_imagenet.py --workdir=DIR --config.data.name=folder:PATH
 
 PATH has train/CLASS/ and, with the validation images, test/CLASS/. What it takes of a TPU slice is in
-experiments/plans/README.md. Otherwise than published, momentum is Nesterov's, biases and BatchNorm are not decayed, and
-BatchNorm is over the whole batch on any mesh, which takes the place of shuffling images between GPUs.
+experiments/plans/README.md. Otherwise than published, momentum is Nesterov's, biases and BatchNorm are not decayed,
+crops are from the central square, resized to 224 pixels before, the order of the colour jitter is fixed, and BatchNorm
+is over the whole batch on any mesh. That hides which images a query shares a GPU with, not which batch it is of: with
+`model.norm_groups` 8, the published GPUs, groups are normalised apart and keys shuffled between them, as published.
 """
 
 from ml_collections import ConfigDict

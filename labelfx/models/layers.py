@@ -20,6 +20,8 @@ class BatchNorm(nn.Module):
 
     In training the rows [B, ..., C] are cut into `groups` contiguous groups of `B / groups`, each normalised by its
     own mean and biased variance, as by batch normalisation per device (Goyal et al. 2017, section 2.3) on any mesh.
+    Methods arrange the rows as devices would have them (`models.apply_together`). One group takes away what the
+    statistics of a device's share tell of its rows, not what those of the batch tell of the batch.
     Running statistics are `0.9 old + 0.1 batch`, where `batch` is the mean over the groups. `affine` says whether a
     learnt scale and bias follow.
 
