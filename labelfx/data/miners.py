@@ -208,7 +208,7 @@ def _with_negatives(model: Model, candidates: int, count: int, select: Callable[
 
 
 def _distinct(rows: np.ndarray, size: int) -> np.ndarray:
-    """The first `size` rows that differ. Of a pool smaller than the batch there are too few: they come again."""
+    """The first `size` rows that differ. A batch that is larger than the pool has too few: they come again."""
     _, first = np.unique(rows, return_index=True)
     return np.resize(rows[np.sort(first)], size).astype(np.int64)
 
