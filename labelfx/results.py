@@ -15,7 +15,7 @@ import numpy as np
 
 import labelfx
 from labelfx import config as configs
-from labelfx import models
+from labelfx import metrics, models
 from labelfx.data import Dataset
 from labelfx.data.batches import View
 from labelfx.data.labels import labels_hash, target_scale
@@ -137,6 +137,7 @@ def finish(
     """Runs the evals and writes `workdir/results.json`. `training` is what the loop knows of itself, `trained_on` its
     devices, by default those of this process."""
     found = run_evals(config, dataset, view, model, variables)
+    add_medians(config, workdir, found)
     device = jax.devices()[0]
     results = {
         "name": config.name,
@@ -163,6 +164,17 @@ def finish(
         short = {k: f"{v:.4g}" if isinstance(v, float) else v for k, v in part.items() if not isinstance(v, list)}
         print(f"{name}: " + ", ".join(f"{k} {v}" for k, v in short.items()))
     return results
+
+
+def add_medians(config: configs.Run, workdir: Path, found: dict[str, dict[str, Any]]) -> None:
+    """`median_of_last_20` beside an accuracy that was measured that often in the last phase, the end included: what
+    FixMatch's authors publish, of a checkpoint every 1,024 steps (README of google-research/fixmatch)."""
+    begin = sum(phase["steps"] for phase in configs.phases(config)[:-1])
+    lines = [line for line in metrics.read(workdir / "metrics.jsonl") if line["step"] > begin]
+    for name, part in found.items():
+        before = [each for line in lines if (each := line.get(f"{name}/accuracy")) is not None]
+        if len(before) >= 19 and "accuracy" in part:
+            part["median_of_last_20"] = float(np.median([*before[-19:], part["accuracy"]]))
 
 
 @functools.cache

@@ -21,7 +21,7 @@ from PIL import Image
 from recipes import RECIPES, recipe, tiny
 
 import labelfx
-from labelfx import checkpoint, metrics, run, weights
+from labelfx import checkpoint, metrics, results, run, weights
 from labelfx import config as configs
 from labelfx import list as listing
 from labelfx.checkpoint import CheckpointError, Checkpoints
@@ -483,6 +483,20 @@ def test_a_kill_between_save_and_eval_loses_no_line(tmp_path, monkeypatch):
     labelfx.train(config, tmp_path / "run")
     assert written(tmp_path / "run") == written(tmp_path / "reference")
     assert sum("head/accuracy" in line for line in written(tmp_path / "run")) == 2
+
+
+def test_the_median_of_the_last_20_accuracies(tmp_path):
+    """Of the last phase, the end included; there is none of fewer."""
+    found = labelfx.train(small(steps=42, eval_every=2, save_every=50), tmp_path)["metrics"]["head"]
+    during = [line["head/accuracy"] for line in written(tmp_path) if "head/accuracy" in line]
+    assert len(during) == 20 and len({*during}) > 2
+    assert found["median_of_last_20"] == np.median([*during[1:], found["accuracy"]])
+    assert json.loads((tmp_path / "results.json").read_text())["metrics"]["head"] == found
+    for first, there in ((2, True), (4, False)):  # 19 and 18 accuracies in the second phase, before its end
+        config = configs.check(small(phases=({"steps": first}, {"steps": 42 - first})))
+        parts = {"head": {"accuracy": 0.5}, "rankme": {"value": 3.0}}
+        results.add_medians(config, tmp_path, parts)
+        assert ("median_of_last_20" in parts["head"]) == there and parts["rankme"] == {"value": 3.0}
 
 
 def test_a_kill_in_the_middle_of_the_export(finished, workdir):

@@ -5,6 +5,7 @@
 PATH has train/CLASS/ and, with the validation images, test/CLASS/. What it takes of a TPU slice is in
 experiments/plans/README.md. The published run decays all weights but those of BatchNorm and biases, as here, and crops
 from the full image, where here the central square has been resized to 224 pixels before.
+Its crops are TensorFlow's, of 0.40 of the image on average, resized bicubically; here torchvision's, 0.48, bilinearly.
 """
 
 from ml_collections import ConfigDict

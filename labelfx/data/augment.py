@@ -165,7 +165,8 @@ def random_resized_crop(rng, image, min_scale):
 
     As torchvision's RandomResizedCrop: the first of ten draws that fits, or else the largest box in the middle whose
     ratio is allowed, which of a square image is all of it. Unlike there, sides and places are not rounded to pixels;
-    the resizing is bilinear, where the published recipes' is bicubic (SimCLR, BYOL).
+    resizing is bilinear. SimCLR's code resizes bicubically, and its crops are TensorFlow's, which are smaller: at 0.08
+    their mean area is 0.40, here 0.48.
     """
     rng_area, rng_ratio, rng_place = jax.random.split(rng, 3)
     rows, columns, _ = image.shape
