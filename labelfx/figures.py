@@ -18,12 +18,18 @@ COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#0
 DASHES = ("", "6 3", "2 2", "8 2 2 2")
 GREY = "#888888"
 LONG = ' class="long"'  # a cell that is broken into lines
+# A table that is wider than the page has a shadow at the side to which there is more of it: two gradients stay at the
+# edges, and two that lie over them move with the table.
 STYLE = """
 body{font:16px/1.5 system-ui,sans-serif;color:#222;max-width:60rem;margin:0 auto;padding:0 1rem 3rem}
 h1,h2{line-height:1.2;overflow-wrap:anywhere}h2{margin-top:2.5rem;border-bottom:1px solid #ccc}
 figure{display:inline-block;vertical-align:top;width:27rem;max-width:100%;margin:.5rem 1.5rem 1rem 0}
 svg{width:100%;height:auto;font:12px system-ui,sans-serif}figcaption,summary,.note{font-size:.9rem;color:#555}
-.wide{overflow-x:auto}table{border-collapse:collapse;font-size:.85rem;white-space:nowrap}
+.wide{overflow-x:auto;background:linear-gradient(90deg,#fff 50%,#fff0) 0 0/3rem 100% no-repeat local,
+linear-gradient(270deg,#fff 50%,#fff0) 100% 0/3rem 100% no-repeat local,
+linear-gradient(90deg,#0003,#0000) 0 0/.8rem 100% no-repeat,
+linear-gradient(270deg,#0003,#0000) 100% 0/.8rem 100% no-repeat}
+table{border-collapse:collapse;font-size:.85rem;white-space:nowrap}
 td,th{border-bottom:1px solid #ddd;padding:.15rem .6rem;text-align:right}td:first-child,th:first-child{text-align:left}
 td.long{white-space:normal;min-width:16rem;text-align:left}
 pre{overflow-x:auto;background:#f5f5f5;padding:.5rem;font-size:.8rem}
@@ -80,7 +86,7 @@ class Page:
     def figure(self, svg: str, title: str, caption: str, numbers: list) -> None:
         named = svg.replace("<svg ", f'<svg aria-label="{html.escape(title)}" ', 1)
         self.html.append(f"<figure>{named}<figcaption><b>{html.escape(title)}.</b> {html.escape(caption)}</figcaption>")
-        self.markdown.append(f"**{title}.** {caption}")
+        self.markdown.append(f"**{title}.** {caption}".strip())
         if numbers:
             self.table(numbers, fold="numbers")
         self.html.append("</figure>")

@@ -15,7 +15,7 @@ import json
 import statistics
 import sys
 from collections.abc import Iterable, Sequence
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 import numpy as np
@@ -36,7 +36,6 @@ LOOK_FOR = {
     "on the test split the run teaches itself mistakes.",
     "embedding_std": "How much embeddings of a batch differ. Falling towards 0 is collapse: all images look the same.",
     "loss": "It should fall and level off; where it still falls at the end, more steps may help.",
-    "": "Logged by the method. Look for jumps, for a drift that does not end, and for runs that part ways.",
 }
 
 
@@ -78,7 +77,8 @@ def report(paths: Iterable[str | Path], out: str | Path = "report.html", baselin
     names = list(dict.fromkeys(run.name for run in runs))
     data = {run.config["data"]["name"] for run in runs if run.config}
     more = f" and {len(names) - 3} more" * (len(names) > 3)
-    several = f"{', '.join(names[:3])}{more} on {', '.join(sorted(data)) or 'unknown data'}"
+    shown = ", ".join(_without_folders(name) for name in sorted(data))
+    several = f"{', '.join(names[:3])}{more} on {shown or 'unknown data'}"
     page = Page(several if len(runs) > 1 else f"{names[0]}, seed {_seeds(runs[0])[0]}")
     for problem in problems:
         page.text(f"Left out: {problem}")
@@ -244,25 +244,40 @@ def _results(page: Page, paths: Sequence[Path], rows: Sequence[Row], tested: int
         sds = [statistics.stdev(found) if len(found) > 1 else None for found in runs_at.values()]
         numbers += [[row.title, *point] for point in zip(runs_at, means, sds, strict=True)]
         drawn.append(Line(row.title, list(runs_at), means, [sd or 0.0 for sd in sds], row.eval in FLOORS))
-    drawn.sort(key=lambda line: line.reference)
     if len(budgets) > 1:
+        drawn.sort(key=lambda line: (line.reference, -line.y[-1]))  # the legend as the curves end
         caption = (
             "Accuracy on the test split by the number of labels; bands are ± 1 sd over seeds, grey lines floors. Look "
             "for curves above both floors, and for how many labels one method needs to reach what another has. Bands "
             "of paired runs may overlap and yet differ: which is better is in the paired differences below."
         )
-        budget = figures.lines(drawn, "labels", "accuracy", log=min(budgets) > 0)
+        percent = [line._replace(y=[100 * y for y in line.y], sd=[100 * sd for sd in line.sd]) for line in drawn]
+        budget = figures.lines(percent, "labels, of all classes together", "accuracy in %", log=min(budgets) > 0)
         page.figure(budget, "Label budget", caption, numbers)
     elif accuracies:
         caption = (
             f"On the test split, in %, at {budgets[0]} labels, floors in grey; whiskers are ± 1 sd over seeds where "
             "there are several. Look for bars that are clearly longer than the floors."
         )
+        drawn.sort(key=lambda line: line.reference)
         page.figure(figures.bars(drawn), "Accuracy", caption, numbers)
-    lines, notes = cells(paths, baseline)
-    page.table(lines)
+    (head, *lines), notes = cells(paths, baseline)
+
+    def of(metric: str) -> list[list[str]]:
+        return [line for line, row in zip(lines, rows, strict=True) if row.metric == metric]
+
+    if accuracies:
+        page.table([head, *of("accuracy")])
     for note in notes:
         page.text(note)
+    if any(row.eval in FLOORS and len(row.runs(b)) < len(row.means(b)) for row in rows for b in row.results):
+        page.text(
+            "A floor counts once where nothing in it is drawn anew: raw_pixels where seeds have the same labels, as they "
+            "do with all of them, random_encoder where the seed of its network is the same too."
+        )
+    if len(accuracies) < len(rows):
+        page.text("Other scores, each in a unit of its own:")
+        page.table([head, *of("value")])
     if tested:
         best = max(statistics.fmean(row.runs(budget)) for row in accuracies for budget in row.results)
         points = 100 * _chance(best, tested)
@@ -328,10 +343,13 @@ def _curves(page: Page, groups: dict[str, list[Found]]) -> None:
     running = sum(not run.results for runs in groups.values() if any(run.results for run in runs) for run in runs)
     bands += f" Runs that have not ended are left out: {running}." * bool(running)
     rest = f" Of more than {DRAWN} lines the first {DRAWN} are drawn." * (max(map(len, drawn.values())) > DRAWN)
-    page.text(f"Values are those of one batch or, with a slash in the name, of an eval; expect jitter.{bands}{rest}")
+    page.text(
+        "Logged by the method: values of one batch or, with a slash in the name, of an eval; expect jitter. Look for "
+        f"jumps, for a drift that does not end, and for runs that part ways.{bands}{rest}"
+    )
     for metric, found in drawn.items():
         last = [[line.name, line.x[-1], line.y[-1], None if line.sd is None else line.sd[-1]] for line in found]
-        caption = LOOK_FOR.get(metric, LOOK_FOR[""])
+        caption = LOOK_FOR.get(metric, "")
         svg = figures.lines(found[:DRAWN], "step", metric)
         page.figure(svg, metric, caption, [["", "last step", "mean", "sd"], *last])
 
@@ -352,10 +370,9 @@ def _lines(groups: dict[str, list[Found]], metric: str) -> Iterable[Line]:
 
 
 def _scores(page: Page, groups: dict[str, list[Found]]) -> None:
-    page.heading("Scores of pairs")
     found = {title: runs[0].results.get("metrics", {}).get("score_distribution") for title, runs in groups.items()}
-    if not any(found.values()):
-        return page.text("Left out: no results here have the eval score_distribution.")
+    if any(found.values()):
+        page.heading("Scores of pairs")
     for title, part in list(found.items())[:DRAWN]:
         if part:
             kinds = ("positive", "negative")
@@ -371,7 +388,7 @@ def _configurations(page: Page, groups: dict[str, list[Found]]) -> None:
     page.heading("Configuration")
     firsts = {title: runs[0].config for title, runs in groups.items() if runs[0].config}
     if len(firsts) > 1:
-        flat = {title: configs.what_matters(config) for title, config in firsts.items()}
+        flat = {title: configs.what_matters(_without_folders(config)) for title, config in firsts.items()}
         paths = sorted({path for each in flat.values() for path in each})
         rows = [
             [path.removeprefix("config."), *(json.dumps(e[path]) if path in e else "" for e in flat.values())]
@@ -385,7 +402,19 @@ def _configurations(page: Page, groups: dict[str, list[Found]]) -> None:
     for title in groups.keys() - firsts.keys():
         page.text(f"Left out: {title} has no config.json.")
     for title, config in firsts.items():
-        page.code(f"Configuration of {title}", json.dumps(config, indent=1))
+        page.code(f"Configuration of {title}", json.dumps(_without_folders(config), indent=1))
+
+
+def _without_folders(node: Any) -> Any:
+    """Paths by their last name, also behind the colon of `folder:PATH`: the page is sent to others."""
+    if isinstance(node, dict):
+        return {key: _without_folders(value) for key, value in node.items()}
+    if isinstance(node, list):
+        return [_without_folders(value) for value in node]
+    if not isinstance(node, str):
+        return node
+    head, colon, path = node.rpartition(":")
+    return head + colon + (PurePath(path).name or path)
 
 
 def _origins(page: Page, runs: Sequence[Found]) -> None:

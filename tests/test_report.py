@@ -416,3 +416,56 @@ def test_whether_rows_are_augmented_alike(copy):
     assert "a: crop_flip (flip=False, padding=1); b: crop_flip (flip=False, padding=2)." in beware
     assert beware.startswith("Beware: rows are not augmented alike")
     assert told(a=a, b={"name": "mixup", "augment": shift(1)})[0] == alike
+
+
+def test_no_folder_of_this_machine_is_on_the_page(copy, tmp_path):
+    """Neither in the title nor in a configuration: of a path its last name is left."""
+    for name in ("ours", "supervised"):
+        folder = copy(name)
+        config = json.loads((folder / "config.json").read_text())
+        config |= {
+            "data": {"name": "folder:/home/me/photos", "data_dir": "/home/me/data"},
+            "backbone": f"/home/me/{name}",
+        }
+        (folder / "config.json").write_text(json.dumps(config))
+    out = report([tmp_path / "runs"], tmp_path / "r.html")
+    both = out.read_text() + out.with_suffix(".md").read_text()
+    assert "<title>ours, supervised on folder:photos</title>" in both and "/home" not in both
+    assert numbers(out.with_suffix(".md"), "What differs")[1] == ["backbone", '"ours"', '"supervised"']
+
+
+def test_other_scores_have_a_table_of_their_own(copy, tmp_path):
+    """An accuracy in %, and a score in its unit, are not in one column; what is not there has no heading."""
+    folder = copy("ours")
+    results = json.loads((folder / "results.json").read_text())
+    del results["metrics"]["score_distribution"]
+    results["metrics"]["rankme"] = {"value": 531.9}
+    (folder / "results.json").write_text(json.dumps(results))
+    markdown = report([tmp_path / "runs"], tmp_path / "r.html").with_suffix(".md")
+    assert [line[:2] for line in numbers(markdown, "Other scores")[1:]] == [["ours, rankme", "531.9"]]
+    before, _ = markdown.read_text().split("Other scores")
+    assert "ours, head" in before and "rankme" not in before and "Scores of pairs" not in markdown.read_text()
+    assert "Scores of pairs" in report([copy("theirs")], tmp_path / "t.html").read_text()
+
+
+def test_why_a_floor_counts_once(copy, tmp_path):
+    """Seeds that share all their labels have one result of raw pixels; those that do not, one each."""
+    told = []
+    for shared in (False, True):
+        for seed in range(2):
+            folder = copy(f"ours{shared}", seed)
+            results = json.loads((folder / "results.json").read_text())
+            results["labels"]["hash"] = "all" if shared else str(seed)
+            (folder / "results.json").write_text(json.dumps(results))
+        markdown = report((tmp_path / "runs").glob(f"ours{shared}*"), tmp_path / "r.html").with_suffix(".md")
+        floors = [line for line in markdown.read_text().splitlines() if line.startswith("| raw_pixels | 62.50")]
+        told.append((floors[0].split(" | ")[3], "A floor counts once" in markdown.read_text()))
+    assert told == [("2", False), ("1", True)]
+
+
+def test_a_label_budget_is_in_percent_and_its_legend_as_the_curves_end(copy, tmp_path):
+    for name, end in (("a", 0.4), ("b", 0.6)):
+        copy(name, 0, 20, 0.3), copy(name, 0, 40, end)
+    picture = report([tmp_path / "runs"], tmp_path / "r.html").with_suffix(".svg").read_text()
+    assert picture.index(">b, head<") < picture.index(">a, head<") < picture.index(">raw_pixels<")
+    assert ">accuracy in %<" in picture and ">40<" in picture and ">0.4<" not in picture
