@@ -272,8 +272,8 @@ def _results(page: Page, paths: Sequence[Path], rows: Sequence[Row], tested: int
         page.text(note)
     if any(row.eval in FLOORS and len(row.runs(b)) < len(row.means(b)) for row in rows for b in row.results):
         page.text(
-            "A floor counts once where nothing in it is drawn anew: raw_pixels where seeds have the same labels, as they "
-            "do with all of them, random_encoder where the seed of its network is the same too."
+            "A floor counts once where nothing in it is drawn anew: raw_pixels where seeds have the same labels, as "
+            "they do with all of them, random_encoder where the seed of its network is the same too."
         )
     if len(accuracies) < len(rows):
         page.text("Other scores, each in a unit of its own:")
