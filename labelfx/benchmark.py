@@ -18,10 +18,7 @@ time. Machines share a sweep by `--first_seed`, each with a folder of its own: `
 one page of them.
 """
 
-import ast
-import contextlib
 import dataclasses
-import json
 import sys
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -237,13 +234,11 @@ def _count(view: Mapping[str, Any], labels: np.ndarray) -> int:
 
 
 def _value(word: str, value: str) -> Any:
-    """What an `--override` has behind its `=`: as Python or JSON has it, or else a word without quotes."""
-    for parse in (ast.literal_eval, json.loads):
-        with contextlib.suppress(SyntaxError, ValueError):
-            return parse(value)
-    if value.startswith(tuple("{[(")):
+    """What an `--override` has behind its `=`."""
+    found = configs.literal(value)
+    if isinstance(found, str) and value.startswith(tuple("{[(")):
         raise ConfigError(f"--override={word}: neither Python nor JSON, as in {{'name': 'crop_flip', 'flip': True}}")
-    return value
+    return found
 
 
 def _main(values: Any) -> None:

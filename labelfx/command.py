@@ -1,23 +1,22 @@
 """What the commands share: flags, one line for a user's mistake, logging."""
 
-import dataclasses
+import inspect
 import logging
 import os
 import re
 import sys
-import typing
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
 from absl import app, flags
 from absl import logging as absl_logging
-from ml_collections import ConfigDict, config_dict, config_flags
 
 from labelfx.checkpoint import CheckpointError
-from labelfx.config import DATA, ConfigError, Placement, Run, function, locate, names, nearest, parameters
+from labelfx.config import ConfigError, Written, recipe
 from labelfx.data import DataError
 from labelfx.distributed import PeerLost
+from labelfx.errors import located, outside
 from labelfx.loop.stopping import Interrupted
 from labelfx.metrics import NonFinite
 
@@ -25,91 +24,38 @@ FLAGS = flags.FLAGS
 WORKDIR = {"workdir": "the folder of the run: configuration, checkpoints, metrics, results"}
 
 
-def _located(argv: list[str]) -> list[str]:
-    """`--config NAME` and `--config=NAME` with the file of a recipe in place of its name."""
-    found, after = [], False
-    for word in argv:
-        if after:
-            word = locate(word)
-        after = word in ("--config", "-config")
-        if word.startswith(("--config=", "-config=")):
-            flag, _, name = word.partition("=")
-            word = f"{flag}={locate(name)}"
-        found.append(word)
-    return found
-
-
-def _change_source(config: Any) -> None:
-    """Where the command line names another source of data, `config.data` takes that one's keys: those that it has
-    already, the defaults, and what the command line gives."""
-    given = dict(word.split("=", 1) for word in sys.argv if re.match(r"--?config\.data\.\w+=", word))
-    given = {flag.rpartition(".")[2]: value for flag, value in given.items()}
-    source = given.get("name", "").partition(":")[0]
-    if source not in names(DATA):
-        return  # `check` says what there is
-    before, config.data = config.data, ConfigDict({"name": given["name"], "placement": config.data.placement})
-    for key, parameter in parameters(function(DATA, source))[1].items():
-        if key in before:
-            config.data[key] = before[key]
-        elif parameter.default is not parameter.empty:
-            config.data[key] = parameter.default
-        elif key in given:
-            kind = (typing.get_args(parameter.annotation) or [parameter.annotation])[0]  # of Annotated, Literal
-            config.data[key] = config_dict.placeholder(kind if isinstance(kind, type) else type(kind))
-
-
-class _Recipe(flags.ArgumentParser[ConfigDict]):
-    """A config file, with the knobs that it leaves at their defaults, so that the command line can override them."""
-
-    def __init__(self, config_file: flags.ArgumentParser):
-        self.config_file = config_file
-
-    def parse(self, path: str) -> ConfigDict:
-        config: Any = self.config_file.parse(path)
-        with config.unlocked():
-            for field in dataclasses.fields(Run):
-                if field.default is not dataclasses.MISSING and field.name not in config:
-                    config[field.name] = field.default
-            if "data" in config and "placement" not in config.data:
-                config.data.placement = Placement.placement
-            _change_source(config)
-        for word in sys.argv:
-            override = re.match(r"--?(?:no)?(config\.[^=]+)", word)
-            node, path = config, override[1] if override else "config"
-            for key in path.split(".")[1:]:
-                keys = list(node) if isinstance(node, ConfigDict) else []
-                if key not in keys:
-                    raise flags.Error(f"--{path}: the config file has no {key!r} there; {nearest(key, keys)}")
-                node = node[key]
-        return config
-
-
 def run(main: Callable[[Any], Any], *, config: bool, strings: Mapping[str, str] = WORKDIR) -> None:
     """Parses the flags `strings` (name -> meaning) and, where asked, `--config` and its overrides, all of which must be
-    given; then calls `main(flags)`.
+    given; then calls `main(flags)`, whose `flags.config` is the configuration as nested dicts.
 
-    A mistake of the user's, or a run that had to stop, is one line on standard error and exit code 2 or 1.
+    A mistake of the user's, a run that had to stop, or a failure of code that is not labelfx's, is one line on standard
+    error and exit code 2 or 1.
     """
-    required = dict(strings)
-    for name, meaning in strings.items():
+    required = dict(strings) | ({"config": "a recipe's name or a config file"} if config else {})
+    for name, meaning in required.items():
         flags.DEFINE_string(name, None, meaning)
-    if config:
-        required["config"] = "a recipe's name or a config file; --config.a.b=v overrides"
-        config_flags.DEFINE_config_file("config", None, required["config"])
-        FLAGS["config"].parser = _Recipe(FLAGS["config"].parser)
+    dotted = re.compile(r"--?config\.([^=]+)(?:=(.*))?", re.DOTALL)
 
     def parse(argv: list[str]) -> list[str]:
+        if {"-h", "-help", "--help"} & set(argv):
+            print(_help(required))
+            raise SystemExit(0)
         try:
-            rest = FLAGS(_located(argv))
-        except (flags.Error, ConfigError) as error:
+            changes = {}
+            for found in filter(None, map(dotted.fullmatch, argv if config else ())):
+                if found[2] is None:
+                    raise ConfigError(f"{found[0]}: has no value; write {found[0]}=VALUE")
+                changes[found[1]] = Written(found[2])
+            rest = FLAGS([word for word in argv if not (config and dotted.fullmatch(word))])
+            for name, meaning in required.items():
+                if FLAGS[name].value is None:
+                    raise ConfigError(f"--{name}: missing; {meaning}")
+            if rest[1:]:
+                raise ConfigError(f"{rest[1]!r}: not a flag; flags are --NAME=VALUE")
+            if config:
+                FLAGS["config"].value = recipe(str(FLAGS["config"].value), changes)
+        except (flags.Error, ConfigError, OSError) as error:
             _stop(2, str(error))
-        except (AttributeError, KeyError, TypeError, ValueError, OSError) as error:  # what a config file may raise
-            _stop(2, f"--config: {error}")
-        for name, meaning in required.items():
-            if FLAGS[name].value is None:
-                _stop(2, f"--{name}: missing; {meaning}")
-        if rest[1:]:
-            _stop(2, f"{rest[1]!r}: not a flag; flags are --NAME=VALUE")
         if FLAGS["verbosity"].using_default_value:
             # Warnings; absl's own default, once flags are parsed, is to narrate.
             FLAGS.verbosity = -1  # type: ignore[assignment]
@@ -133,8 +79,25 @@ def run(main: Callable[[Any], Any], *, config: bool, strings: Mapping[str, str] 
         except KeyboardInterrupt:
             print("Ctrl-C: stopped; what was done before is kept, and the same command goes on", file=sys.stderr)
             raise SystemExit(130) from None
+        except Exception as error:
+            if outside(error) is None:
+                raise
+            _stop(1, located(error))
 
     app.run(guarded, flags_parser=parse)
+
+
+def _help(required: Mapping[str, str]) -> str:
+    """What the command's module says of it, and its flags."""
+    lines = [inspect.getdoc(sys.modules["__main__"]) or "", "", "Flags:"]
+    others = FLAGS.flags_by_module_dict().get(sys.argv[0], [])
+    found = [(f"--{name}=", f"{meaning}; required") for name, meaning in required.items()]
+    if "config" in required:
+        found.append(("--config.KEY.KEY=", "replaces a value of the configuration"))
+    for flag in sorted(others, key=lambda flag: flag.name):
+        default = f"; {flag.default_as_str} by default" if flag.default else ""
+        found.append((f"--{flag.name}=", " ".join(flag.help.split()).rstrip(".") + default))
+    return "\n".join([*lines, *(f"  {flag:<22}{meaning}" for flag, meaning in found)])
 
 
 def _stop(code: int, message: str) -> None:

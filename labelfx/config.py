@@ -5,17 +5,16 @@ takes (`labelfx.types`). `Run` is the schema of the top level. An error is one l
 what is allowed, the nearest valid name.
 """
 
+import ast
 import contextlib
 import dataclasses
 import difflib
 import functools
 import hashlib
-import importlib
 import inspect
 import json
 import math
 import os
-import pkgutil
 import re
 import runpy
 import types
@@ -26,12 +25,9 @@ from typing import IO, Annotated, Any, Literal
 
 from ml_collections import ConfigDict
 
+from labelfx.errors import ConfigError, located, place
+from labelfx.rooms import folders, functions, hashes, load, method_modules, outside_files, parameters, used_files
 from labelfx.types import Augment, Fields, Limit, NonNegativeInt, Part, PositiveInt
-
-
-class ConfigError(ValueError):
-    """A configuration that cannot run; the message is one line for its author."""
-
 
 # What a run provides to builders, by the name of their positional parameters.
 PROVIDED = {
@@ -100,6 +96,7 @@ class Run:
 
 
 PHASE_FIELDS = ("method", "optimizer", "batch", "batches", "steps", "backbone", "teacher", "refresh_every")
+OUTSIDE = "outside.json"  # in a workdir: the files of code outside of labelfx that its run uses, with their sha256
 TRAINED = ("backbone", "teacher")  # fields that name a run whose weights a phase takes
 NEUTRAL = tuple(
     f"config.{field}"
@@ -110,44 +107,31 @@ NEUTRAL = tuple(
 )
 
 
-@functools.cache
-def functions(where: str) -> dict[str, Callable]:
-    """Public functions that module or package `labelfx.<where>` defines, by name."""
-    package = importlib.import_module(f"labelfx.{where}")
-    modules = [package] + [
-        importlib.import_module(f"{package.__name__}.{info.name}")
-        for info in pkgutil.iter_modules(getattr(package, "__path__", ()))
-    ]
-    found: dict[str, Callable] = {}
-    for module in modules:
-        for name in getattr(module, "__all__", vars(module)):
-            value = getattr(module, name)
-            if inspect.isfunction(value) and value.__module__ == module.__name__ and not name.startswith("_"):
-                found[name] = value
-    return found
-
-
-def parameters(function: Callable) -> tuple[list[str], dict[str, inspect.Parameter]]:
-    """Names of the positional parameters, and the keyword-only ones."""
-    found = inspect.signature(function).parameters.values()
-    return (
-        [p.name for p in found if p.kind is p.POSITIONAL_OR_KEYWORD],
-        {p.name: p for p in found if p.kind is p.KEYWORD_ONLY},
-    )
-
-
 def names(part: Part) -> list[str]:
     """What a part's `name` may be."""
-    if part.where == "methods":  # listed without importing them
-        return sorted(info.name for info in pkgutil.iter_modules(importlib.import_module("labelfx.methods").__path__))
-    return sorted(_fitting(part))
+    return sorted(method_modules() if part.where == "methods" else _fitting(part))
 
 
 def function(part: Part, name: str) -> Callable:
-    """The function that a valid name picks; a method is the function that bears its module's name."""
-    if part.where == "methods":
-        return getattr(importlib.import_module(f"labelfx.methods.{name}"), name)
-    return _fitting(part)[name]
+    """The function that a valid name picks; a method is the function that bears its module's name.
+
+    Raises:
+      ConfigError: a method's module has no such function, or it takes what no run provides.
+    """
+    if part.where != "methods":
+        return _fitting(part)[name]
+    module = load(method_modules()[name])
+    builder = vars(module).get(name)
+    if not inspect.isfunction(builder):
+        have = [each for each, value in vars(module).items() if getattr(value, "__module__", "") == module.__name__]
+        raise ConfigError(
+            f"{module.__file__}: has no function {name!r}, which would build the method; {nearest(name, have)}"
+        )
+    for each in parameters(builder)[0]:
+        if each not in PROVIDED["methods"]:
+            hint = f"keys of a config stand after a *, and a run provides: {nearest(each, PROVIDED['methods'])}"
+            raise ConfigError(f"{place(builder)}: {name}: no run provides {each!r}; {hint}")
+    return builder
 
 
 def _fitting(part: Part) -> dict[str, Callable]:
@@ -161,14 +145,37 @@ def _fitting(part: Part) -> dict[str, Callable]:
     return found
 
 
-def nearest(word: str, allowed: Iterable[str]) -> str:
-    """`; did you mean ...?` where a valid name is near, and the valid names."""
+def guess(word: Any, allowed: Iterable[str]) -> str | None:
+    """The valid name that was meant: one spelt alike, or one that `word` abbreviates, as lr does learning_rate."""
+    word, allowed = str(word), sorted(allowed)
+    short = [name for name in allowed if word in ("".join(part[:1] for part in name.split("_")), name[: len(word)])]
+    close = difflib.get_close_matches(word, allowed, n=1) or (short if len(word) > 1 else [])
+    return close[0] if close else None
+
+
+def nearest(word: Any, allowed: Iterable[str]) -> str:
+    """`did you mean ...?` where a valid name is near, and the valid names."""
     allowed = sorted(allowed)
-    close = difflib.get_close_matches(str(word), allowed, n=1)
-    return (f"did you mean {close[0]!r}? " if close else "") + "allowed: " + (", ".join(allowed) or "none")
+    meant = guess(word, allowed)
+    return (f"did you mean {meant!r}? " if meant else "") + "allowed: " + (", ".join(allowed) or "none")
 
 
-def _describe(annotation: Any) -> str:
+def _understood(annotation: Any) -> bool:
+    """Whether an annotation says what a configuration may give."""
+    origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
+    if origin is Annotated:
+        return isinstance(arguments[-1], Part | Fields) or (
+            isinstance(arguments[-1], Limit) and _understood(arguments[0])
+        )
+    if origin in (typing.Union, types.UnionType):
+        return arguments[1:] == (type(None),) and _understood(arguments[0])
+    if origin is tuple:
+        return arguments[1:] == (...,) and _understood(arguments[0])
+    return origin in (Literal, dict) or annotation in (dict, int, float, bool, str)
+
+
+def describe(annotation: Any) -> str:
+    """What an annotation lets a configuration give, in words."""
     origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
     if origin is Annotated:
         rule = arguments[-1]  # the outermost of nested annotations
@@ -180,9 +187,9 @@ def _describe(annotation: Any) -> str:
     if origin is Literal:
         return "one of " + ", ".join(map(repr, arguments))
     if origin in (typing.Union, types.UnionType):
-        return f"{_describe(arguments[0])} or None"
+        return f"{describe(arguments[0])} or None"
     if origin is tuple:
-        return f"a tuple, each {_describe(arguments[0])}"
+        return f"a tuple, each {describe(arguments[0])}"
     if origin is dict or annotation is dict:
         return "a dict"
     return {int: "an integer", float: "a number", bool: "True or False", str: "a string"}[annotation]
@@ -195,7 +202,7 @@ def _check(annotation: Any, value: Any, path: str) -> Any:
         return _check_part(arguments[-1], value, path)
     if origin is Annotated and isinstance(arguments[-1], Fields):
         return _check_fields(arguments[-1].function, value, path)
-    wrong = ConfigError(f"{path} = {value!r}: must be {_describe(annotation)}")
+    wrong = ConfigError(f"{path} = {value!r}: must be {describe(annotation)}")
     if origin is Annotated:
         base, rule = arguments[0], arguments[-1]
         try:
@@ -233,11 +240,20 @@ def _check(annotation: Any, value: Any, path: str) -> Any:
 
 def _check_fields(builder: Callable, value: Any, path: str, named: str = "", common: Callable | None = None) -> dict:
     takes = parameters(builder)[1] | (parameters(common)[1] if common else {})
+    for key, parameter in takes.items():
+        if not _understood(parameter.annotation):
+            found = "no annotation" if parameter.annotation is parameter.empty else repr(parameter.annotation)
+            hint = "must say what a config may give, as int, float, str, bool and those of labelfx.types do"
+            raise ConfigError(f"{place(builder)}: {builder.__name__}: {key} has {found}; {hint}")
     if not isinstance(value, Mapping):
         raise ConfigError(f"{path} = {value!r}: must be a dict with {', '.join(takes) or 'no keys'}")
     for key in value:
         if key not in takes:
             hint = nearest(key, takes)
+            known = flatten({each: below for each, below in value.items() if each in takes}, path)
+            deeper = {each.rpartition(".")[2]: each for each in known}
+            if guess(key, takes) is None and (meant := guess(key, deeper)):
+                hint = f"did you mean {deeper[meant]}? {hint}"
             raise ConfigError(f"{path}.{key}: unknown key{f' of {named}' if named else ''}; {hint}")
     checked = {}
     for key, parameter in takes.items():
@@ -246,7 +262,7 @@ def _check_fields(builder: Callable, value: Any, path: str, named: str = "", com
         elif parameter.default is not parameter.empty:
             checked[key] = parameter.default
         else:
-            raise ConfigError(f"{path}.{key}: missing; must be {_describe(parameter.annotation)}")
+            raise ConfigError(f"{path}.{key}: missing; must be {describe(parameter.annotation)}")
     return checked
 
 
@@ -270,9 +286,13 @@ def _check_part(part: Part, value: Any, path: str) -> dict:
 def _find(part: Part, name: Any, path: str) -> tuple[Callable, str]:
     """The function that `name` picks and, for `folder:PATH` and its like, what stands behind the colon."""
     head, _, argument = name.partition(":") if isinstance(name, str) else (name, "", "")
-    if head not in names(part):
-        raise ConfigError(f"{path} = {name!r}: no such name in labelfx.{part.where}; {nearest(head, names(part))}")
-    return function(part, head), argument
+    if head in names(part):
+        return function(part, head), argument
+    other, why = {} if part.where == "methods" else functions(part.where), ""
+    if isinstance(head, str) and head in other:
+        wanted = ", ".join(part.positional or PROVIDED[part.where]) or "nothing"
+        why = f" that takes {wanted}: {place(other[head])} takes {', '.join(parameters(other[head])[0])}"
+    raise ConfigError(f"{path} = {name!r}: no such name in labelfx.{part.where}{why}; {nearest(head, names(part))}")
 
 
 def plain(config: Any) -> Any:
@@ -288,16 +308,31 @@ def plain(config: Any) -> Any:
     return config
 
 
-def check(config: Any) -> Run:
+def check(config: Any, workdir: Path | None = None) -> Run:
     """The configuration with the defaults of its knobs filled in, frozen.
 
     Args:
       config: a ConfigDict, nested dicts, or a Run.
+      workdir: of its run, which knows of code outside of labelfx that a name may stand for.
 
     Raises:
       ConfigError: an unknown or missing key, a wrong type, an impossible value; one line with the dotted path.
     """
-    config = plain(config)
+    try:
+        return _check_run(plain(config))
+    except ConfigError as error:
+        then = _recorded(workdir) if workdir else {}
+        gone = sorted(then.keys() - hashes(outside_files()).keys())
+        if not gone:
+            raise
+        code = ", ".join(f"{name}, sha256 {then[name][:12]}" for name in gone)
+        raise ConfigError(
+            f"{str(error).partition(';')[0]}; the run was made with code outside of labelfx ({code}): "
+            f"set LABELFX_PATH to the folder that holds {gone[0]}"
+        ) from None
+
+
+def _check_run(config: dict[str, Any]) -> Run:
     checked = _check_fields(Run, config, "config")
     for index, changes in enumerate(checked["phases"]):
         for key in changes:
@@ -369,6 +404,23 @@ def _build_value(annotation: Any, value: Any) -> Any:
     return value
 
 
+def outside(config: Run) -> dict[str, str]:
+    """The files outside of labelfx that a checked configuration takes code from: a name such as `methods/mixup.py` ->
+    sha256."""
+    every = [dataclasses.asdict(config), *config.phases]
+    used = [each for fields in every for each in _builders(parameters(Run)[1], fields)]
+    return hashes(used_files(used + [function(EVALS, name) for name in config.evals]))
+
+
+def _builders(takes: Mapping[str, inspect.Parameter], node: Mapping[str, Any]) -> Iterator[Callable]:
+    """The functions that the parts of a checked node pick, and those of parts within."""
+    for key, value in node.items():
+        if isinstance(rule := _rule(takes.get(key)), Part):
+            builder = _find(rule, value["name"], key)[0]
+            yield builder
+            yield from _builders(parameters(builder)[1], value)
+
+
 def flatten(tree: Any, path: str = "config") -> dict[str, Any]:
     """Dotted path -> leaf."""
     if isinstance(tree, Mapping):
@@ -401,7 +453,7 @@ def compare(config: Any, workdir: Path) -> None:
     """Compares with the configuration that a workdir holds, if it holds one.
 
     Raises:
-      ConfigError: it is another; the differing paths are named.
+      ConfigError: it is another; the differing paths are named. Or its code outside of labelfx is.
     """
     path = workdir / "config.json"
     if not path.exists():
@@ -414,6 +466,27 @@ def compare(config: Any, workdir: Path) -> None:
     if differing:
         shown = ", ".join(f"{p} ({old.get(p)!r} there, {new.get(p)!r} now)" for p in differing)
         raise ConfigError(f"{workdir} holds a run of another configuration: {shown}; use another workdir")
+    if code := _differing(_recorded(workdir), outside(config)):
+        raise ConfigError(f"{workdir} holds a run of other code: {code}; bring it back or use another workdir")
+
+
+def changed_code(workdir: Path) -> str:
+    """The code outside of labelfx that a run was made with and that is another now; empty where there is none."""
+    if not (then := _recorded(workdir)):
+        return ""
+    now = hashes(outside_files())
+    return _differing(then, {name: now.get(name, "") for name in then})
+
+
+def _recorded(workdir: Path) -> dict[str, str]:
+    path = workdir / OUTSIDE
+    return {name: str(found) for name, found in read_json(path).items()} if path.exists() else {}
+
+
+def _differing(then: Mapping[str, str], now: Mapping[str, str]) -> str:
+    names = sorted(name for name in then.keys() | now.keys() if then.get(name) != now.get(name))
+    short = {name: [each.get(name, "")[:12] or "none" for each in (then, now)] for name in names}
+    return ", ".join(f"{name} (sha256 {old} there, {new} now)" for name, (old, new) in short.items())
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -457,38 +530,123 @@ def replacing(path: Path) -> Iterator[IO[bytes]]:
         raise
 
 
-def locate(name: str) -> str:
-    """The file of `--config`: a path as it is, or the name of a recipe that ships with the package."""
-    if Path(name.partition(":")[0]).is_file():  # a workdir may be named like a recipe
-        return name
+def recipes() -> dict[str, Path]:
+    """Name -> file of the recipes that ship with the package, and of those in `configs/` of folders of LABELFX_PATH.
+
+    Raises:
+      ConfigError: two have one name.
+    """
     package = Path(__file__).parent
-    folders = [folder for folder in (package / "configs", package.parent / "configs") if folder.is_dir()]
-    recipes = {path.relative_to(f).with_suffix("").as_posix(): path for f in folders for path in f.rglob("*.py")}
-    key = name.removeprefix("configs/").removesuffix(".py")
-    if key not in recipes:
-        raise ConfigError(f"--config={name}: neither a file nor a recipe; {nearest(key, recipes)}")
-    return str(recipes[key])
+    shipped = next(folder for folder in (package / "configs", package.parent / "configs") if folder.is_dir())
+    found: dict[str, Path] = {}
+    for folder in (shipped, *(path / "configs" for path in folders())):
+        for path in sorted(folder.rglob("*.py")):
+            name = path.relative_to(folder).with_suffix("").as_posix()
+            if found.setdefault(name, path) != path:
+                raise ConfigError(f"{path}: {found[name]} is a recipe of this name already; give it another")
+    return found
+
+
+def locate(name: str) -> str:
+    """The file of `--config`: a path as it is, or that of a recipe of this name."""
+    if Path(name).is_file():  # a workdir may be named like a recipe
+        return name
+    key, known = name.removeprefix("configs/").removesuffix(".py"), recipes()
+    if key in known:
+        return str(known[key])
+    if key in names(METHODS):
+        raise ConfigError(
+            f"{name}: a method, not a recipe; recipes that use it: {', '.join(recipes_of(key)) or 'none'}"
+        )
+    close = " or ".join(map(repr, difflib.get_close_matches(key, known, n=5)))
+    hint = f"did you mean {close}? " if close else ""
+    raise ConfigError(f"{name}: neither a file nor a recipe; {hint}python -m labelfx.list recipes has them all")
+
+
+def recipes_of(method: str) -> list[str]:
+    """The recipes with this method in any of their phases."""
+    phases = {name: [config, *config.get("phases", ())] for name in recipes() for config in [recipe(name)]}
+    return [name for name, each in phases.items() if any(method == x["method"]["name"] for x in each if "method" in x)]
+
+
+class Written(str):
+    """A value as the command line has it: what it stands for depends on the key that it is of."""
+
+
+def literal(text: str) -> Any:
+    """What a text stands for: a value of Python or JSON, or a word without quotes."""
+    for read in (ast.literal_eval, json.loads):
+        with contextlib.suppress(ValueError, SyntaxError, RecursionError):
+            return read(text)
+    return text
 
 
 def recipe(name: str, changes: Mapping[str, Any] = types.MappingProxyType({})) -> dict[str, Any]:
     """The configuration of a recipe, by its name or file, with values replaced by dotted path: {"method.ema": 0.99}.
 
+    A part that is replaced by its name alone, {"data.name": "npz:FILE"}, keeps the keys that both functions take. A
+    config file may return the result, with or without further changes.
+
     Raises:
-      ConfigError: there is no such recipe, or no such path to a value in it.
+      ConfigError: there is no such recipe, its file fails, or the configuration with the changes cannot run.
     """
-    found = runpy.run_path(locate(name))
-    if "get_config" not in found:
-        raise ConfigError(f"--config={name}: has no function get_config")
-    config = found["get_config"]()
-    for path, value in changes.items():
-        *parents, last = path.split(".")
-        node = config
-        for parent in parents:
-            node = node[parent] if isinstance(node, ConfigDict) and parent in node else None
-        if not isinstance(node, ConfigDict):
-            raise ConfigError(f"{path}: not in {name}; {nearest(path.removesuffix(f'.{last}'), _nodes(config))}")
-        node[last] = value
-    return plain(config)
+    file = locate(name)
+    try:
+        get_config = runpy.run_path(file).get("get_config")
+        if get_config is None:
+            raise ConfigError("has no function get_config")
+        found = get_config()
+        if not isinstance(found, ConfigDict | Mapping):
+            raise ConfigError(f"get_config returns a {type(found).__name__}; must be a ConfigDict or a dict")
+    except ConfigError as error:
+        raise ConfigError(f"{name}: {error}") from error
+    except Exception as error:
+        raise ConfigError(f"{name}: {located(error)}") from error
+    config = found if isinstance(found, ConfigDict) else ConfigDict(found)
+    with config.ignore_type(), config.unlocked():
+        # Names come before the keys of what they pick, and a whole dict before what is in it.
+        for path in sorted(changes, key=lambda path: (path.count("."), not path.endswith(".name"))):
+            _change(config, path, changes[path], name)
+    found = plain(config)
+    if changes:
+        check(found)
+    return found
+
+
+def _change(config: ConfigDict, path: str, value: Any, name: str) -> None:
+    """Sets the value at a dotted path."""
+    *parents, last = path.split(".")
+    node: Any = config
+    rule: Any = Fields(Run)
+    for parent in parents:
+        rule = _rule(_takes(rule, node, path).get(parent))
+        node = node[parent] if isinstance(node, ConfigDict) and parent in node else None
+    if not isinstance(node, ConfigDict):
+        raise ConfigError(f"{path}: not in {name}; {nearest('.'.join(parents), _nodes(config))}")
+    if last == "name" and isinstance(rule, Part):
+        takes = _takes(rule, {"name": value}, path)
+        for key in [key for key in node if key not in takes]:
+            del node[key]
+    elif isinstance(value, Written):
+        found = _takes(rule, node, path).get(last)
+        value = str(value) if found and found.annotation is str else literal(value)
+    node[last] = value
+
+
+def _takes(rule: Any, node: Any, path: str) -> Mapping[str, inspect.Parameter]:
+    """The keys of a part or of fields."""
+    if isinstance(rule, Fields):
+        return parameters(rule.function)[1]
+    if isinstance(rule, Part) and isinstance(node, ConfigDict | Mapping) and "name" in node:
+        takes = parameters(_find(rule, node["name"], f"config.{path}")[0])[1]
+        return takes | (parameters(rule.common)[1] if rule.common else {})
+    return {}
+
+
+def _rule(parameter: inspect.Parameter | None) -> Any:
+    """The part or the fields that a key takes."""
+    arguments = typing.get_args(parameter.annotation) if parameter else ()
+    return arguments[-1] if arguments else None
 
 
 def _nodes(config: ConfigDict, path: str = "") -> list[str]:

@@ -19,7 +19,7 @@ from labelfx.run import build_model, load_config, load_variables
 BATCH = 256
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, repr=False)
 class Encoder:
     """A trained backbone: `encoder(images)` are features.
 
@@ -27,6 +27,7 @@ class Encoder:
     head: variables of the linear classifier on the features, None where the method trains none.
     shape, dtype: of one row, (H, W, C) and "uint8", or (L,) and "int32" of text.
     class_names: of the run's data, () of text.
+    workdir: of the run.
     """
 
     model: Model
@@ -35,6 +36,15 @@ class Encoder:
     shape: tuple[int, ...]
     dtype: str
     class_names: tuple[str, ...]
+    workdir: Path
+
+    def __repr__(self) -> str:
+        count = sum(np.size(leaf) for leaf in jax.tree.leaves(self.variables["params"]))
+        return f"<encoder of {self.workdir}: {self._rows}, {len(self.class_names)} classes, {count:,} parameters>"
+
+    @property
+    def _rows(self) -> str:
+        return f"{self.dtype} [N, {', '.join(map(str, self.shape))}]"
 
     def __call__(self, images: Any) -> np.ndarray:
         """Features, float32 [N, F], of images uint8 [N, H, W, C] or token ids int32 [N, L] with N > 0, in an array or
@@ -45,8 +55,7 @@ class Encoder:
         """
         shape, dtype = np.shape(images), getattr(images, "dtype", type(images).__name__)
         if dtype != self.dtype or shape[1:] != self.shape or not shape[0]:
-            expected = f"{self.dtype} [N, {', '.join(map(str, self.shape))}] with N > 0"
-            raise ValueError(f"rows are {dtype} {list(shape)}; this run's encoder takes {expected}")
+            raise ValueError(f"rows are {dtype} {list(shape)}; this run's encoder takes {self._rows} with N > 0")
         # Padded to a power of 2: few programs are compiled, and one image does not cost as much as 256.
         return features(self.model, self.variables, images, batch=min(BATCH, 1 << (shape[0] - 1).bit_length()))
 
@@ -102,7 +111,7 @@ def load(workdir: str | Path) -> Encoder:
     read = {kind: {part: of[part] for part in of if part in ("backbone", "head")} for kind, of in variables.items()}
     if _shapes(read) != expected:
         raise ConfigError(f"{workdir}: its weights are not of the network in config.json on rows of {list(shape)}")
-    return Encoder(model, models.backbone(variables), head, shape, dtype, names)
+    return Encoder(model, models.backbone(variables), head, shape, dtype, names, workdir)
 
 
 def _shapes(tree: Any) -> Any:

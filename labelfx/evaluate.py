@@ -1,7 +1,5 @@
 """Evaluation of a finished run, and the command: `python -m labelfx.evaluate --workdir=DIR`."""
 
-import sys
-import types
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -46,7 +44,8 @@ def evaluate(
     folder = Path(out) if out else run
     folder.mkdir(parents=True, exist_ok=True)
     with claim(folder):
-        configs.compare(config, folder)
+        if out:
+            configs.compare(config, folder)
         dataset, view = load_data(config, folder)
         begin(config, folder, view)
         variables = load_variables(run)
@@ -60,15 +59,6 @@ def evaluate(
 def main() -> None:
     command.run(lambda flags: evaluate(flags.workdir), config=False)
 
-
-class _Module(types.ModuleType):
-    """Lets `labelfx.evaluate(workdir)` and `python -m labelfx.evaluate` be the same name."""
-
-    def __call__(self, workdir: str | Path, **changes: Any) -> dict[str, Any]:
-        return evaluate(workdir, **changes)
-
-
-sys.modules[__name__].__class__ = _Module
 
 if __name__ == "__main__":
     main()

@@ -1,6 +1,7 @@
 """What a run is made of, by its configuration and in its folder: data, labels, model, trained variables."""
 
 import contextlib
+import functools
 import json
 import logging
 import os
@@ -96,11 +97,14 @@ def load_data(config: configs.Run, workdir: Path) -> tuple[Dataset, View]:
 
 
 def begin(config: configs.Run, workdir: Path, view: View) -> None:
-    """Writes `labels.json` and `config.json` where they are not there yet: from now on the workdir is of this run."""
+    """Writes `labels.json`, `config.json` and, of code outside of labelfx, `outside.json` where they are not there yet:
+    from now on the workdir is of this run."""
     if jax.process_index() == 0 and not (workdir / "config.json").exists():
         images = [len(view.truth), getattr(view.split.images, "which", "")]
         labels = {"hash": labels_hash(view.rows, view.truth), "rows": view.rows.tolist(), "images": images}
         configs.write_text(workdir / "labels.json", json.dumps(labels) + "\n")
+        if code := configs.outside(config):
+            configs.write_text(workdir / configs.OUTSIDE, json.dumps(code, indent=2) + "\n")
         configs.write_text(workdir / "config.json", json.dumps(configs.plain(config), indent=2) + "\n")
 
 
@@ -135,9 +139,15 @@ def load_config(workdir: Path) -> configs.Run:
         raise FileNotFoundError(f"{workdir}: no config.json there; give the workdir of a run")
     found = configs.read_json(path)
     try:
-        return configs.check(found)
+        config = configs.check(found, workdir)
     except ConfigError as error:
         raise ConfigError(f"{path}: {error}") from error
+    if changed := configs.changed_code(workdir):
+        _warn_once(f"{workdir}: made with other code: {changed}")
+    return config
+
+
+_warn_once = functools.cache(logger.warning)
 
 
 def load_variables(workdir: Path, phase: int | None = None) -> dict[str, Any]:

@@ -1,8 +1,6 @@
 """The one training loop. Command: `python -m labelfx.train --config=hard_negative --workdir=DIR [--config.a.b=v]`."""
 
 import contextlib
-import sys
-import types
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -31,8 +29,8 @@ def train(config: ConfigDict | Mapping[str, Any], workdir: str | Path) -> dict[s
       NonFinite, CheckpointError: training stopped; the message names the last good checkpoint.
       Preempted, Interrupted: SIGTERM or Ctrl-C came, and the state is saved; the same call resumes.
     """
-    checked = configs.check(config)
     folder = Path(workdir)
+    checked = configs.check(config, folder)
     run.keep_compiled_programs()
     mesh = make_mesh(checked.devices, checked.fsdp)
     check_divisible(checked, mesh.size)
@@ -52,9 +50,7 @@ def train(config: ConfigDict | Mapping[str, Any], workdir: str | Path) -> dict[s
             for index in range(first, len(configs.phases(checked))):
                 loop.enter(index)
                 if index == first:
-                    loop.metrics(
-                        loop.phase, loop.state, loop.table
-                    )  # ConfigError of a step that does not fit the images
+                    loop.metrics(loop.phase, loop.state, loop.table)  # ConfigError where the step fits not these images
                     run.begin(checked, folder, view)  # not before all of it is known to be right
                     if jax.process_index() == 0:
                         writer = metrics.Writer(folder, start=loop.done)
@@ -73,15 +69,6 @@ def main() -> None:
 
     command.run(start, config=True)
 
-
-class _Module(types.ModuleType):
-    """Lets `labelfx.train(config, workdir)` and `python -m labelfx.train` be the same name."""
-
-    def __call__(self, config: ConfigDict | Mapping[str, Any], workdir: str | Path) -> dict[str, Any]:
-        return train(config, workdir)
-
-
-sys.modules[__name__].__class__ = _Module
 
 if __name__ == "__main__":
     main()

@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+import sys
 import types
 from pathlib import Path
 
@@ -75,7 +76,7 @@ def test_a_budget_that_is_all_there_is(tmp_path, monkeypatch, capsys):
     worked = []
     monkeypatch.setattr("labelfx.sweep.check", lambda *_: None)
     monkeypatch.setattr("labelfx.sweep.work_off", worked.extend)
-    monkeypatch.setattr("labelfx.benchmark.report", lambda *_: None)
+    monkeypatch.setattr(sys.modules["labelfx.benchmark"], "report", lambda *_: None)
     benchmark({"name": f"npz:{tmp_path / 'own.npz'}"}, ["simclr"], (1, 4, "all"), [0], tmp_path / "w")
     assert {job.folder.parent.name for job in worked} == {"seed_0", "1_per_class", "4_per_class"}
     assert capsys.readouterr().err.endswith("--labels=all: the same 40 labels as 4; left out\n")
@@ -275,7 +276,9 @@ def test_mistakes_in_flags(flag, message, tmp_path):
 
 def test_a_sweep_is_shared_by_seeds(tmp_path, monkeypatch):
     taken = []
-    monkeypatch.setattr("labelfx.benchmark.benchmark", lambda *arguments: taken.append(list(arguments[3])))
+    monkeypatch.setattr(
+        sys.modules["labelfx.benchmark"], "benchmark", lambda *arguments: taken.append(list(arguments[3]))
+    )
     given = {"data": "digits", "methods": ["simclr"], "labels": ["1"], "workdir": tmp_path, "override": []}
     given["augment"] = "data"
     for share in ({"first_seed": 0, "seeds": 3}, {"first_seed": 3, "seeds": 2}):

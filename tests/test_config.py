@@ -106,7 +106,10 @@ def test_twenty_mutations_of_each_kind(kind):
         ({"tau_plus": 1.0}, "config.method.objective.tau_plus = 1.0: must be a number in [0, 1)"),
         ({"beta": math.nan}, "config.method.objective.beta = nan: must be a number >= 0"),
         ({"name": "hard_negatives"}, "did you mean 'hard_negative'?"),
-        ({"tau": 0.1}, "config.method.objective.tau: unknown key of hard_negative; allowed: beta,"),
+        (
+            {"tau": 0.1},
+            "config.method.objective.tau: unknown key of hard_negative; did you mean 'tau_plus'? allowed: beta,",
+        ),
         ({"name": "info_nce_queue"}, "config.method.objective.name = 'info_nce_queue': no such name"),
     ],
 )
@@ -223,7 +226,7 @@ def test_a_folder_is_no_recipe(tmp_path, monkeypatch):
     (tmp_path / "moco").mkdir()
     assert labelfx.recipe("moco")["name"] == "moco" and Path(configs.locate("moco")).name == "moco.py"
     (tmp_path / "empty.py").write_text("")
-    with pytest.raises(ConfigError, match="^--config=empty.py: has no function get_config$"):
+    with pytest.raises(ConfigError, match="^empty.py: has no function get_config$"):
         labelfx.recipe("empty.py")
 
 
@@ -236,3 +239,18 @@ def test_a_recipe_with_changes():
         labelfx.recipe("moco", {"methd.temperature": 0.25})
     with pytest.raises(ConfigError, match="name.first: not in moco"):
         labelfx.recipe("moco", {"name.first": 0.25})
+    with pytest.raises(ConfigError, match="config.method.temprature: unknown key of moco; did you mean 'temperature'"):
+        labelfx.recipe("moco", {"method.temprature": 0.25})
+    with pytest.raises(ConfigError, match="config.method.temperature = 0.0: must be a number > 0"):
+        labelfx.recipe("moco", {"method.temperature": 0.0})
+    labels = {"name": "fraction", "fraction": 0.5, "balanced": False}
+    assert labelfx.recipe("moco", {"labels": labels})["labels"] == labels
+    assert labelfx.recipe("moco", {"evals.recall_at_k": {"k": (1,)}, "eval_every": 7})["eval_every"] == 7
+
+
+def test_a_config_file_may_return_a_recipe(tmp_path):
+    (tmp_path / "own.py").write_text(
+        "import labelfx\n\n\ndef get_config():\n    return labelfx.recipe('moco', {'steps': 7})\n"
+    )
+    found = labelfx.recipe(str(tmp_path / "own.py"), {"steps": 8, "method.momentum": 0.5})
+    assert found == labelfx.recipe("moco", {"steps": 8, "method.momentum": 0.5})

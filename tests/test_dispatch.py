@@ -1,5 +1,7 @@
 """Where the images lie and how many steps a dispatch holds change no result: they are knobs of speed."""
 
+import importlib
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -18,6 +20,7 @@ from labelfx.loop.training import Loop
 from labelfx.mesh import make_mesh, on_every_device, own_rows, place_batches, place_images, split_rows
 from labelfx.methods import Method
 
+loop = importlib.import_module("labelfx.train")
 KNOBS = {
     "device": {"data": {"name": "digits", "placement": "device"}},
     "k = 4": {"steps_per_dispatch": 4},

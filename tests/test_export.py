@@ -16,10 +16,11 @@ from recipes import tiny
 import labelfx
 from labelfx import config as configs
 from labelfx import evals, models
-from labelfx import features as features_command
 from labelfx.config import BACKBONES, ConfigError
+from labelfx.data.decode import decode
 from labelfx.data.sources.images import digits
 from labelfx.export import export
+from labelfx.features import features
 from labelfx.run import load_variables
 
 IMAGES = digits().test.images
@@ -151,12 +152,12 @@ def test_files_left_out_are_said_in_their_order(run, folder, tmp_path, monkeypat
     (folder / "c.png").touch()
     Image.fromarray(IMAGES[2, ..., 0]).save(folder / "d.gif")
 
-    def slow_at_first(path, shape, decode=features_command.decode):
+    def slow_at_first(path, shape, decode=decode):
         time.sleep(0.3 * (path.name == "broken.png"))
         return decode(path, shape)
 
-    monkeypatch.setattr(features_command, "decode", slow_at_first)
-    features_command.features(run, str(folder), tmp_path / "found.npz")
+    monkeypatch.setattr(sys.modules["labelfx.features"], "decode", slow_at_first)
+    features(run, str(folder), tmp_path / "found.npz")
     (line,) = capsys.readouterr().err.splitlines()
     names = [part.split(":")[0] for part in line.removeprefix(f"{folder}: 4 of 6 files left out: ").split("; ")]
     assert names == ["a/broken.png", "c.png", "d.gif", "notes.txt"]
@@ -164,7 +165,7 @@ def test_files_left_out_are_said_in_their_order(run, folder, tmp_path, monkeypat
 
 def test_features_of_a_split_as_parquet(run, encoder, tmp_path):
     parquet = pytest.importorskip("pyarrow.parquet", reason="Parquet is written with pyarrow")
-    names, found = features_command.features(run, "test", tmp_path / "test.parquet")
+    names, found = features(run, "test", tmp_path / "test.parquet")
     np.testing.assert_array_equal(found, encoder(IMAGES))
     table = parquet.read_table(tmp_path / "test.parquet")
     assert table["names"].to_pylist() == names.tolist() == [f"test/{row}" for row in range(len(IMAGES))]
@@ -175,18 +176,18 @@ def test_what_cannot_be_written_leaves_nothing(run, folder, tmp_path, monkeypatc
     for path in (folder / "a" / "b" / "one.png", folder / "two.png"):
         path.unlink()
     with pytest.raises(ConfigError, match="not one of its 2 files can be read as an image"):
-        features_command.features(run, folder, tmp_path / "found.npz")
+        features(run, folder, tmp_path / "found.npz")
     with pytest.raises(ConfigError, match="must end in .npz or .parquet"):
-        features_command.features(run, folder, tmp_path / "found.csv")
+        features(run, folder, tmp_path / "found.csv")
     with pytest.raises(ConfigError, match="neither a folder nor 'train' or 'test'"):
-        features_command.features(run, tmp_path / "nowhere", tmp_path / "found.npz")
+        features(run, tmp_path / "nowhere", tmp_path / "found.npz")
     with pytest.raises(FileNotFoundError):
         export(run, tmp_path / "nowhere" / "encoder")
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     with pytest.raises(ConfigError, match=r"needs pyarrow .*; pip install 'labelfx\[export\]'"):
-        features_command.features(run, folder, tmp_path / "found.parquet")
+        features(run, folder, tmp_path / "found.parquet")
     if Path("/dev/full").exists():
         os.symlink("/dev/full", tmp_path / "found.npz.tmp")  # a disk without space
         with pytest.raises(OSError, match="No space left"):
-            features_command.features(run, "test", tmp_path / "found.npz")
+            features(run, "test", tmp_path / "found.npz")
     assert not list(tmp_path.glob("found*"))

@@ -29,9 +29,8 @@ from PIL import Image
 from recipes import tiny
 
 import labelfx
-from labelfx import checkpoint, metrics, mine, report, run, scores, table, weights
+from labelfx import checkpoint, metrics, run, scores, weights
 from labelfx import config as configs
-from labelfx import features as features_command
 from labelfx.checkpoint import CheckpointError
 from labelfx.config import ConfigError
 from labelfx.data import Split, sources
@@ -39,6 +38,9 @@ from labelfx.data.decode import decode
 from labelfx.data.labels import labels_hash
 from labelfx.data.sources import images as image_sources
 from labelfx.data.sources import text as text_sources
+from labelfx.features import _of_folder
+from labelfx.mine import _embeddings, _positives
+from labelfx.table import read
 
 # TensorStore reads a broken checkpoint in many futures; the errors of those nobody waits for surface as warnings.
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
@@ -170,7 +172,7 @@ class Means:
 
 
 def all_features(folder):
-    names, found = features_command._of_folder(Means(), folder / "f")
+    names, found = _of_folder(Means(), folder / "f")
     return dict(zip(names.tolist(), found, strict=True))
 
 
@@ -275,7 +277,7 @@ INDEX, POSITIVES = RNG.standard_normal((20, 4), np.float32), np.array([[3, -1], 
 
 
 def read_npy(folder):
-    return np.asarray(mine._embeddings("index", folder / "index.npy")), mine._positives(folder / "positives.npy", 3, 20)
+    return np.asarray(_embeddings("index", folder / "index.npy")), _positives(folder / "positives.npy", 3, 20)
 
 
 def is_npy(name, content, found) -> bool:
@@ -455,12 +457,12 @@ def dumped(value: Any) -> bytes:
 
 
 def read_table(folder):
-    print("\n".join(table.read([folder])[1]), file=sys.stderr)
-    return re.sub("(?m)^warning.*", "", table.table([folder])).strip()
+    print("\n".join(read([folder])[1]), file=sys.stderr)
+    return re.sub("(?m)^warning.*", "", labelfx.table([folder])).strip()
 
 
 def read_report(folder):
-    text = report.report([folder], folder / "r.html").with_suffix(".md").read_text()
+    text = labelfx.report([folder], folder / "r.html").with_suffix(".md").read_text()
     print("\n".join(re.findall("(?m)^Left out: .*(?:as it was written|not of a log).*", text)), file=sys.stderr)
     return text.count("supervised")
 

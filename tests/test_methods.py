@@ -1,6 +1,7 @@
 """What each method does in a step, against a second derivation in NumPy where the order of operations is the method."""
 
 import functools
+import importlib
 
 import jax
 import jax.numpy as jnp
@@ -25,6 +26,8 @@ from labelfx.methods.supervised import supervised
 from labelfx.methods.supervised_contrastive import class_scores
 from labelfx.models import Model
 from labelfx.objectives import classification
+
+train = importlib.import_module("labelfx.train")
 
 
 def affine(name, width):

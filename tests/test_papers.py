@@ -9,9 +9,10 @@ import jax
 import pytest
 from recipes import CONFIGS, recipe
 
-from labelfx import blank, plan, tpu
+from labelfx import blank, tpu
 from labelfx import config as configs
 from labelfx.config import ConfigError
+from labelfx.plan import compile_for, fits
 
 PAPERS = sorted(path.stem for path in (CONFIGS / "papers").glob("*.py"))
 QUICK = ("fixmatch_cifar10", "hard_negative_stl10", "meta_pseudo_labels_cifar10", "uda_cifar10")
@@ -103,11 +104,11 @@ def test_it_fits_on_a_tpu_slice(name, tmp_path):
     tpu.take_compiler()
     for shape in tpu.SLICES["v5e"]:
         try:
-            rows = plan.compile_for(config, dataset, f"v5e:{shape}")
+            rows = compile_for(config, dataset, f"v5e:{shape}")
         except ConfigError as error:
             pytest.fail(f"no slice fits: {error}")
-        if plan.fits(rows):
+        if fits(rows):
             break
     for row in rows:
         print(name, " | ".join(row.cells()))
-    assert plan.fits(rows)
+    assert fits(rows)

@@ -13,11 +13,12 @@ import pytest
 from recipes import QUICK_FIRST, recipe, recipe_of, tiny
 
 import labelfx
-from labelfx import blank, plan, tpu
+from labelfx import blank, tpu
 from labelfx import config as configs
 from labelfx.config import ConfigError
 from labelfx.loop import dispatch
 
+plan = importlib.import_module("labelfx.plan")  # `labelfx.plan` is the function
 INPUTS, HIDDEN, CLASSES, BATCH = 64, 1024, 10, 1024
 MLP = {"name": "mlp", "hidden": (4,), "dtype": "float32"}  # compiles fastest
 

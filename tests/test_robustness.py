@@ -16,7 +16,6 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 import pytest
-from ml_collections import ConfigDict
 from PIL import Image
 from recipes import RECIPES, recipe, tiny
 
@@ -24,8 +23,8 @@ import labelfx
 from labelfx import checkpoint, metrics, results, run, weights
 from labelfx import config as configs
 from labelfx import list as listing
+from labelfx.__main__ import COMMANDS
 from labelfx.checkpoint import CheckpointError, Checkpoints
-from labelfx.command import _change_source
 from labelfx.config import ConfigError
 from labelfx.loop import dispatch
 from labelfx.loop.phases import Phase
@@ -155,33 +154,80 @@ def test_two_kills_and_a_sigterm_change_nothing(tmp_path):
     assert_same_run(workdir, reference, every=5)
 
 
-# Runs `python -m` of each list of words in a child that need not import everything again; prints (code, stderr) lines.
+# Runs `python -m` of each list of words in a child that need not import everything again; prints a line for each: its
+# code, standard output and standard error.
 FORKS = """
 import json, os, runpy, sys, tempfile, labelfx.evaluate, labelfx.list, labelfx.train
 labelfx.list.table()  # imports the rest
 for module, *words in json.loads(sys.argv[1]):
-    with tempfile.TemporaryFile() as errors:
+    with tempfile.TemporaryFile() as said, tempfile.TemporaryFile() as errors:
         if not (child := os.fork()):
+            os.dup2(said.fileno(), 1)
             os.dup2(errors.fileno(), 2)
-            sys.modules.pop(f"labelfx.{module}")
+            sys.modules.pop(f"labelfx.{module}", None)
             sys.argv = [module, *words]
             runpy.run_module(f"labelfx.{module}", run_name="__main__", alter_sys=True)
         code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-        errors.seek(0)
-        print(json.dumps([code, errors.read().decode()]))
+        found = [file.seek(0) or file.read().decode() for file in (said, errors)]
+        print(json.dumps([code, *found]))
 """
+
+
+def forked(cases, folder: Path) -> list[tuple[int, str, str]]:
+    arguments = [sys.executable, "-c", FORKS, json.dumps(list(cases))]
+    lines = subprocess.run(arguments, cwd=folder, text=True, check=True, stdout=subprocess.PIPE).stdout.splitlines()
+    return [json.loads(line) for line in lines]
+
+
+def test_help_of_every_command_shows_its_own_flags(tmp_path):
+    """A line each, and those of no library."""
+    own = {
+        "train": "config config.KEY.KEY workdir",
+        "benchmark": "workdir data first_seed labels methods override seeds",
+        "evaluate": "workdir",
+        "features": "images out workdir",
+        "export": "out workdir",
+        "scores": "workdir",
+        "plan": "config config.KEY.KEY topology fsdp image_shape num_classes num_examples",
+        "mine": "queries index positives out similarity candidates count rule seed a b clusters first last margin "
+        "percentage tau",
+        "report": "out baseline help",
+        "table": "baseline help",
+        "list": "help",
+    }
+    assert own.keys() == COMMANDS.keys()
+    listed, *found = forked([("__main__",), *((name, "--help") for name in own)], tmp_path)
+    assert listed[0] == 0 and all(f"  python -m labelfx.{name} " in listed[1] for name in own)
+    for (name, flags), (code, text, errors) in zip(own.items(), found, strict=True):
+        assert code == 0 and not errors, name
+        assert set(re.findall(r"(?m)^  (?:-h, )?--([\w.]+)", text)) == set(flags.split()), text
 
 
 def test_mistakes_on_the_command_line_are_one_line(tmp_path):
     """Also: recipes are found by their bare names from any folder."""
     known = f"--workdir={tmp_path / 'x'}"
     cases = {
-        ("train", "--config=nosuch", known): "error: --config=nosuch: neither a file nor a recipe; allowed: ",
-        ("train", "--config=hard_negative", "--config.method.objective.tau_pluss=0.1", known): (
-            "error: --config.method.objective.tau_pluss: the config file has no 'tau_pluss' there; "
-            "did you mean 'tau_plus'? allowed: "
+        ("train", "--config=nosuch", known): "error: nosuch: neither a file nor a recipe; python -m labelfx.list rec",
+        ("train", "--config=simclrr", known): "error: simclrr: neither a file nor a recipe; did you mean 'simclr'",
+        ("train", "--config=consistency", known): (
+            "error: consistency: a method, not a recipe; recipes that use it: fixmatch, papers/fixmatch_cifar10, "
         ),
-        ("train", "--config=supervised", "--config.seed=abc", known): "error: flag --config.seed=abc: invalid literal",
+        ("train", "--config=hard_negative", "--config.method.objective.tau_pluss=0.1", known): (
+            "error: config.method.objective.tau_pluss: unknown key of hard_negative; did you mean 'tau_plus'? allowed: "
+        ),
+        ("train", "--config=simclr", "--config.lr=0.1", known): (
+            "error: config.lr: unknown key; did you mean config.optimizer.learning_rate? allowed: "
+        ),
+        ("train", "--config=simclr", "--config.optimizer.lr=0.1", known): (
+            "error: config.optimizer.lr: unknown key of adamw; did you mean 'learning_rate'? allowed: "
+        ),
+        (
+            "train",
+            "--config=simclr",
+            "--config.model.remat",
+            known,
+        ): "error: --config.model.remat: has no value; write ",
+        ("train", "--config=supervised", "--config.seed=abc", known): "error: config.seed = 'abc': must be an integer",
         ("train", "--config=supervised"): "error: --workdir: missing; ",
         ("train", known): "error: --config: missing; ",
         ("train", "--config", "supervised", "--config.steps=-5", known): "error: config.steps = -5: must be an integer",
@@ -192,10 +238,10 @@ def test_mistakes_on_the_command_line_are_one_line(tmp_path):
             known,
         ): "error: config.data.image_size: missing; ",
         ("train", "--config=simclr", "--config.data.name=folder:own", "--config.data.image_size=big", known): (
-            "error: flag --config.data.image_size=big: invalid literal"
+            "error: config.data.image_size = 'big': must be an integer"
         ),
         ("train", "--config=own_images", "--config.data.name=digits", "--config.data.channels=1", known): (
-            "error: --config.data.channels: the config file has no 'channels' there; allowed: "
+            "error: config.data.channels: unknown key of digits; allowed: placement"
         ),
         ("train", "--config=supervised", "--config.keep=0", known): "error: config.keep = 0: must be an integer from 1",
         ("train", "--config=supervised", "--wrokdir=x"): "error: Unknown command line flag 'wrokdir'. Did you mean: wo",
@@ -203,10 +249,7 @@ def test_mistakes_on_the_command_line_are_one_line(tmp_path):
         ("train", "--config=supervised", "--workdir=/proc/x"): "error: [Errno 2] No such file or directory: '/proc/x'",
         ("evaluate", known): f"error: {tmp_path / 'x'}: no config.json there",
     }
-    arguments = [sys.executable, "-c", FORKS, json.dumps(list(cases))]
-    lines = subprocess.run(arguments, cwd=tmp_path, text=True, check=True, stdout=subprocess.PIPE).stdout.splitlines()
-    for line, (case, expected) in zip(lines, cases.items(), strict=True):
-        code, errors = json.loads(line)
+    for (code, _, errors), (case, expected) in zip(forked(cases, tmp_path), cases.items(), strict=True):
         assert errors.startswith(expected) and errors.count("\n") == 1, (case, errors)
         assert code == 2
     assert not (tmp_path / "x").exists()
@@ -584,23 +627,28 @@ def test_images_that_changed_are_refused(tmp_path):
         run.load_data(config, folder)
 
 
-def test_a_recipe_on_another_source(monkeypatch):
+@pytest.mark.parametrize(
+    ("name", "changes", "part", "expected"),
+    [
+        ("own_images", {"data.name": "folder:x"}, "data", {"name": "folder:x", "image_size": 32, "channels": 3}),
+        ("own_images", {"data.name": "npz:x"}, "data", {"name": "npz:x"}),
+        ("simclr", {"data.data_dir": "7", "data.name": "mnist"}, "data", {"name": "mnist", "data_dir": "7"}),
+        ("simclr", {"labels.name": "all_labels"}, "labels", {"name": "all_labels"}),
+        ("simclr", {"labels": '{"name": "all_labels"}'}, "labels", {"name": "all_labels"}),
+        ("simclr", {"labels.fraction": ".5", "labels.balanced": "true", "labels.name": "fraction"}, "labels",
+         {"name": "fraction", "fraction": 0.5, "balanced": True}),
+        ("simclr", {"optimizer.schedule.name": "fixmatch_cosine"}, "optimizer",
+         {"schedule": {"name": "fixmatch_cosine"}}),
+        ("simclr", {"optimizer.momentum": "0.9", "optimizer.name": "sgd"}, "optimizer",
+         {"name": "sgd", "momentum": 0.9, "learning_rate": 2e-3, "schedule": {"name": "cosine", "warmup_steps": 20}}),
+    ],
+)  # fmt: skip
+def test_a_part_that_is_replaced_by_its_name(name, changes, part, expected):
     """Its keys come from the recipe, from its defaults, or from the command line; those of the old one go."""
-    flags = ["--config.data.name=folder:x", "--config.data.image_size=32", "--config.data.channels=3"]
-    for name, words, expected in (
-        ("simclr", flags, {"image_size": None, "channels": None}),  # to be parsed as integers
-        ("own_images", flags[:1], {"image_size": 32, "channels": 3}),
-        ("own_images", ["--config.data.name=npz:x"], {}),
-        ("simclr", ["--config.data.name=mnist", "--config.data.data_dir=x"], {"data_dir": None}),
-    ):
-        monkeypatch.setattr(sys, "argv", ["train", f"--config={name}", *words])
-        config = ConfigDict(labelfx.recipe(name))
-        config.data.placement = "host"
-        with config.unlocked():
-            _change_source(config)
-        source = words[0].partition("=")[2]
-        assert config.data.to_dict() == {"name": source, "placement": "host"} | expected
-        assert {config.data.get_type(key) for key in expected} <= {int if source == "folder:x" else str}
+    found = labelfx.recipe(name, {path: configs.Written(value) for path, value in changes.items()})[part]
+    assert found.items() >= expected.items()
+    assert part == "optimizer" or found == expected
+    assert "b1" not in found or found["name"] == "adamw"
 
 
 def test_evaluate_finds_the_same_numbers(finished, workdir):

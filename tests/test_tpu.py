@@ -8,8 +8,9 @@ import pytest
 from recipes import QUICK_FIRST, recipe_of, tiny
 from test_plan import BATCH, CLASSES, HIDDEN, INPUTS, check_by_hand, rows_of, two_dense_layers
 
+import labelfx
 from labelfx import config as configs
-from labelfx import plan, tpu
+from labelfx import tpu
 from labelfx.mesh import make_mesh
 
 pytestmark = pytest.mark.skipif(
@@ -49,7 +50,7 @@ def test_every_method_compiles_for_a_tpu(method, tmp_path):
     if config.get("teacher"):  # of which a plan reads the configuration
         (tmp_path / "config.json").write_text(json.dumps(configs.plain(configs.check(tiny("supervised")))))
         config["teacher"] = str(tmp_path)
-    table = plan.plan(config, ["v5e:2x2"])
+    table = labelfx.plan(config, ["v5e:2x2"])
     print(table)
     assert table.splitlines()[2].split(" | ")[3] == "yes"
 
@@ -64,7 +65,7 @@ def test_every_method_compiles_for_a_tpu(method, tmp_path):
 def test_what_does_not_fit_and_what_would(hidden, batch, would):
     config = two_dense_layers()
     config["model"]["hidden"], config["batch"]["labelled"] = hidden, batch
-    table = plan.plan(config, ["v5e:2x2"], num_examples=batch)
+    table = labelfx.plan(config, ["v5e:2x2"], num_examples=batch)
     print(table)
     assert "**no**: at least" in table
     assert f"v5e:2x2 does not fit. Any of these would fit, as compiled: {would}" in table

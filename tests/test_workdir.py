@@ -18,7 +18,7 @@ from recipes import tiny
 
 import labelfx
 from labelfx import config as configs
-from labelfx import metrics, report, results, run, weights
+from labelfx import metrics, results, run, weights
 from labelfx.checkpoint import CheckpointError
 from labelfx.config import ConfigError
 from labelfx.data import DataError
@@ -229,7 +229,7 @@ def test_a_full_disk_leaves_what_was_there_before(finished, disk):
         "f.npz": lambda path: features(finished, "test", path),
         "f.parquet": lambda path: features(finished, "test", path),
         "e": lambda path: export(finished, path),
-        "r.html": lambda path: report.report([finished], path),
+        "r.html": lambda path: labelfx.report([finished], path),
         "run/results.json": lambda path: labelfx.evaluate(path.parent),
     }.items():
         if name == "f.parquet":

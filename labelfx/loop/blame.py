@@ -6,6 +6,7 @@ from typing import Any
 
 from labelfx.config import ConfigError
 from labelfx.data import DataError
+from labelfx.errors import located
 
 
 @contextlib.contextmanager
@@ -13,15 +14,14 @@ def blame(config: Mapping[str, Any]) -> Iterator[None]:
     """Names the part of a phase's configuration at fault where its method cannot work on these images."""
     try:
         yield
-    except KeyError as error:
-        if error.args[0] not in ("labelled", "unlabelled"):
-            raise
-        stream, name = error.args[0], config["method"]["name"]
-        raise ConfigError(f"config.batch.{stream} = 0: {name} reads {stream} images; must be at least 1") from None
     except DataError:
         raise
-    except (OverflowError, TypeError, ValueError) as error:
-        raise ConfigError(f"config.method: {str(error).splitlines()[0]}") from error
+    except Exception as error:
+        stream, name = str(error).strip("'"), config["method"]["name"]
+        if isinstance(error, KeyError) and stream in config["batch"]:
+            found = f"config.batch.{stream} = 0: {name} reads {stream} images; must be at least 1"
+            raise ConfigError(found) from None
+        raise ConfigError(f"config.method: {located(error)}") from error
 
 
 @contextlib.contextmanager

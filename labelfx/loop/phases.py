@@ -20,7 +20,7 @@ from labelfx.data.miners import Miner, uniform
 from labelfx.loop.blame import blame, named
 from labelfx.loop.dispatch import complete
 from labelfx.mesh import device_memory, split_state, whole
-from labelfx.methods import Method
+from labelfx.methods import Method, shapes_of_step
 from labelfx.metrics import telling
 from labelfx.models import Model
 from labelfx.state import fold_in_name
@@ -125,10 +125,13 @@ class Experiment:
         """The variables that a phase starts from, or the teacher that it learns from."""
         own = where == "previous"
         folder = self.workdir if own else Path(where)
-        if field == "teacher":
-            before = (self.model, index - 1) if own else None
-            return run.load_teacher(folder, len(self.dataset.class_names), own=before)
-        return run.load_variables(folder, index - 1 if own else None)
+        try:
+            if field == "teacher":
+                before = (self.model, index - 1) if own else None
+                return run.load_teacher(folder, len(self.dataset.class_names), own=before)
+            return run.load_variables(folder, index - 1 if own else None)
+        except FileNotFoundError as error:
+            raise ConfigError(f"config.{field} = {where!r}: {error}") from error
 
     def how(self, phase: Phase, table: dict[str, Any]) -> dict[str, Any]:
         """The arguments of `batch_at` but the step and what is left to this process."""
@@ -173,4 +176,4 @@ class Experiment:
     def metrics(self, phase: Phase, state: Any, table: dict[str, Any]) -> list[str]:
         """The names of a step's metrics. ConfigError where the step cannot work on these images."""
         with blame(phase.config):
-            return list(jax.eval_shape(phase.method.step, state, self.example(phase, table), self.root)[1])
+            return list(shapes_of_step(phase.method, state, self.example(phase, table), self.root)[1])

@@ -4,8 +4,14 @@ The builder's positional parameters are what the run provides, by name (`labelfx
 parameters are the schema of `config.method`.
 """
 
-from collections.abc import Callable
+import importlib
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
+
+import jax
+
+from labelfx.errors import place
+from labelfx.rooms import method_modules
 
 
 class Method(NamedTuple):
@@ -42,3 +48,37 @@ class Method(NamedTuple):
     refresh: Callable[..., Any] | None = None
     frozen: Any = None
     follows: str = ""
+
+
+def shapes_of_step(method: Method, state: Any, batch: Any, rng: jax.Array) -> tuple[Any, Mapping[str, Any]]:
+    """The shapes of the state and the metrics that a step returns. Arguments are arrays or shapes.
+
+    Raises:
+      ValueError: it returns something else than a state like the one that it was given, and scalars.
+    """
+    found = jax.eval_shape(method.step, state, batch, rng)
+    step = f"{place(method.step)}: the step"
+    if not (isinstance(found, tuple) and len(found) == 2 and isinstance(found[1], Mapping)):
+        raise ValueError(f"{step} returns a {type(found).__name__}; must be (state, metrics), metrics a dict")
+    before, after = (
+        {
+            jax.tree_util.keystr(path): f"{x.dtype}{list(x.shape)}"
+            for path, x in jax.tree_util.tree_leaves_with_path(tree)
+        }
+        for tree in (state, found[0])
+    )
+    for path in [*before, *after]:
+        if before.get(path) != after.get(path):
+            change = f"{before.get(path, 'nothing')} before and {after.get(path, 'nothing')} after"
+            raise ValueError(f"{step} returns another state than it takes: state{path} is {change}")
+    for name, x in found[1].items():
+        if x.shape:
+            raise ValueError(f"{step} returns the metric {name!r} {x.dtype}{list(x.shape)}; must be a scalar")
+    return found
+
+
+def __getattr__(name: str) -> Any:
+    """`from labelfx.methods import NAME` is the module of that method, whatever its family."""
+    if not name.startswith("_") and name in (found := method_modules()):
+        return importlib.import_module(found[name])
+    raise AttributeError(f"module 'labelfx.methods' has no attribute {name!r}")

@@ -95,13 +95,13 @@ def momentum_contrast(model, tx, *, augment, projector, momentum, queue_size) ->
         )
         image = batch["unlabelled"]["image"]
         key_params = state.ema(old.key_params, old.query.params, momentum, where=old.query.moved)
-        order = back = slice(None)
+        key_view = augment(rng_key, image)
         if net.norm_groups > 1:
             order = jax.random.permutation(state.fold_in_name(rng, "key_order"), len(image))
-            back = jnp.argsort(order)
-        key_view = augment(rng_key, image)[order]
+            key_view = key_view[order]
         key, key_model_state = project(key_params, old.key_model_state, key_view, rng_key_model)
-        key = key[back]
+        if net.norm_groups > 1:
+            key = key[jnp.argsort(order)]
 
         def loss_of(params):
             query, model_state = project(params, old.query.model_state, augment(rng_query, image), rng_query_model)

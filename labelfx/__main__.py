@@ -1,0 +1,25 @@
+"""The commands: `python -m labelfx` lists them."""
+
+COMMANDS = {
+    "list": "what there is to choose from: recipes, methods, objectives, data, models, evals",
+    "train": "trains a recipe, evaluates it, and resumes where it was stopped",
+    "benchmark": "how many labels do methods save on your data? Ends in a page",
+    "evaluate": "the evals of a finished run again",
+    "report": "runs as one page: curves, label budgets, mistakes",
+    "table": "results of runs as a Markdown table",
+    "scores": "a picture of a run's similarities of pairs",
+    "features": "features of images from a trained encoder, as .npz or Parquet",
+    "export": "a trained encoder as one file that runs without labelfx",
+    "mine": "hard negatives from two files of embeddings",
+    "plan": "does a recipe fit a TPU slice? Needs no TPU",
+}
+
+
+def main() -> None:
+    print("labelfx trains models on much data with few labels. Its commands; --help of each one lists its flags:\n")
+    for name, line in COMMANDS.items():
+        print(f"  python -m labelfx.{name:<12}{line}")
+
+
+if __name__ == "__main__":
+    main()
