@@ -86,7 +86,7 @@ def test_every_fold_is_fitted_to_convergence(regularisation, tolerance):
     rows = (left * singular).astype(np.float32)
     moment = (singular**2 / len(x)).astype(np.float32)
     weights, bias, held_out, converged = classification._fit(
-        *start, rows, labels, train_on, moment, np.float32(regularisation)
+        *start, rows, labels, train_on, moment, np.ones((1, 1), np.float32), *np.float32([regularisation, 3e-5])
     )
     assert converged
     for fold, kept in enumerate(train_on > 0):
