@@ -16,8 +16,8 @@ from absl import flags
 
 import labelfx
 from experiments.paired import work_off
-from labelfx import command
-from labelfx.sweep import Job
+from labelfx.config import command
+from labelfx.reports.sweep import Job
 
 # Recipes of `configs/`. `supervised_contrastive` sees every label: what the others could reach at most.
 SYSTEMS = (

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from labelfx import command
+from labelfx.config import command
 
 FLAGS = {
     "workdir": "a folder that holds seed_0, seed_1, ..., as experiments.semi_supervised leaves them",

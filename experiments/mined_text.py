@@ -15,8 +15,8 @@ from absl import flags
 
 import labelfx
 from experiments.paired import work_off
-from labelfx import command
-from labelfx.sweep import Job
+from labelfx.config import command
+from labelfx.reports.sweep import Job
 
 RECIPES = {"cranfield": "cranfield", "sts": "simcse"}
 SEEDS = range(5)

@@ -16,8 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 import scipy.stats
 
-from labelfx import command
-from labelfx.config import write_text
+from labelfx.config import command, write_text
 from labelfx.data import Split, miners
 from labelfx.data.batches import draw
 from labelfx.mining import rules

@@ -4,8 +4,8 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from labelfx import config as configs
-from labelfx import sweep
-from labelfx.sweep import Job
+from labelfx.reports import sweep
+from labelfx.reports.sweep import Job
 from labelfx.table import table
 
 

@@ -11,9 +11,9 @@ import statistics
 from pathlib import Path
 
 import labelfx
-from labelfx import command
 from labelfx import config as configs
 from labelfx.benchmark import BASELINE, DEFAULTS, benchmark
+from labelfx.config import command
 from labelfx.table import Row, differences, half_width, read
 
 CONFIGS = Path(__file__).parents[1] / "configs"

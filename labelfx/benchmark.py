@@ -27,11 +27,12 @@ from typing import Any, Literal
 import numpy as np
 from absl import flags
 
-from labelfx import command, run, sweep
 from labelfx import config as configs
-from labelfx.config import ConfigError
+from labelfx.config import ConfigError, command
+from labelfx.loop import run
 from labelfx.report import report
-from labelfx.sweep import Job
+from labelfx.reports import sweep
+from labelfx.reports.sweep import Job
 
 BASELINE = "supervised"
 DEFAULTS = {f.name: f.default for f in dataclasses.fields(configs.Run) if f.default is not dataclasses.MISSING}

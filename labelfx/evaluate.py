@@ -4,11 +4,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from labelfx import command
 from labelfx import config as configs
-from labelfx.config import ConfigError
-from labelfx.results import finish
-from labelfx.run import begin, build_model, claim, keep_compiled_programs, load_config, load_data, load_variables
+from labelfx.config import ConfigError, command
+from labelfx.loop.results import finish
+from labelfx.loop.run import begin, build_model, claim, keep_compiled_programs, load_config, load_data, load_variables
 
 
 def evaluate(

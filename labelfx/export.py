@@ -11,9 +11,8 @@ from pathlib import Path
 import jax
 import jax.export
 
-from labelfx import command
-from labelfx.config import ConfigError, replacing
-from labelfx.encoder import load
+from labelfx.config import ConfigError, command, replacing
+from labelfx.finished.encoder import load
 
 PLATFORMS = ("cpu", "cuda", "tpu")
 

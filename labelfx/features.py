@@ -17,12 +17,11 @@ from pathlib import Path
 
 import numpy as np
 
-from labelfx import command
-from labelfx.config import ConfigError, replacing
+from labelfx.config import ConfigError, command, replacing
 from labelfx.data import DataError
 from labelfx.data.decode import decode, image_files, listing, read_all
-from labelfx.encoder import BATCH, Encoder, load
-from labelfx.run import keep_compiled_programs, load_config, load_data
+from labelfx.finished.encoder import BATCH, Encoder, load
+from labelfx.loop.run import keep_compiled_programs, load_config, load_data
 
 
 def features(workdir: str | Path, images: str | Path, out: str | Path) -> tuple[np.ndarray, np.ndarray]:

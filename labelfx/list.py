@@ -12,14 +12,14 @@ from pathlib import Path
 
 from labelfx import config as configs
 from labelfx.config import ConfigError
-from labelfx.errors import place
-from labelfx.types import Part
+from labelfx.config.annotations import Part
+from labelfx.config.errors import place
 
 WIDTH = 120
 SECTIONS = {
     "methods": configs.METHODS,
     "objectives": Part("objectives"),
-    "pseudo-labels": Part("pseudo_labels"),
+    "pseudo-labels": Part("methods.targets"),
     "data sources": configs.DATA,
     "label views": configs.LABELS,
     "augmentations": Part("data.augment"),
@@ -29,7 +29,7 @@ SECTIONS = {
     "models": configs.BACKBONES,
     "heads": Part("models.heads"),
     "optimisers": configs.OPTIMIZERS,
-    "schedules": Part("optim", ("peak", "steps")),
+    "schedules": Part("loop.optim", ("peak", "steps")),
     "evals": configs.EVALS,
 }
 

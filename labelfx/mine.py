@@ -22,10 +22,9 @@ import jax.numpy as jnp
 import numpy as np
 from absl import flags as absl_flags
 
-from labelfx import command
-from labelfx.config import ConfigError, functions, nearest, parameters, replacing
+from labelfx.config import ConfigError, command, functions, nearest, parameters, replacing
 from labelfx.data.npy import read_header
-from labelfx.mesh import make_mesh
+from labelfx.loop.mesh import make_mesh
 from labelfx.mining.rules import Found
 from labelfx.mining.search import top_k
 from labelfx.objectives.contrastive import normalise

@@ -22,12 +22,12 @@ import jax
 from absl import flags as absl_flags
 from ml_collections import ConfigDict
 
-from labelfx import command, tpu
 from labelfx import config as configs
-from labelfx.blank import Blank, blank_dataset, blank_loop
-from labelfx.config import ConfigError
-from labelfx.costs import Collective, collectives, hbm_bytes, product_flops
+from labelfx.config import ConfigError, command
 from labelfx.data import Dataset
+from labelfx.hardware import tpu
+from labelfx.hardware.blank import Blank, blank_dataset, blank_loop
+from labelfx.hardware.costs import Collective, collectives, hbm_bytes, product_flops
 
 CAPTION = """\
 Memory is a chip's, of its HBM; a donated state is among the arguments only, and whether all of it fits is the

@@ -21,9 +21,9 @@ from typing import Any
 import numpy as np
 
 from labelfx import config as configs
-from labelfx import efficiency, figures, inspection
-from labelfx.figures import Line, Page
-from labelfx.metrics import read as read_metrics
+from labelfx.loop.metrics import read as read_metrics
+from labelfx.reports import efficiency, figures, inspection
+from labelfx.reports.figures import Line, Page
 from labelfx.scores import check, picture
 from labelfx.table import FLOORS, Row, cells, entries_of, read
 

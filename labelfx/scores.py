@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from labelfx import command, figures
-from labelfx.config import ConfigError, read_json, write_text
+from labelfx.config import ConfigError, command, read_json, write_text
+from labelfx.reports import figures
 
 
 def read(workdir: str | Path) -> dict[str, Any]:

@@ -8,16 +8,17 @@ from typing import Any
 import jax
 from ml_collections import ConfigDict
 
-from labelfx import command, distributed, metrics, results, run
 from labelfx import config as configs
-from labelfx.checkpoint import Checkpoints
 from labelfx.config import ConfigError as ConfigError
+from labelfx.config import command
+from labelfx.loop import distributed, metrics, results, run
+from labelfx.loop.checkpoint import Checkpoints
 from labelfx.loop.dispatch import IN_FLIGHT as IN_FLIGHT
 from labelfx.loop.dispatch import check_divisible
 from labelfx.loop.dispatch import jit_step as jit_step
+from labelfx.loop.mesh import make_mesh
 from labelfx.loop.stopping import listening
 from labelfx.loop.training import Loop
-from labelfx.mesh import make_mesh
 
 
 def train(config: ConfigDict | Mapping[str, Any], workdir: str | Path) -> dict[str, Any]:

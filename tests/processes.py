@@ -12,11 +12,11 @@ import numpy as np
 from jax.sharding import Mesh
 
 import labelfx
-from labelfx import distributed
 from labelfx.data.batches import batch_at
+from labelfx.loop import distributed
 from labelfx.loop.dispatch import complete
+from labelfx.loop.mesh import on_every_device, own_rows, place_batches, split_state, whole
 from labelfx.loop.training import Loop
-from labelfx.mesh import on_every_device, own_rows, place_batches, split_state, whole
 
 
 def first_step(config: dict, workdir: Path) -> dict[str, np.ndarray]:

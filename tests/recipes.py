@@ -7,7 +7,7 @@ import pytest
 
 from labelfx import config as configs
 from labelfx.config import plain
-from labelfx.types import Part
+from labelfx.config.annotations import Part
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 RECIPES = sorted(path.stem for path in CONFIGS.glob("*.py"))

@@ -12,7 +12,7 @@ from loops import assert_equals_loop, complex_step, cosine, in_float64, log1p
 from test_methods import affine, identity
 
 from labelfx.data import sources
-from labelfx.methods.test_time_adaptation import test_time_adaptation as adaptation
+from labelfx.methods.semi_supervised.test_time_adaptation import test_time_adaptation as adaptation
 from labelfx.objectives.adaptation import class_aware_info_nce, diversity, neighbour_vote
 
 contrast = jax.jit(jax.value_and_grad(class_aware_info_nce, argnums=(0, 1, 2)))

@@ -12,7 +12,7 @@ import sklearn.datasets
 from PIL import Image, ImageEnhance, ImageFilter, ImageOps
 
 from labelfx.data import augment
-from labelfx.mesh import make_mesh, on_every_device, split_rows
+from labelfx.loop.mesh import make_mesh, on_every_device, split_rows
 
 GREY = (6, 9, 9, 1)
 RGB = (6, 10, 8, 3)

@@ -15,8 +15,7 @@ from recipes import tiny
 import labelfx
 import labelfx.methods
 from labelfx import config as configs
-from labelfx import rooms
-from labelfx.config import ConfigError
+from labelfx.config import ConfigError, rooms
 
 MLP = {"name": "mlp", "hidden": (4,), "dtype": "float32"}
 MIXUP = {"name": "mixup", "augment": {"name": "own_noise", "size": 0.0}, "alpha": 0.2}
@@ -34,13 +33,13 @@ METHOD = '''"""Mixup (Zhang et al. 2018)."""
 import jax
 import jax.numpy as jnp
 
-from labelfx import state
+from labelfx.loop import state
 from labelfx.methods import Method
 from labelfx.methods._scale import scaled
 from labelfx.models import stack
 from labelfx.models.heads import linear
 from labelfx.objectives.classification import cross_entropy
-from labelfx.types import Augment, NonNegative
+from labelfx.config.annotations import Augment, NonNegative
 
 
 def mixup(model, tx, num_classes, *, augment: Augment, alpha: NonNegative):
@@ -239,7 +238,7 @@ def test_a_name_is_defined_once(outside, tmp_path):
     ):
         rooms.functions("objectives")
     write(outside / "methods/moco.py", "")
-    with pytest.raises(ConfigError, match=f"^{outside}/methods/moco.py: .*/labelfx/methods/moco.py is there already"):
+    with pytest.raises(ConfigError, match=f"^{outside}/methods/moco.py: .*/moco.py is a method of this name already"):
         rooms.method_modules()
     (outside / "methods/moco.py").unlink()
     write(outside / "methods/family/__init__.py", "")

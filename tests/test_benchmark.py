@@ -14,11 +14,11 @@ from recipes import AUGMENT
 from test_report import numbers
 
 from labelfx import config as configs
-from labelfx import sweep
 from labelfx.benchmark import AUGMENTATIONS, _main, _value, benchmark, jobs, override, read_recipes, set_augmentations
 from labelfx.config import ConfigError
 from labelfx.data.sources.images import digits
 from labelfx.report import report
+from labelfx.reports import sweep
 
 DIGITS = {"name": "digits"}
 METHODS = ("distillation", "hard_negative", "moco", "supervised_contrastive", "fixmatch", "curriculum_labeling")
@@ -74,8 +74,8 @@ def test_a_budget_that_is_all_there_is(tmp_path, monkeypatch, capsys):
     own = {"train_images": images, "train_labels": labels, "test_images": images, "test_labels": labels}
     np.savez(tmp_path / "own.npz", **own)
     worked = []
-    monkeypatch.setattr("labelfx.sweep.check", lambda *_: None)
-    monkeypatch.setattr("labelfx.sweep.work_off", worked.extend)
+    monkeypatch.setattr("labelfx.reports.sweep.check", lambda *_: None)
+    monkeypatch.setattr("labelfx.reports.sweep.work_off", worked.extend)
     monkeypatch.setattr(sys.modules["labelfx.benchmark"], "report", lambda *_: None)
     benchmark({"name": f"npz:{tmp_path / 'own.npz'}"}, ["simclr"], (1, 4, "all"), [0], tmp_path / "w")
     assert {job.folder.parent.name for job in worked} == {"seed_0", "1_per_class", "4_per_class"}
@@ -144,8 +144,8 @@ def test_an_override_that_fits_some_rows():
 @pytest.mark.parametrize(("augment", "cutout"), [("data", 0.0), ("recipe", 0.3)])
 def test_what_is_printed_and_overridden(augment, cutout, tmp_path, monkeypatch, capsys):
     worked = []
-    monkeypatch.setattr("labelfx.sweep.check", lambda *_: None)
-    monkeypatch.setattr("labelfx.sweep.work_off", worked.extend)
+    monkeypatch.setattr("labelfx.reports.sweep.check", lambda *_: None)
+    monkeypatch.setattr("labelfx.reports.sweep.work_off", worked.extend)
     monkeypatch.setattr("labelfx.benchmark.report", lambda *_: None)
     benchmark(DIGITS, ["fixmatch"], [4], [0], tmp_path / "w", {"method.augment.max_rotation": 5.0}, augment)
     methods = {job.folder.name: job.config["method"] for job in worked}

@@ -12,8 +12,8 @@ from jax.sharding import PartitionSpec
 from loops import complex_step, in_float64
 from test_contrastive_objectives import assert_close, loop_hard_negative, loop_nt_xent, views
 
-from labelfx.mesh import make_mesh, split_rows
-from labelfx.methods.contrastive import contrastive as contrastive_method
+from labelfx.loop.mesh import make_mesh, split_rows
+from labelfx.methods.self_supervised.contrastive import contrastive as contrastive_method
 from labelfx.models import Model
 from labelfx.objectives import contrastive
 from labelfx.objectives.ring import _loss, ring

@@ -8,9 +8,9 @@ import numpy as np
 import optax
 import pytest
 
-from labelfx.methods.dino import dino
-from labelfx.methods.siamese import siamese
-from labelfx.methods.swav import swav
+from labelfx.methods.self_supervised.dino import dino
+from labelfx.methods.self_supervised.siamese import siamese
+from labelfx.methods.self_supervised.swav import swav
 from labelfx.models.backbones import mlp
 from labelfx.models.heads import projector, siamese_mlp
 from labelfx.objectives.contrastive import byol

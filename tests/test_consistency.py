@@ -6,8 +6,8 @@ import numpy as np
 import optax
 import pytest
 
-from labelfx import pseudo_labels
-from labelfx.methods.consistency import consistency
+from labelfx.methods.semi_supervised.consistency import consistency
+from labelfx.methods.targets import pseudo_labels
 from labelfx.models import Model
 
 CLASSES, EXAMPLES, STEPS, RATE = 3, 12, 8, 0.5

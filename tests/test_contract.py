@@ -8,11 +8,11 @@ import pytest
 from recipes import METHODS, recipe_of, tiny
 
 import labelfx
-from labelfx import run as runs
-from labelfx import weights
 from labelfx.config import TRAINED
 from labelfx.data.batches import batch_at
 from labelfx.data.batches import label_view as real_label_view
+from labelfx.finished import weights
+from labelfx.loop import run as runs
 from labelfx.loop.dispatch import complete
 from labelfx.loop.training import Loop
 

@@ -16,14 +16,15 @@ from test_matching_objectives import loop_conr
 from toys import adam, assert_beats, noise, one_layer
 
 import labelfx
-from labelfx import blank, weights
 from labelfx.config import ConfigError
 from labelfx.data import Split
 from labelfx.data.sources.tables import diabetes
 from labelfx.evals.regression import regression_error
-from labelfx.methods.contrastive_regression import contrastive_regression
+from labelfx.finished import weights
+from labelfx.hardware import blank
+from labelfx.loop.state import named
+from labelfx.methods.from_labels.contrastive_regression import contrastive_regression
 from labelfx.models.backbones import mlp
-from labelfx.state import named
 
 SETTINGS = dict(weight=0.5, window=0.4, temperature=0.2, distance_scale=0.3)
 

@@ -10,7 +10,7 @@ import pytest
 from loops import assert_close, assert_equals_loop, cosine, in_float64, log1p
 
 from labelfx import objectives
-from labelfx.methods.feature_transform import draw
+from labelfx.methods.self_supervised.feature_transform import draw
 from labelfx.objectives import contrastive
 
 TEMPERATURES = (0.005, 0.07, 0.2, 1.0)

@@ -6,8 +6,8 @@ import pytest
 from jax import lax
 from jax.sharding import PartitionSpec
 
-from labelfx.costs import Collective, collectives, hbm_bytes, product_flops
-from labelfx.mesh import make_mesh, on_every_device, split_rows
+from labelfx.hardware.costs import Collective, collectives, hbm_bytes, product_flops
+from labelfx.loop.mesh import make_mesh, on_every_device, split_rows
 
 
 def both(function, *arguments):

@@ -10,14 +10,14 @@ from recipes import tiny
 from test_parity import SGD, double
 
 import labelfx
-from labelfx import run, weights
 from labelfx.config import ConfigError
 from labelfx.data import augment
 from labelfx.data.batches import batch_at
-from labelfx.loop import dispatch, phases
+from labelfx.finished import weights
+from labelfx.loop import dispatch, phases, run
 from labelfx.loop.dispatch import complete, jit_step
+from labelfx.loop.mesh import make_mesh, on_every_device, own_rows, place_batches, place_images, split_rows
 from labelfx.loop.training import Loop
-from labelfx.mesh import make_mesh, on_every_device, own_rows, place_batches, place_images, split_rows
 from labelfx.methods import Method
 
 loop = importlib.import_module("labelfx.train")

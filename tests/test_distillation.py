@@ -10,11 +10,12 @@ from test_methods import affine, identity
 
 import labelfx
 from labelfx import config as configs
-from labelfx import run, weights
 from labelfx.config import ConfigError
+from labelfx.finished import weights
+from labelfx.loop import run
 from labelfx.loop.training import Loop
-from labelfx.methods.distillation import distillation
-from labelfx.methods.mutual_learning import mutual_learning
+from labelfx.methods.from_teachers.distillation import distillation
+from labelfx.methods.from_teachers.mutual_learning import mutual_learning
 from labelfx.models import Trained, stack
 from labelfx.models.heads import linear
 

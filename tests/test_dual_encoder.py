@@ -14,7 +14,7 @@ from test_methods import affine, identity, normalised
 from toys import assert_beats
 
 from labelfx.data import pairs
-from labelfx.methods.dual_encoder import dual_encoder
+from labelfx.methods.self_supervised.dual_encoder import dual_encoder
 from labelfx.objectives.contrastive import cosine as cosines
 from labelfx.objectives.contrastive import normalise
 from labelfx.objectives.matching import (

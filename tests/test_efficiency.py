@@ -5,8 +5,8 @@ import pytest
 import scipy.optimize
 import scipy.stats
 
-from labelfx.efficiency import CAVEATS, LOSS, choose, labels_needed, labels_saved, recommendation
-from labelfx.figures import Page
+from labelfx.reports.efficiency import CAVEATS, LOSS, choose, labels_needed, labels_saved, recommendation
+from labelfx.reports.figures import Page
 from labelfx.table import Draw, Row
 
 BUDGETS = (10, 40, 250, 1000, 60000)

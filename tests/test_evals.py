@@ -12,12 +12,13 @@ from sklearn.metrics import log_loss
 from sklearn.model_selection import StratifiedKFold
 
 from labelfx import config as configs
-from labelfx import evals, results
+from labelfx import evals
 from labelfx import scores as drawing
 from labelfx.config import ConfigError
 from labelfx.evals import classification, floors, representation, scores
+from labelfx.loop import results
+from labelfx.loop.run import build_model, load_data
 from labelfx.models import Model, stack
-from labelfx.run import build_model, load_data
 
 RNG = np.random.default_rng(0)
 

@@ -21,7 +21,7 @@ from labelfx.data.decode import decode
 from labelfx.data.sources.images import digits
 from labelfx.export import export
 from labelfx.features import features
-from labelfx.run import load_variables
+from labelfx.loop.run import load_variables
 
 IMAGES = digits().test.images
 SIZES = {

@@ -29,9 +29,8 @@ from PIL import Image
 from recipes import tiny
 
 import labelfx
-from labelfx import checkpoint, metrics, run, scores, weights
 from labelfx import config as configs
-from labelfx.checkpoint import CheckpointError
+from labelfx import scores
 from labelfx.config import ConfigError
 from labelfx.data import Split, sources
 from labelfx.data.decode import decode
@@ -39,6 +38,9 @@ from labelfx.data.labels import labels_hash
 from labelfx.data.sources import images as image_sources
 from labelfx.data.sources import text as text_sources
 from labelfx.features import _of_folder
+from labelfx.finished import weights
+from labelfx.loop import checkpoint, metrics, run
+from labelfx.loop.checkpoint import CheckpointError
 from labelfx.mine import _embeddings, _positives
 from labelfx.table import read
 

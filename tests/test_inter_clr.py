@@ -8,8 +8,8 @@ import pytest
 from test_parity import double, relative_error, updated
 from toys import adam, assert_beats, noise, one_label_accuracy, one_layer
 
-from labelfx.methods import inter_clr as parts
-from labelfx.methods.inter_clr import inter_clr
+from labelfx.methods.self_supervised import inter_clr as parts
+from labelfx.methods.self_supervised.inter_clr import inter_clr
 
 
 def build(num_examples, inter_weight=0.5, tx=None, augment=None, **changes):

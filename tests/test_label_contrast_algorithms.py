@@ -9,8 +9,8 @@ import optax
 import pytest
 
 from labelfx import objectives
-from labelfx.methods.metric_learning import metric_learning
-from labelfx.methods.supervised_contrastive import supervised_contrastive
+from labelfx.methods.from_labels.metric_learning import metric_learning
+from labelfx.methods.from_labels.supervised_contrastive import supervised_contrastive
 from labelfx.models import Model
 from labelfx.objectives.contrastive import cosine, normalise
 

@@ -12,8 +12,8 @@ import pytest
 import labelfx
 from labelfx import config as configs
 from labelfx import list as listing
-from labelfx import metrics
 from labelfx.config import ConfigError, locate
+from labelfx.loop import metrics
 
 ROOT = Path(__file__).parents[1]
 SOURCES = sorted([*ROOT.glob("labelfx/**/*.py"), *ROOT.glob("configs/**/*.py"), *ROOT.glob("experiments/**/*.py")])

@@ -11,7 +11,7 @@ from loops import assert_close, assert_equals_loop, cosine, in_float64, log1p
 from toys import adam, assert_beats, noise, one_label_accuracy, one_layer
 
 from labelfx import objectives
-from labelfx.methods.dual_view import dual_view as dual_view_method
+from labelfx.methods.self_supervised.dual_view import dual_view as dual_view_method
 from labelfx.objectives import contrastive, memory
 
 dual_view = jax.jit(jax.value_and_grad(objectives.dual_view, argnums=(0, 1)), static_argnames="hardest")

@@ -6,7 +6,7 @@ import numpy as np
 import optax
 import pytest
 
-from labelfx import meta
+from labelfx.loop import meta
 
 CLASSES, ROWS, WIDTH, RATE, MOMENTUM = 3, 5, 4, 0.3, 0.9
 

@@ -13,14 +13,14 @@ import optax
 import pytest
 from sklearn.datasets import make_moons
 
-from labelfx import meta, state
 from labelfx.data.augment import identity
-from labelfx.methods.meta_pseudo_labels import Network, Views, meta_pseudo_labels, meta_update
-from labelfx.methods.self_meta_pseudo_labels import self_meta_pseudo_labels
+from labelfx.loop import meta, state
+from labelfx.loop.optim import adamw, constant, sgd
+from labelfx.methods.semi_supervised.meta_pseudo_labels import Network, Views, meta_pseudo_labels, meta_update
+from labelfx.methods.semi_supervised.self_meta_pseudo_labels import self_meta_pseudo_labels
 from labelfx.models import stack
 from labelfx.models.backbones import conv3, mlp
 from labelfx.models.heads import linear
-from labelfx.optim import adamw, constant, sgd
 
 CLASSES, ROWS, RATE = 3, 3, 0.5
 DRAWS = np.array(list(itertools.product(range(CLASSES), repeat=ROWS)), np.int32)

@@ -11,19 +11,20 @@ import pytest
 from recipes import tiny
 
 import labelfx
-from labelfx import metrics, objectives, weights
+from labelfx import objectives
 from labelfx.config import ConfigError
 from labelfx.data import Split
-from labelfx.loop import dispatch, training
+from labelfx.finished import weights
+from labelfx.loop import dispatch, metrics, training
 from labelfx.loop.training import Loop
-from labelfx.methods.contrastive import same_class
-from labelfx.methods.curriculum_labeling import curriculum_labeling
-from labelfx.methods.feature_transform import draw, feature_transform
-from labelfx.methods.finetune import finetune
-from labelfx.methods.metric_learning import draw_mix, metric_learning
-from labelfx.methods.moco import moco
-from labelfx.methods.supervised import supervised
-from labelfx.methods.supervised_contrastive import class_scores
+from labelfx.methods.from_labels.finetune import finetune
+from labelfx.methods.from_labels.metric_learning import draw_mix, metric_learning
+from labelfx.methods.from_labels.supervised import supervised
+from labelfx.methods.from_labels.supervised_contrastive import class_scores
+from labelfx.methods.self_supervised.contrastive import same_class
+from labelfx.methods.self_supervised.feature_transform import draw, feature_transform
+from labelfx.methods.self_supervised.moco import moco
+from labelfx.methods.semi_supervised.curriculum_labeling import curriculum_labeling
 from labelfx.models import Model
 from labelfx.objectives import classification
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from labelfx.config import ConfigError
-from labelfx.mesh import make_mesh, split_rows
+from labelfx.loop.mesh import make_mesh, split_rows
 from labelfx.mine import mine
 from labelfx.mining import negatives, rules, search
 from labelfx.mining.search import top_k

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from labelfx import optim
+from labelfx.loop import optim
 
 PARTS = ("kernel", "bias", "scale")
 COMMON = {"learning_rate": 0.1, "clip_norm": None, "accumulate": 1}

@@ -9,9 +9,9 @@ import jax
 import pytest
 from recipes import CONFIGS, recipe
 
-from labelfx import blank, tpu
 from labelfx import config as configs
 from labelfx.config import ConfigError
+from labelfx.hardware import blank, tpu
 from labelfx.plan import compile_for, fits
 
 PAPERS = sorted(path.stem for path in (CONFIGS / "papers").glob("*.py"))

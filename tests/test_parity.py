@@ -16,8 +16,8 @@ import labelfx
 from labelfx import config as configs
 from labelfx.data.batches import batch_at
 from labelfx.loop.dispatch import complete
+from labelfx.loop.mesh import make_mesh, on_every_device, split_rows, split_state
 from labelfx.loop.training import Loop
-from labelfx.mesh import make_mesh, on_every_device, split_rows, split_state
 
 MESHES = {"8 x 1": (8, 1), "4 x 2": (8, 2), "1 x 8": (8, 8)}  # data x fsdp
 SGD = {

@@ -13,9 +13,9 @@ import pytest
 from recipes import QUICK_FIRST, recipe, recipe_of, tiny
 
 import labelfx
-from labelfx import blank, tpu
 from labelfx import config as configs
 from labelfx.config import ConfigError
+from labelfx.hardware import blank, tpu
 from labelfx.loop import dispatch
 
 plan = importlib.import_module("labelfx.plan")  # `labelfx.plan` is the function

@@ -9,8 +9,8 @@ import pytest
 from loops import assert_close, in_float64
 from toys import adam, assert_beats, noise, one_label_accuracy, one_layer
 
-from labelfx.methods import pnda as parts
-from labelfx.methods.pnda import pnda
+from labelfx.methods.self_supervised import pnda as parts
+from labelfx.methods.self_supervised.pnda import pnda
 from labelfx.objectives.contrastive import sup_con_mask
 
 

@@ -16,8 +16,9 @@ from recipes import METHODS, tiny
 from test_parity import pretrain, relative_error
 from test_robustness import logged
 
-from labelfx import distributed, weights
 from labelfx.config import ConfigError
+from labelfx.finished import weights
+from labelfx.loop import distributed
 
 TESTS = Path(__file__).parent
 LAYOUTS = {"1 x 1": (1, 1), "1 x 8": (1, 8), "2 x 4": (2, 4), "4 x 2": (4, 2)}  # processes x devices of each

@@ -16,7 +16,7 @@ from typing import Any
 
 import labelfx
 from labelfx import config as configs
-from labelfx.types import Part
+from labelfx.config.annotations import Part
 
 ROOT = Path(labelfx.__file__).parent
 ROOMS = [ROOT / room for room in ("objectives", "labels", "evals", "derived", "data/labels.py")]  # those that are there

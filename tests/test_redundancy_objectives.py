@@ -12,9 +12,9 @@ from loops import assert_close, assert_equals_loop, in_float64
 from recipes import recipe
 
 from labelfx import config, objectives
-from labelfx.methods.contrastive import contrastive
+from labelfx.config.annotations import Part
+from labelfx.methods.self_supervised.contrastive import contrastive
 from labelfx.models import Model
-from labelfx.types import Part
 
 WEIGHTS = dict(invariance=25.0, variance=25.0, covariance=1.0)
 

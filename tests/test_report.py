@@ -16,11 +16,13 @@ from recipes import tiny
 
 import labelfx
 from labelfx import config as configs
-from labelfx import figures, run, weights
 from labelfx.evals import features
-from labelfx.figures import Line
-from labelfx.inspection import BINS
+from labelfx.finished import weights
+from labelfx.loop import run
 from labelfx.report import _chance, main, report
+from labelfx.reports import figures
+from labelfx.reports.figures import Line
+from labelfx.reports.inspection import BINS
 from labelfx.table import table
 
 VOID = {"meta", "img"}

@@ -20,16 +20,16 @@ from PIL import Image
 from recipes import RECIPES, recipe, tiny
 
 import labelfx
-from labelfx import checkpoint, metrics, results, run, weights
 from labelfx import config as configs
 from labelfx import list as listing
 from labelfx.__main__ import COMMANDS
-from labelfx.checkpoint import CheckpointError, Checkpoints
 from labelfx.config import ConfigError
-from labelfx.loop import dispatch
+from labelfx.finished import weights
+from labelfx.loop import checkpoint, dispatch, metrics, results, run
+from labelfx.loop.checkpoint import CheckpointError, Checkpoints
+from labelfx.loop.metrics import NonFinite
 from labelfx.loop.phases import Phase
 from labelfx.loop.training import Loop
-from labelfx.metrics import NonFinite
 
 # TensorStore reads a broken checkpoint in many futures; the errors of those nobody waits for surface as warnings.
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")

@@ -7,14 +7,14 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from labelfx.methods.dino import dino
-from labelfx.methods.siamese import siamese
-from labelfx.methods.swav import swav
+from labelfx.loop.state import named
+from labelfx.methods.self_supervised.dino import dino
+from labelfx.methods.self_supervised.siamese import siamese
+from labelfx.methods.self_supervised.swav import swav
 from labelfx.models import Model, stack
 from labelfx.models.backbones import mlp
 from labelfx.models.heads import siamese_mlp
 from labelfx.objectives.contrastive import byol, normalise
-from labelfx.state import named
 
 BACKBONE = mlp(hidden=(16,), dtype="float32")
 NORMED = siamese_mlp(hidden=(16,), features=8, output_norm=False, dtype="float32")

@@ -12,13 +12,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from labelfx.data.augment import identity
-from labelfx.methods.contrastive import contrastive
-from labelfx.methods.dclr import dclr
+from labelfx.loop.optim import adamw, constant
+from labelfx.methods.self_supervised.contrastive import contrastive
+from labelfx.methods.self_supervised.dclr import dclr
 from labelfx.models import backbone
 from labelfx.models.backbones import mean_pool
 from labelfx.models.heads import projector
 from labelfx.objectives.contrastive import nt_xent
-from labelfx.optim import adamw, constant
 
 TOPICS, WORDS, LENGTH = 8, 6, 3
 BATCH, STEPS, SEEDS, TESTED = 64, 60, 10, 64

@@ -11,9 +11,9 @@ import pytest
 from recipes import tiny
 
 import labelfx
-from labelfx import metrics, weights
 from labelfx.config import ConfigError
-from labelfx.loop import record
+from labelfx.finished import weights
+from labelfx.loop import metrics, record
 from labelfx.loop.stopping import Interrupted, listening
 from labelfx.loop.training import Loop
 

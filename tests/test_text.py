@@ -10,13 +10,13 @@ import scipy.stats
 from recipes import recipe, tiny
 
 import labelfx
-from labelfx import blank
 from labelfx import config as configs
 from labelfx.config import ConfigError
 from labelfx.data import Judgements
 from labelfx.data.sources import text
 from labelfx.evals import features
 from labelfx.evals import text as evals
+from labelfx.hardware import blank
 from labelfx.models.backbones import mean_pool, transformer
 
 RNG = np.random.default_rng(0)

@@ -10,8 +10,8 @@ from test_plan import BATCH, CLASSES, HIDDEN, INPUTS, check_by_hand, rows_of, tw
 
 import labelfx
 from labelfx import config as configs
-from labelfx import tpu
-from labelfx.mesh import make_mesh
+from labelfx.hardware import tpu
+from labelfx.loop.mesh import make_mesh
 
 pytestmark = pytest.mark.skipif(
     importlib.util.find_spec("libtpu") is None, reason="no TPU compiler: pip install 'labelfx[plan]'"

@@ -14,10 +14,10 @@ import optax
 import pytest
 
 from labelfx import objectives
-from labelfx.methods.contrastive import contrastive
-from labelfx.methods.feature_transform import feature_transform
-from labelfx.methods.moco import moco
-from labelfx.methods.whitening import whitening
+from labelfx.methods.self_supervised.contrastive import contrastive
+from labelfx.methods.self_supervised.feature_transform import feature_transform
+from labelfx.methods.self_supervised.moco import moco
+from labelfx.methods.self_supervised.whitening import whitening
 from labelfx.models import Model
 from labelfx.objectives.contrastive import nt_xent
 

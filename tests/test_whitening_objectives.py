@@ -13,10 +13,10 @@ from recipes import tiny
 
 import labelfx
 from labelfx.config import ConfigError
-from labelfx.methods.whitening import least_spread, whitening
+from labelfx.loop.state import named
+from labelfx.methods.self_supervised.whitening import least_spread, whitening
 from labelfx.models import Model
 from labelfx.objectives import w_mse
-from labelfx.state import named
 
 compiled = jax.jit(jax.value_and_grad(w_mse, argnums=(0,)), static_argnames=("epsilon", "normalise"))
 

@@ -18,13 +18,14 @@ from recipes import tiny
 
 import labelfx
 from labelfx import config as configs
-from labelfx import metrics, results, run, weights
-from labelfx.checkpoint import CheckpointError
 from labelfx.config import ConfigError
 from labelfx.data import DataError
 from labelfx.data.sources import images as images_source
 from labelfx.export import export
 from labelfx.features import features
+from labelfx.finished import weights
+from labelfx.loop import metrics, results, run
+from labelfx.loop.checkpoint import CheckpointError
 
 # TensorStore writes a checkpoint in many futures; the errors of those nobody waits for surface as warnings.
 pytestmark = [
@@ -35,7 +36,7 @@ CONFIG = tiny("supervised", model={"name": "mlp", "hidden": (16,), "dtype": "flo
 HOLD = """
 import sys, time
 from pathlib import Path
-from labelfx import run
+from labelfx.loop import run
 with run.claim(Path(sys.argv[1])):
     print("held", flush=True)
     time.sleep(100)

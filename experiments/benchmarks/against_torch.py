@@ -20,7 +20,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from labelfx import command
+from labelfx.config import command
 
 from . import common
 from .augmentation import AUGMENTATIONS

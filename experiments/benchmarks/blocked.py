@@ -12,8 +12,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from labelfx import command
-from labelfx.mesh import make_mesh, split_rows
+from labelfx.config import command
+from labelfx.loop.mesh import make_mesh, split_rows
 from labelfx.objectives.contrastive import nt_xent
 from labelfx.objectives.ring import ring
 

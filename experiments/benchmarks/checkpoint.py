@@ -12,8 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from labelfx import command
-from labelfx.config import plain
+from labelfx.config import command, plain
 
 from . import common
 

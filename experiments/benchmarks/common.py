@@ -26,14 +26,14 @@ import numpy as np
 from jax.experimental.compilation_cache import compilation_cache
 
 from labelfx import config as configs
-from labelfx import metrics, results, run
-from labelfx.checkpoint import Checkpoints
 from labelfx.config import plain
 from labelfx.data import Dataset, Split
 from labelfx.data.batches import label_view
+from labelfx.loop import metrics, results, run
+from labelfx.loop.checkpoint import Checkpoints
 from labelfx.loop.dispatch import Dispatcher, dispatches
+from labelfx.loop.mesh import make_mesh, on_every_device
 from labelfx.loop.training import Loop
-from labelfx.mesh import make_mesh, on_every_device
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy", "torch")
 

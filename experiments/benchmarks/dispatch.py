@@ -14,8 +14,7 @@ from unittest import mock
 
 import jax
 
-from labelfx import command
-from labelfx.config import plain
+from labelfx.config import command, plain
 
 from . import common
 

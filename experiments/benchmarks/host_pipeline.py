@@ -18,7 +18,7 @@ import numpy as np
 from PIL import Image
 from sklearn.datasets import load_sample_images
 
-from labelfx import command
+from labelfx.config import command
 from labelfx.data import Dataset
 from labelfx.data.batches import batches, label_view
 from labelfx.data.miners import uniform

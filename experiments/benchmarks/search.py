@@ -11,7 +11,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from labelfx import command
+from labelfx.config import command
 from labelfx.mining.search import top_k
 
 from . import common

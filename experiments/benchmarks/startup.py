@@ -14,8 +14,8 @@ from typing import Any
 import jax
 import numpy as np
 
-from labelfx import command, metrics, run
-from labelfx.config import plain
+from labelfx.config import command, plain
+from labelfx.loop import metrics, run
 from labelfx.loop.dispatch import dispatches, jit_step
 
 from . import common

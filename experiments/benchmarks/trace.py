@@ -22,8 +22,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from labelfx import command
-from labelfx.config import plain
+from labelfx.config import command, plain
 
 from . import common
 

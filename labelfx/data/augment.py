@@ -17,7 +17,7 @@ from typing import Annotated
 import jax
 import jax.numpy as jnp
 
-from labelfx.types import Fraction, Limit, NonNegative, NonNegativeInt, PositiveInt, Probability
+from labelfx.config.annotations import Fraction, Limit, NonNegative, NonNegativeInt, PositiveInt, Probability
 
 Scale = Annotated[float, Limit("a number in (0, 1]", lambda v: 0 < v <= 1)]
 Augmentation = Callable[[jax.Array, jax.Array], jax.Array]

@@ -10,7 +10,7 @@ from typing import Annotated
 
 import numpy as np
 
-from labelfx.types import Limit, PositiveInt
+from labelfx.config.annotations import Limit, PositiveInt
 
 Share = Annotated[float, Limit("a number in (0, 1]", lambda v: 0 < v <= 1)]
 

@@ -7,11 +7,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from labelfx.config.annotations import Augment, NonNegativeInt, PositiveInt, Probability, Selection, TwoOrMore
 from labelfx.evals import features
 from labelfx.mining import rules
 from labelfx.mining.search import top_k
 from labelfx.models import Model, backbone
-from labelfx.types import Augment, NonNegativeInt, PositiveInt, Probability, Selection, TwoOrMore
 
 DENSE = 32  # rows of a graph up to which all its eigenvectors are computed
 

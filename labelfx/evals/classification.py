@@ -11,15 +11,15 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from labelfx.types import Positive, PositiveInt
+from labelfx.config.annotations import Positive, PositiveInt
 
 GRID = (1e-1, 1e-2, 1e-3, 1e-4, 1e-5, 1e-6)  # strong to weak: each fit starts from the one before
 # The best of GRID at 1, 2 and 4 labels a class over 8 draws of MNIST's training images, pixels and random features.
 FIXED = 1e-2
 FOLDS = 5
 TOLERANCE, MOST_STEPS = 3e-5, 1000  # of L-BFGS: the largest slope at which it has converged, and where it gives up
-# Rows x features x classes beyond which five folds take minutes of a core; there a slope of 5e-3 is enough to choose by,
-# and at 5e-4 the accuracy is that of full convergence to a few hundredths of a point.
+# Rows x features x classes beyond which five folds take minutes of a core; there a slope of 5e-3 is enough to choose
+# by, and at 5e-4 the accuracy is that of full convergence to a few hundredths of a point.
 LARGE, CHOOSING, FINAL = 1e8, 5e-3, 5e-4
 HELD_OUT = "a held-out fifth of the label view"
 HIGHEST = jax.lax.Precision.HIGHEST  # accelerators round the factors of a float32 product to fewer bits by default
@@ -57,7 +57,8 @@ def linear_probe(
     large = x.size * num_classes > LARGE
     rotated, second_moment, axes = _principal_axes(x, large)
     everything = np.ones((1, len(x)), np.float32)
-    train_on, grid, tolerance = everything, GRID, TOLERANCE
+    grid: tuple[float, ...] = GRID
+    train_on, tolerance = everything, TOLERANCE
     if np.bincount(labelled_labels, minlength=num_classes).min() < FOLDS:
         grid, chosen_by = (FIXED,), f"fixed (fewer than {FOLDS} labels a class)"
     elif large:
@@ -80,8 +81,8 @@ def linear_probe(
     best = min(fits, key=lambda fit: fit[3])
     if chosen_by == HELD_OUT:
         weights, bias, _, converged = fit(best[1], best[2], everything, best[0], FINAL)
-        best = (best[0], weights, bias)
-        fits.append((*best, 0.0, bool(converged)))
+        best = (best[0], weights, bias, best[3], bool(converged))
+        fits.append(best)
     predicted = np.argmax(test @ axes.T @ np.asarray(best[1][:, 0]) + np.asarray(best[2][:1]), axis=1)
     return {
         "accuracy": float(np.mean(predicted == test_labels)),

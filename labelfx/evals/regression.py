@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from labelfx.types import PositiveInt
+from labelfx.config.annotations import PositiveInt
 
 
 def regression_error(

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from labelfx.types import Positive, PositiveInt
+from labelfx.config.annotations import Positive, PositiveInt
 
 
 def rankme(features: jax.Array) -> jax.Array:

@@ -5,9 +5,9 @@ from typing import Any
 import jax
 import numpy as np
 
+from labelfx.config.annotations import Augment
 from labelfx.models import Model, stack
 from labelfx.objectives.contrastive import normalise
-from labelfx.types import Augment
 
 SCORED = 2048  # images, which have four million negative pairs
 BINS = np.linspace(-1, 1, 51)

@@ -5,8 +5,8 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from labelfx.config import ConfigError
+from labelfx.config.errors import located
 from labelfx.data import DataError
-from labelfx.errors import located
 
 
 @contextlib.contextmanager

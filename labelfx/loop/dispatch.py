@@ -15,9 +15,9 @@ from jax.sharding import Mesh
 from labelfx import config as configs
 from labelfx.config import ConfigError
 from labelfx.data.batches import batches
-from labelfx.mesh import on_every_device, own_rows, place_batches, split_state
+from labelfx.loop.mesh import on_every_device, own_rows, place_batches, split_state
+from labelfx.loop.metrics import Progress, first_bad, telling
 from labelfx.methods import Method
-from labelfx.metrics import Progress, first_bad, telling
 
 IN_FLIGHT = 16  # steps dispatched but not waited for: bounds memory, and collectives on CPU hang with hundreds
 

@@ -12,18 +12,18 @@ from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 
 from labelfx import config as configs
-from labelfx import run
 from labelfx.config import ConfigError
 from labelfx.data import Dataset
 from labelfx.data.batches import View, batch_at
 from labelfx.data.miners import Miner, uniform
+from labelfx.loop import run
 from labelfx.loop.blame import blame, named
 from labelfx.loop.dispatch import complete
-from labelfx.mesh import device_memory, split_state, whole
+from labelfx.loop.mesh import device_memory, split_state, whole
+from labelfx.loop.metrics import telling
+from labelfx.loop.state import fold_in_name
 from labelfx.methods import Method, shapes_of_step
-from labelfx.metrics import telling
 from labelfx.models import Model
-from labelfx.state import fold_in_name
 
 
 @dataclasses.dataclass(frozen=True)

@@ -5,7 +5,7 @@ from typing import Any
 
 import jax
 
-from labelfx import metrics
+from labelfx.loop import metrics
 
 
 class Record:

@@ -10,15 +10,16 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 from labelfx import config as configs
-from labelfx import metrics, results, weights
-from labelfx.checkpoint import Checkpoints
 from labelfx.config import ConfigError
+from labelfx.finished import weights
+from labelfx.loop import metrics, results
+from labelfx.loop.checkpoint import Checkpoints
 from labelfx.loop.dispatch import Dispatcher, complete, dispatches
+from labelfx.loop.mesh import on_every_device, place_images, split_state, whole
 from labelfx.loop.phases import Experiment, Phase
 from labelfx.loop.record import Record
+from labelfx.loop.state import fold_in_name
 from labelfx.loop.stopping import Asked, stop
-from labelfx.mesh import on_every_device, place_images, split_state, whole
-from labelfx.state import fold_in_name
 
 
 @dataclasses.dataclass

@@ -10,8 +10,8 @@ from typing import Any, NamedTuple
 
 import jax
 
-from labelfx.errors import place
-from labelfx.rooms import method_modules
+from labelfx.config.errors import place
+from labelfx.config.rooms import method_modules
 
 
 class Method(NamedTuple):

@@ -7,9 +7,9 @@ if they are float64. A candidate of score -inf, as `top_k` returns it for want o
 import jax
 import jax.numpy as jnp
 
+from labelfx.config.annotations import NonNegative, PositiveInt, Probability
 from labelfx.mining.search import top_k
 from labelfx.objectives.contrastive import at_least_float32
-from labelfx.types import NonNegative, PositiveInt, Probability
 
 
 def simans_log_weights(positive_score, negative_scores, *, a: NonNegative, b: float):

@@ -10,10 +10,10 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from labelfx.config.annotations import NonNegative, Probability, TwoOrMore
 from labelfx.mining import negatives
 from labelfx.mining.search import top_k
 from labelfx.objectives.contrastive import normalise
-from labelfx.types import NonNegative, Probability, TwoOrMore
 
 
 class Found(NamedTuple):

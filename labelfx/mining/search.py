@@ -8,9 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, PartitionSpec
 
-from labelfx.mesh import make_mesh, on_every_device, split_rows
+from labelfx.config.annotations import PositiveInt
+from labelfx.loop.mesh import make_mesh, on_every_device, split_rows
 from labelfx.objectives.contrastive import at_least_float32, normalise
-from labelfx.types import PositiveInt
 
 QUERIES = 1024  # that meet a block of the index at once
 
@@ -39,8 +39,8 @@ def top_k(
       similarity: "inner", the inner product, or "cosine", that of normalised rows; zeros have 0 with everything.
       exclude: int [Q, E], rows of the index that are not for this query, such as its own and its positives; -1 is none.
         It is k + E rows that are searched for.
-      mesh: over whose devices the rows of the index are split, of `labelfx.mesh.make_mesh`; by default, one device of
-        this process.
+      mesh: over whose devices the rows of the index are split, of `labelfx.loop.mesh.make_mesh`; by default, one device
+        of this process.
       block: rows of the index that a device compares at once.
 
     Returns:

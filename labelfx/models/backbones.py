@@ -17,9 +17,9 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
+from labelfx.config.annotations import Fraction, PositiveInt
 from labelfx.models import Model, from_linen
 from labelfx.models.layers import BatchNorm, block, compute_dtype, layer_norm, widen
-from labelfx.types import Fraction, PositiveInt
 
 _he_init = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
 

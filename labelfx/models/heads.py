@@ -4,10 +4,10 @@ from typing import Any, Literal
 
 from flax import linen as nn
 
+from labelfx.config.annotations import PositiveInt
 from labelfx.models import Model, from_linen
 from labelfx.models.layers import BatchNorm, compute_dtype
 from labelfx.objectives.contrastive import cosine, normalise
-from labelfx.types import PositiveInt
 
 
 def linear(*, features: PositiveInt) -> Model:

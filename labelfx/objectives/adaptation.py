@@ -6,6 +6,7 @@ Computed on in float32, or in float64 if the arrays are float64. Queues may have
 import jax
 import jax.numpy as jnp
 
+from labelfx.config.annotations import Positive, PositiveInt
 from labelfx.objectives.contrastive import (
     at_least_float32,
     check_views,
@@ -14,7 +15,6 @@ from labelfx.objectives.contrastive import (
     normalise,
     positive_cross_entropy,
 )
-from labelfx.types import Positive, PositiveInt
 
 __all__ = ["class_aware_info_nce", "diversity", "neighbour_vote"]  # what a config may name
 

@@ -4,8 +4,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from labelfx.config.annotations import Fraction
 from labelfx.objectives.contrastive import at_least_float32
-from labelfx.types import Fraction
 
 
 def cross_entropy(logits: jax.Array, label: jax.Array, *, label_smoothing: Fraction) -> jax.Array:

@@ -7,8 +7,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from labelfx.config.annotations import NonNegativeInt, Positive
 from labelfx.objectives.contrastive import at_least_float32
-from labelfx.types import NonNegativeInt, Positive
 
 __all__ = ["dino", "sinkhorn", "swapped_prediction"]  # what a config may name
 

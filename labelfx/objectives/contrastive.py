@@ -14,7 +14,7 @@ twice, up to B = 8192. The result does not depend on it but for rounding.
 import jax
 import jax.numpy as jnp
 
-from labelfx.types import Fraction, NonNegative, Positive, PositiveInt
+from labelfx.config.annotations import Fraction, NonNegative, Positive, PositiveInt
 
 __all__ = [  # what a config may name
     "byol",

@@ -4,8 +4,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from labelfx.config.annotations import Positive
 from labelfx.objectives.contrastive import at_least_float32
-from labelfx.types import Positive
 
 
 def kd(student_logits, teacher_logits, *, temperature: Positive):

@@ -8,8 +8,8 @@ or in float64 if they are float64.
 import jax
 import jax.numpy as jnp
 
+from labelfx.config.annotations import NonNegativeInt, Positive
 from labelfx.objectives.contrastive import at_least_float32, check_views, cosine, normalise
-from labelfx.types import NonNegativeInt, Positive
 
 __all__ = ["dclr"]  # what a config may name
 

@@ -7,6 +7,7 @@ float32, or float64 if they are, and anchors are taken `block_size` at a time.
 import jax
 import jax.numpy as jnp
 
+from labelfx.config.annotations import Fraction, NonNegative, Positive, PositiveInt
 from labelfx.objectives.contrastive import (
     check_views,
     cosine,
@@ -16,7 +17,6 @@ from labelfx.objectives.contrastive import (
     normalise,
     positive_cross_entropy,
 )
-from labelfx.types import Fraction, NonNegative, Positive, PositiveInt
 
 __all__ = ["cross_modal", "identity_matching", "similarity_distribution_matching"]  # what a config may name
 

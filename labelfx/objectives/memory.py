@@ -9,8 +9,8 @@ from typing import Annotated
 import jax
 import jax.numpy as jnp
 
+from labelfx.config.annotations import Limit, Positive, PositiveInt
 from labelfx.objectives.contrastive import check_views, cosine, map_rows, normalise
-from labelfx.types import Limit, Positive, PositiveInt
 
 __all__ = ["dual_view", "inter_image"]  # what a config may name
 

@@ -10,8 +10,8 @@ from typing import Literal
 import jax
 import jax.numpy as jnp
 
+from labelfx.config.annotations import NonNegative, Positive
 from labelfx.objectives.contrastive import at_least_float32, check_views, cosine, normalise
-from labelfx.types import NonNegative, Positive
 
 __all__ = ["multi_similarity", "proxy_anchor", "proxy_nca"]  # what a config may name
 

@@ -13,8 +13,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from labelfx.config.annotations import Fraction, Positive, Probability
 from labelfx.objectives.contrastive import at_least_float32
-from labelfx.types import Fraction, Positive, Probability
 
 __all__ = ["fixmatch", "uda"]  # what a config may name
 

@@ -7,8 +7,8 @@ Statistics are those of the whole batch.
 import jax
 import jax.numpy as jnp
 
+from labelfx.config.annotations import NonNegative
 from labelfx.objectives.contrastive import at_least_float32, check_views, cosine, normalise
-from labelfx.types import NonNegative
 
 __all__ = ["barlow_twins", "vicreg"]  # what a config may name
 

@@ -3,8 +3,8 @@
 import jax
 import jax.numpy as jnp
 
+from labelfx.config.annotations import NonNegative, Positive
 from labelfx.objectives.contrastive import cosine, normalise
-from labelfx.types import NonNegative, Positive
 
 __all__ = ["conr"]  # what a config may name
 

@@ -13,8 +13,8 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh, PartitionSpec
 
+from labelfx.config.annotations import Fraction, NonNegative, Positive, PositiveInt
 from labelfx.objectives import contrastive
-from labelfx.types import Fraction, NonNegative, Positive, PositiveInt
 
 __all__: list[str] = []  # nothing that a config may name
 

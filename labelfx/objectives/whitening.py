@@ -3,8 +3,8 @@
 import jax
 import jax.numpy as jnp
 
+from labelfx.config.annotations import Fraction
 from labelfx.objectives import contrastive
-from labelfx.types import Fraction
 
 __all__ = ["w_mse"]  # what a config may name
 

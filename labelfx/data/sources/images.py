@@ -22,6 +22,7 @@ from typing import Any, Literal
 import numpy as np
 
 from labelfx.config import ConfigError, cache_folder, read_json, write_text
+from labelfx.config.annotations import NonNegative, NonNegativeInt, PositiveInt, Probability
 from labelfx.data import DataError, Dataset, Split
 from labelfx.data.decode import (
     IMAGE_SUFFIXES,
@@ -35,7 +36,6 @@ from labelfx.data.decode import (
     shortened,
 )
 from labelfx.data.npy import read_header
-from labelfx.types import NonNegative, NonNegativeInt, PositiveInt, Probability
 
 DIGITS = tuple("0123456789")
 CLOTHES = (*"T-shirt/top Trouser Pullover Dress Coat Sandal Shirt Sneaker Bag".split(), "Ankle boot")

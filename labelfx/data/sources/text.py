@@ -13,8 +13,8 @@ from typing import Literal
 
 import numpy as np
 
+from labelfx.config.annotations import PositiveInt
 from labelfx.data import DataError, Dataset, Judgements, Split
-from labelfx.types import PositiveInt
 
 YEARS = range(2012, 2017)
 SICK_HEADER = "pair_ID sentence_A sentence_B relatedness_score entailment_judgment".split()

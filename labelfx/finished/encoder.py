@@ -1,0 +1,118 @@
+"""The network that a finished run trained, as a function: `labelfx.load(workdir)`."""
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from labelfx import models
+from labelfx.config import ConfigError, read_json
+from labelfx.data.augment import to_float
+from labelfx.evals import features
+from labelfx.loop.run import build_model, load_config, load_variables
+from labelfx.models import Model
+from labelfx.models.heads import linear
+
+BATCH = 256
+
+
+@dataclasses.dataclass(frozen=True, repr=False)
+class Encoder:
+    """A trained backbone: `encoder(images)` are features.
+
+    model, variables: the backbone, and its variables as NumPy arrays.
+    head: variables of the linear classifier on the features, None where the method trains none.
+    shape, dtype: of one row, (H, W, C) and "uint8", or (L,) and "int32" of text.
+    class_names: of the run's data, () of text.
+    workdir: of the run.
+    """
+
+    model: Model
+    variables: dict[str, Any]
+    head: dict[str, Any] | None
+    shape: tuple[int, ...]
+    dtype: str
+    class_names: tuple[str, ...]
+    workdir: Path
+
+    def __repr__(self) -> str:
+        count = sum(np.size(leaf) for leaf in jax.tree.leaves(self.variables["params"]))
+        return f"<encoder of {self.workdir}: {self._rows}, {len(self.class_names)} classes, {count:,} parameters>"
+
+    @property
+    def _rows(self) -> str:
+        return f"{self.dtype} [N, {', '.join(map(str, self.shape))}]"
+
+    def __call__(self, images: Any) -> np.ndarray:
+        """Features, float32 [N, F], of images uint8 [N, H, W, C] or token ids int32 [N, L] with N > 0, in an array or
+        lazy (`labelfx.data.Split`). They are those that evals see.
+
+        Raises:
+          ValueError: rows of another shape or dtype than the run's.
+        """
+        shape, dtype = np.shape(images), getattr(images, "dtype", type(images).__name__)
+        if dtype != self.dtype or shape[1:] != self.shape or not shape[0]:
+            raise ValueError(f"rows are {dtype} {list(shape)}; this run's encoder takes {self._rows} with N > 0")
+        # Padded to a power of 2: few programs are compiled, and one image does not cost as much as 256.
+        return features(self.model, self.variables, images, batch=min(BATCH, 1 << (shape[0] - 1).bit_length()))
+
+    def predict(self, images: Any) -> np.ndarray:
+        """Probabilities of `class_names`, float32 [N, classes], for what `encoder` takes.
+
+        Raises:
+          ValueError: as for the features, or the run trained no classifier.
+        """
+        if self.head is None:
+            raise ValueError("the method of this run trains no classifier; fit one on the features")
+        return np.asarray(self._probabilities(self(images)))
+
+    def outputs(self, images: jax.Array) -> dict[str, jax.Array]:
+        """`features` and, where there is a classifier, `probabilities`: the pure function that `export` writes."""
+        outputs, _ = self.model.apply(self.variables, to_float(images), train=False)
+        found = {"features": outputs.astype(jnp.float32)}
+        return found if self.head is None else found | {"probabilities": self._probabilities(found["features"])}
+
+    def _probabilities(self, features):
+        return jax.nn.softmax(linear(features=len(self.class_names)).apply(self.head, features, train=False)[0])
+
+
+def load(workdir: str | Path) -> Encoder:
+    """The encoder of the run in `workdir`, as its last step left it. The run's data need not be there.
+
+    Raises:
+      FileNotFoundError, ConfigError: no run is there, it has not finished, or its files are damaged; one line.
+    """
+    workdir = Path(workdir)
+    config, path = load_config(workdir), workdir / "results.json"
+    if not path.exists():
+        raise FileNotFoundError(f"{path}: no such file; that run has not finished")
+    data: Any = read_json(path).get("data")
+    model = build_model(config)
+    try:
+        shape, dtype, names = tuple(data["shape"]), data["dtype"], tuple(data["class_names"])
+        if {type(size) for size in shape} != {int} or not all(isinstance(name, str) for name in names):
+            raise TypeError
+        row = jax.ShapeDtypeStruct((1, *shape), {"uint8": np.float32, "int32": np.int32}[dtype])
+    except (KeyError, OverflowError, TypeError, ValueError) as error:
+        how = "python -m labelfx.evaluate writes it again"
+        raise ConfigError(f"{path}: does not say what the encoder takes; {how}") from error
+    try:
+        variables = load_variables(workdir)
+        head = {"params": variables["params"]["head"]} if "head" in variables["params"] else None
+        parts = {"head": linear(features=len(names))} if head else {}
+        expected = _shapes(jax.eval_shape(models.stack(backbone=model, **parts).init, jax.random.key(0), row))
+    except FileNotFoundError:
+        raise
+    except Exception as error:  # whatever Flax has to say of rows that this network cannot take
+        raise ConfigError(f"{workdir}: {str(error).splitlines()[0]}") from error
+    read = {kind: {part: of[part] for part in of if part in ("backbone", "head")} for kind, of in variables.items()}
+    if _shapes(read) != expected:
+        raise ConfigError(f"{workdir}: its weights are not of the network in config.json on rows of {list(shape)}")
+    return Encoder(model, models.backbone(variables), head, shape, dtype, names, workdir)
+
+
+def _shapes(tree: Any) -> Any:
+    return jax.tree.map(lambda leaf: (leaf.shape, str(leaf.dtype)), tree)

@@ -1,0 +1,130 @@
+"""Optimisers `(steps, ...) -> optax.GradientTransformation` and learning-rate schedules `(peak, steps, ...)`.
+
+All optimisers share these keywords:
+  learning_rate: the peak of the schedule.
+  weight_decay: acts on kernels only (leaves named "kernel"), never on biases or BatchNorm's scale and bias.
+  schedule: counts updates of the parameters, so with accumulation it runs over `steps // accumulate` of them.
+  clip_norm: the largest global norm of a gradient (without weight decay), or None.
+  accumulate: steps whose gradients are averaged into one update; 1 is plain training. Steps that are left over at the
+    end (`steps % accumulate`) change nothing. A step without an update returns zeros. Averages of a network move at
+    updates; what is of a batch stays that of a step's own small one: negatives, queues, BatchNorm's statistics, centres
+    and thresholds that adapt. It is no way to a larger contrastive batch.
+"""
+
+from collections.abc import Callable
+from typing import Annotated, Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from labelfx.config.annotations import Fraction, NonNegative, NonNegativeInt, Part, Positive, PositiveInt
+
+Schedule = Annotated[Callable[..., Any], Part("loop.optim", ("peak", "steps"))]
+
+
+def sgd(
+    steps,
+    *,
+    learning_rate: Positive,
+    momentum: Fraction,
+    weight_decay: NonNegative,
+    schedule: Schedule,
+    clip_norm: Positive | None,
+    accumulate: PositiveInt,
+) -> optax.GradientTransformation:
+    """SGD with Nesterov momentum; the decay is added to the gradient before the momentum (PyTorch, FixMatch)."""
+    tx = optax.chain(
+        optax.add_decayed_weights(weight_decay, _kernels),
+        optax.sgd(_rate(schedule, learning_rate, steps, accumulate), momentum, nesterov=True),
+    )
+    return _clip_and_accumulate(tx, clip_norm, accumulate)
+
+
+def adamw(
+    steps,
+    *,
+    learning_rate: Positive,
+    b1: Fraction,
+    b2: Fraction,
+    weight_decay: NonNegative,
+    schedule: Schedule,
+    clip_norm: Positive | None,
+    accumulate: PositiveInt,
+) -> optax.GradientTransformation:
+    """AdamW (Loshchilov & Hutter 2019) with epsilon 1e-8: the decay is decoupled, `learning_rate * weight_decay * w`.
+
+    Without decay this is Adam; papers that state Adam's weight decay mostly mean the coupled kind, which this is not.
+    """
+    rate = _rate(schedule, learning_rate, steps, accumulate)
+    tx = optax.adamw(rate, b1, b2, eps=1e-8, weight_decay=weight_decay, mask=_kernels)
+    return _clip_and_accumulate(tx, clip_norm, accumulate)
+
+
+def lars(
+    steps,
+    *,
+    learning_rate: Positive,
+    momentum: Fraction,
+    weight_decay: NonNegative,
+    schedule: Schedule,
+    clip_norm: Positive | None,
+    accumulate: PositiveInt,
+) -> optax.GradientTransformation:
+    """LARS (You et al. 2017) as in SimCLR: trust coefficient 0.001, decay inside the trust ratio, plain momentum.
+
+    Leaves that are not kernels take plain momentum steps, without decay and without trust ratio.
+    """
+    rate = _rate(schedule, learning_rate, steps, accumulate)
+    tx = optax.lars(rate, weight_decay, _kernels, trust_coefficient=0.001, trust_ratio_mask=_kernels, momentum=momentum)
+    return _clip_and_accumulate(tx, clip_norm, accumulate)
+
+
+def constant(peak, steps, *, warmup_steps: NonNegativeInt):
+    """`peak` after a linear warm-up from 0."""
+    return _warm_up(optax.constant_schedule(peak), peak, warmup_steps)
+
+
+def cosine(peak, steps, *, warmup_steps: NonNegativeInt):
+    """A linear warm-up from 0, then half a cosine period down to 0 at `steps` (Loshchilov & Hutter 2017, no restarts).
+
+    Raises:
+      ValueError: the warm-up does not end before `steps`.
+    """
+    if warmup_steps >= steps:
+        raise ValueError(f"cosine: warmup_steps = {warmup_steps} must be less than the {steps} updates of the run")
+    return _warm_up(optax.cosine_decay_schedule(peak, steps - warmup_steps), peak, warmup_steps)
+
+
+def fixmatch_cosine(peak, steps):
+    """`peak cos(7 pi t / (16 steps))` (FixMatch, Sohn et al. 2020, section 2.3): ends at 0.195 peak."""
+    return lambda step: peak * jnp.cos(7 * jnp.pi / 16 * step / steps)
+
+
+def _warm_up(schedule, peak, warmup_steps):
+    if warmup_steps == 0:
+        return schedule
+    return optax.join_schedules([optax.linear_schedule(0.0, peak, warmup_steps), schedule], [warmup_steps])
+
+
+def _kernels(params):
+    return jax.tree.map_with_path(lambda path, _: jax.tree_util.keystr(path[-1:], simple=True) == "kernel", params)
+
+
+def _rate(schedule, peak, steps, accumulate):
+    if steps < accumulate:
+        raise ValueError(f"accumulate = {accumulate} is more than the {steps} steps of the run: no update would happen")
+    return schedule(peak, steps // accumulate)
+
+
+def _clip_and_accumulate(tx, clip_norm, accumulate):
+    if clip_norm is not None:
+        tx = optax.chain(optax.clip_by_global_norm(clip_norm), tx)
+    if accumulate > 1:
+        tx = optax.MultiSteps(tx, accumulate).gradient_transformation()
+
+    def update(gradient, state, params):
+        with jax.numpy_dtype_promotion("standard"):  # optax mixes its integer counts with floats
+            return tx.update(gradient, state, params)
+
+    return optax.GradientTransformation(tx.init, update)

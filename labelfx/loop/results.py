@@ -1,0 +1,197 @@
+"""What a run is worth: its evals, and `results.json`."""
+
+import datetime
+import functools
+import importlib.metadata
+import json
+import platform
+import subprocess
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+import labelfx
+from labelfx import config as configs
+from labelfx import models
+from labelfx.config.annotations import Part
+from labelfx.data import Dataset
+from labelfx.data.batches import View
+from labelfx.data.labels import labels_hash, target_scale
+from labelfx.evals import features
+from labelfx.loop import metrics
+from labelfx.models import Model
+from labelfx.models.heads import linear
+
+HEADS = Part("models.heads")
+READ_FROM = {"test_logits": "head", "test_predictions": "regressor"}  # what evals ask for: a part of the network
+SCORED = 25_600  # images that label-free scores look at, as many as RankMe's authors take: their cost grows fast
+
+
+class Inputs:
+    """What evals may ask for by name, each made when first asked for."""
+
+    def __init__(
+        self,
+        config: configs.Run,
+        dataset: Dataset,
+        view: View,
+        model: Model,
+        variables: dict[str, Any],
+        method: dict[str, Any],
+    ):
+        self.model, self.seed, self.num_classes = model, config.seed, len(dataset.class_names)
+        self.train_images, self.test_images = dataset.train.images, dataset.test.images
+        self.test_labels, self.rows, self.judgements = dataset.test.labels, view.rows, dataset.judgements
+        self.labelled_labels = view.split.labels[view.rows]
+        self.variables, self.method = variables, method
+
+    def _features(self, images: Any, rows: np.ndarray | None = None) -> np.ndarray:
+        return features(self.model, models.backbone(self.variables), images, rows)
+
+    @functools.cached_property
+    def features(self) -> np.ndarray:
+        """Of training images, evenly spaced where there are more than `SCORED`."""
+        count = len(self.train_images)
+        rows = np.linspace(0, count - 1, min(count, SCORED)).astype(np.int64)
+        return self._features(self.train_images, rows)
+
+    @functools.cached_property
+    def test_features(self) -> np.ndarray:
+        return self._features(self.test_images)
+
+    @functools.cached_property
+    def labelled_images(self) -> np.ndarray:
+        return self.train_images[self.rows]
+
+    @functools.cached_property
+    def labelled_features(self) -> np.ndarray:
+        return self._features(self.train_images, self.rows)
+
+    @functools.cached_property
+    def projector(self) -> Model | None:
+        """What the method trains on top of the backbone for its loss alone, where it has one."""
+        return configs.build(HEADS, self.method["projector"]) if "projector" in self.method else None
+
+    @functools.cached_property
+    def test_logits(self) -> np.ndarray:
+        head = {"params": self.variables["params"]["head"]}
+        return np.asarray(linear(features=self.num_classes).apply(head, self.test_features, train=False)[0])
+
+    @functools.cached_property
+    def test_predictions(self) -> np.ndarray:
+        """Of a regressor, in the units of the labels."""
+        regressor = {"params": self.variables["params"]["regressor"]}
+        mean, scale = target_scale(self.labelled_labels)
+        return mean + scale * np.asarray(linear(features=1).apply(regressor, self.test_features, train=False)[0])[:, 0]
+
+
+def lacks(name: str, variables: dict[str, Any]) -> str | None:
+    """The part of the network that an eval reads and the method has not trained, or None."""
+    positional = configs.parameters(configs.function(configs.EVALS, name))[0]
+    parts = [part for what, part in READ_FROM.items() if what in positional and part not in variables["params"]]
+    return parts[0] if parts else None
+
+
+def check_evals(config: configs.Run, method: str, variables: dict[str, Any]) -> None:
+    """ConfigError where an eval reads a part of the network that is not among the method's variables."""
+    for name in config.evals:
+        if part := lacks(name, variables):
+            raise configs.ConfigError(f"config.evals.{name}: {method} trains no {part}; take linear_probe instead")
+
+
+def run_evals(
+    config: configs.Run, dataset: Dataset, view: View, model: Model, variables: dict[str, Any], phase: int = -1
+) -> dict[str, dict[str, Any]]:
+    """Eval name -> its results, for the evals of the configuration; those of a head only where there is one.
+
+    `variables` are those of the given phase's network, the last one's by default.
+    """
+    method = configs.phases(config)[phase]["method"]
+    inputs = Inputs(config, dataset, view, model, variables, method)
+    found = {}
+    for name, keywords in config.evals.items():
+        function = configs.function(configs.EVALS, name)
+        positional = configs.parameters(function)[0]
+        if lacks(name, variables):
+            continue
+        provided = {p: getattr(inputs, p) for p in positional}
+        result = configs.build(configs.EVALS, {"name": name, **keywords}, **provided)
+        if not isinstance(result, dict):  # a score of the features, without labels
+            result = {"value": float(result), "split": "train", "n": len(inputs.features)}
+        found[name] = result
+    return found
+
+
+def finish(
+    config: configs.Run,
+    workdir: Path,
+    dataset: Dataset,
+    view: View,
+    model: Model,
+    variables: dict[str, Any],
+    training: Mapping[str, Any],
+    trained_on: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """Runs the evals and writes `workdir/results.json`. `training` is what the loop knows of itself, `trained_on` its
+    devices, by default those of this process."""
+    found = run_evals(config, dataset, view, model, variables)
+    add_medians(config, workdir, found)
+    device = jax.devices()[0]
+    results = {
+        "name": config.name,
+        "metrics": {name: {**part, "weights": "last step"} for name, part in found.items()},
+        "config_hash": configs.config_hash(config),
+        "commit": commit(),
+        "outside": configs.outside(config),  # code that is not of labelfx
+        "seeds": {"seed": config.seed, "label_seed": config.label_seed, "data_seed": config.data_seed},
+        "labels": {"n": len(view.rows), "hash": labels_hash(view.rows, dataset.train.labels)},
+        "data": {  # one row, as the backbone takes it
+            "shape": list(dataset.test.images.shape[1:]),
+            "dtype": str(dataset.test.images.dtype),
+            "class_names": list(dataset.class_names),
+        },
+        "training": dict(training),
+        "device": trained_on or {"kind": device.device_kind, "platform": device.platform, "count": jax.device_count()},
+        "versions": {"python": platform.python_version(), "labelfx": labelfx.__version__}
+        | {package: importlib.metadata.version(package) for package in ("jax", "jaxlib", "flax", "optax", "numpy")},
+        "finished": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+    }
+    if jax.process_index() > 0:
+        return results
+    configs.write_text(workdir / "results.json", json.dumps(results, indent=2) + "\n")
+    for name, part in found.items():
+        short = {k: f"{v:.4g}" if isinstance(v, float) else v for k, v in part.items() if not isinstance(v, list)}
+        print(f"{name}: " + ", ".join(f"{k} {v}" for k, v in short.items()))
+    return results
+
+
+def add_medians(config: configs.Run, workdir: Path, found: dict[str, dict[str, Any]]) -> None:
+    """`median_of_last_20` beside an accuracy that was measured that often in the last phase, the end included: what
+    FixMatch's authors publish, of a checkpoint every 1,024 steps (README of google-research/fixmatch)."""
+    begin = sum(phase["steps"] for phase in configs.phases(config)[:-1])
+    lines = [line for line in metrics.read(workdir / "metrics.jsonl") if line["step"] > begin]
+    for name, part in found.items():
+        before = [each for line in lines if (each := line.get(f"{name}/accuracy")) is not None]
+        if len(before) >= 19 and "accuracy" in part:
+            part["median_of_last_20"] = float(np.median([*before[-19:], part["accuracy"]]))
+
+
+@functools.cache
+def commit() -> str | None:
+    """The commit that this code is at, `+changes` where it was edited since; None outside a repository."""
+    package = Path(__file__).parents[1]
+    git = ["git", "-C", str(package)]
+    try:
+        top = subprocess.run([*git, "rev-parse", "--show-toplevel"], capture_output=True, text=True, check=True).stdout
+        if not (Path(top.strip()) / "labelfx").samefile(package):
+            return None
+        head = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True).stdout
+        edited = subprocess.run(
+            [*git, "status", "--porcelain", "-uno"], capture_output=True, text=True, check=True
+        ).stdout
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return head.strip() + ("+changes" if edited.strip() else "")

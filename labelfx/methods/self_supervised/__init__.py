@@ -1,0 +1,1 @@
+"""Methods that learn representations from images or texts without a label."""

@@ -1,0 +1,1 @@
+"""Methods that learn from few labels and many rows without one."""

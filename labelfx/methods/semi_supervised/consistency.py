@@ -1,0 +1,120 @@
+"""Consistency training: the weak view of an unlabelled image gives the pseudo-label of its strong view (FixMatch, Sohn
+et al. 2020, Algorithm 1; UDA, Xie et al. 2020; FlexMatch, FreeMatch and SoftMatch)."""
+
+from typing import Annotated, Any, Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from labelfx.config.annotations import Augment, Fraction, NonNegative, Part
+from labelfx.loop import state
+from labelfx.methods import Method
+from labelfx.methods.targets.pseudo_labels import PseudoLabels
+from labelfx.models import Model, apply_together, stack
+from labelfx.models.heads import linear
+from labelfx.objectives import pseudo_label
+
+
+class ConsistencyState(NamedTuple):
+    """The network with its optimiser, and the moving average of its variables that evals read."""
+
+    network: state.TrainState
+    average: Any
+    marginal: jax.Array  # float32 [C], the moving average of the weak view's probabilities
+    adapted: Any  # the state of the pseudo-labels
+    done: jax.Array  # int32, the steps
+
+
+def consistency(
+    model: Model,
+    tx: optax.GradientTransformation,
+    steps: int,
+    num_classes: int,
+    num_examples: int,
+    *,
+    weak: Augment,
+    strong: Augment,
+    pseudo_labels: Annotated[PseudoLabels, Part("methods.targets")],
+    alignment: Fraction | None,
+    unlabelled_weight: NonNegative,
+    tsa: Literal["linear", "log", "exp"] | None,
+    ema: Fraction,
+) -> Method:
+    """Cross-entropy on `batch["labelled"]`, weakly augmented, and `unlabelled_weight` times the mean over all of
+    `batch["unlabelled"]` of the pseudo-labels' weight times the KL divergence of the strong view from the pseudo-label:
+    the cross-entropy where that is hard.
+
+    `alignment` is the momentum of distribution alignment with equally frequent classes, or None; `tsa` UDA's training
+    signal annealing of the labelled loss, or None; `ema` the decay of the average, of parameters and BatchNorm
+    statistics from their first values on. One forward pass over the three views: BatchNorm statistics are those of all
+    of them.
+
+    Metrics: `loss`, `labelled_loss`, `unlabelled_loss`, `accuracy` of the labelled view; `acceptance`, the mean weight:
+    the share above the threshold; `pseudo_label_accuracy` against the truth, averaged with the weights over the rows
+    with a known one (0 where there are none); `threshold`, its mean over classes.
+    """
+    net = stack(backbone=model, head=linear(features=num_classes))
+
+    def init(rng, batch):
+        network = state.create(net, tx, state.fold_in_name(rng, "model"), batch["unlabelled"]["image"])
+        # A copy: donated buffers must not be shared between the two networks.
+        average = jax.tree.map(jnp.copy, network.variables)
+        adapted = pseudo_labels.init(num_classes, num_examples)
+        return ConsistencyState(
+            network, average, jnp.full(num_classes, 1 / num_classes), adapted, jnp.zeros((), jnp.int32)
+        )
+
+    def step(old, batch, rng):
+        rng_labelled, rng_weak, rng_strong, rng_model = state.named(
+            rng, "labelled/weak", "unlabelled/weak", "unlabelled/strong", "model"
+        )
+        labelled, unlabelled = batch["labelled"], batch["unlabelled"]
+        views = [
+            weak(rng_labelled, labelled["image"]),
+            weak(rng_weak, unlabelled["image"]),
+            strong(rng_strong, unlabelled["image"]),
+        ]
+        ceiling = 1.0 if tsa is None else pseudo_label.tsa_threshold(old.done / steps, num_classes, tsa)
+
+        def loss_fn(params):
+            variables = {"params": params, **old.network.model_state}
+            outputs, model_state = apply_together(net, variables, views, train=True, rng=rng_model)
+            ends = len(views[0]), len(views[0]) + len(views[1])
+            labelled_logits, weak_logits, strong_logits = jnp.split(outputs["head"], ends)
+            probs, marginal = jax.lax.stop_gradient(jax.nn.softmax(weak_logits)), old.marginal
+            aligned = probs
+            if alignment is not None:
+                uniform = jnp.full_like(marginal, 1 / num_classes)
+                aligned, marginal = pseudo_label.align_distribution(probs, uniform, marginal, momentum=alignment)
+            targets, weights, threshold, adapted = pseudo_labels.assign(
+                probs, aligned, unlabelled["index"], old.adapted
+            )
+            labelled_loss = pseudo_label.tsa(labelled_logits, labelled["label"], threshold=ceiling)
+            unlabelled_loss = pseudo_label.masked_consistency(weights, targets, strong_logits)
+            penalty = pseudo_labels.penalty(strong_logits, weights, adapted)
+            loss = labelled_loss + unlabelled_weight * unlabelled_loss + penalty
+            metrics = {
+                "loss": loss,
+                "labelled_loss": labelled_loss,
+                "unlabelled_loss": unlabelled_loss,
+                "accuracy": jnp.mean(jnp.argmax(labelled_logits, -1) == labelled["label"]),
+                "acceptance": jnp.mean(weights, dtype=probs.dtype),
+                "pseudo_label_accuracy": accuracy(targets, weights, batch["audit"]["unlabelled"]["label"]),
+                "threshold": jnp.mean(threshold, dtype=probs.dtype),
+            }
+            return loss, (model_state, marginal, adapted, metrics)
+
+        gradient, (model_state, marginal, adapted, metrics) = jax.grad(loss_fn, has_aux=True)(old.network.params)
+        network = state.descend(old.network, tx, gradient, model_state)
+        average = state.follow(old.average, network, ema)
+        return ConsistencyState(network, average, marginal, adapted, old.done + 1), metrics
+
+    return Method(init, step, lambda state: state.average)
+
+
+def accuracy(targets: jax.Array, weights: jax.Array, truth: jax.Array) -> jax.Array:
+    """The weighted share of rows whose target [B, C] is largest at the truth [B], -1 unknown; 0 without weight."""
+    weights = jnp.where(truth >= 0, weights.astype(targets.dtype), 0)
+    right = jnp.sum(weights, where=jnp.argmax(targets, -1) == truth)
+    return right / jnp.maximum(jnp.sum(weights), jnp.finfo(weights.dtype).tiny)
