@@ -95,8 +95,8 @@ def report(paths: Iterable[str | Path], out: str | Path = "report.html", baselin
         page.text(f"Which to use, what it saves and what it costs are left out: this page has {reason}.")
     if compared:
         efficiency.recommendation(page, accuracies, costs)
-        _augmentations(page, runs)
     _origins(page, runs)
+    _augmentations(page, runs)
     budget = _results(page, folders, rows, _test_images(runs), baseline)
     if compared:
         efficiency.labels_saved(page, accuracies, (baseline or "").partition("/")[0])
@@ -308,9 +308,10 @@ def _augmentations(page: Page, runs: Sequence[Found]) -> None:
     others: dict[str, list[str]] = collections.defaultdict(list)
     for run in runs:
         try:
-            parts = {(key == "weak", configs.one_line(method[key])) for method, key in _augmented(run)}
+            found = configs.augmentations(run.config)
+            parts = {(key == "weak", configs.one_line(method[key])) for method, key in found}
         except (AttributeError, ImportError, KeyError, TypeError, ValueError):
-            continue  # of a method or with keys that are not known here
+            continue  # without a configuration, or of a method that is not known here
         for is_weak, part in parts:
             names = (weak if is_weak else others)[part]
             names += [] if run.name in names else [run.name]
@@ -324,10 +325,6 @@ def _augmentations(page: Page, runs: Sequence[Found]) -> None:
             f"Besides, {', '.join(names)}: as published a weaker one, {part}, for labelled images and for those that "
             "pseudo-labels are made of."
         )
-
-
-def _augmented(run: Found) -> Iterable[tuple[dict[str, Any], str]]:
-    return configs.augmentations(run.config) if run.config else ()
 
 
 def _curves(page: Page, groups: dict[str, list[Found]]) -> None:
