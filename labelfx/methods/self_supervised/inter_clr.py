@@ -95,7 +95,7 @@ def inter_clr(
             return loss, {"intra_loss": intra, "inter_loss": inter}
 
         moco, key, metrics = advance(old.moco, batch, rng, loss_fn)
-        # A batch that spans two epochs may hold a row twice: both then write the same, whatever the order.
+        # A batch may hold a row twice, if it is larger than the pool: both then write the same, whatever the order.
         rows = jnp.arange(len(index), dtype=index.dtype)
         key = key[jnp.zeros_like(old.label).at[index].max(rows)[index]]
         keep = jnp.where(old.label[index] < 0, 0, bank_momentum).astype(key.dtype)[:, None]
