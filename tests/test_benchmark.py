@@ -14,11 +14,19 @@ from recipes import AUGMENT
 from test_report import numbers
 
 from labelfx import config as configs
-from labelfx.benchmark import AUGMENTATIONS, _main, _value, benchmark, jobs, override, read_recipes, set_augmentations
+from labelfx.benchmark import _main, _value
 from labelfx.config import ConfigError
 from labelfx.data.sources.images import digits
-from labelfx.report import report
 from labelfx.reports import sweep
+from labelfx.reports.label_budgets import (
+    AUGMENTATIONS,
+    benchmark,
+    jobs,
+    override,
+    read_recipes,
+    set_augmentations,
+)
+from labelfx.reports.page import report
 
 DIGITS = {"name": "digits"}
 METHODS = ("distillation", "hard_negative", "moco", "supervised_contrastive", "fixmatch", "curriculum_labeling")
@@ -76,7 +84,7 @@ def test_a_budget_that_is_all_there_is(tmp_path, monkeypatch, capsys):
     worked = []
     monkeypatch.setattr("labelfx.reports.sweep.check", lambda *_: None)
     monkeypatch.setattr("labelfx.reports.sweep.work_off", worked.extend)
-    monkeypatch.setattr(sys.modules["labelfx.benchmark"], "report", lambda *_: None)
+    monkeypatch.setattr("labelfx.reports.label_budgets.report", lambda *_: None)
     benchmark({"name": f"npz:{tmp_path / 'own.npz'}"}, ["simclr"], (1, 4, "all"), [0], tmp_path / "w")
     assert {job.folder.parent.name for job in worked} == {"seed_0", "1_per_class", "4_per_class"}
     assert capsys.readouterr().err.endswith("--labels=all: the same 40 labels as 4; left out\n")
@@ -146,7 +154,7 @@ def test_what_is_printed_and_overridden(augment, cutout, tmp_path, monkeypatch, 
     worked = []
     monkeypatch.setattr("labelfx.reports.sweep.check", lambda *_: None)
     monkeypatch.setattr("labelfx.reports.sweep.work_off", worked.extend)
-    monkeypatch.setattr("labelfx.benchmark.report", lambda *_: None)
+    monkeypatch.setattr("labelfx.reports.label_budgets.report", lambda *_: None)
     benchmark(DIGITS, ["fixmatch"], [4], [0], tmp_path / "w", {"method.augment.max_rotation": 5.0}, augment)
     methods = {job.folder.name: job.config["method"] for job in worked}
     assert methods["supervised"]["augment"]["max_rotation"] == 5 and methods["fixmatch"]["strong"]["max_rotation"] == 15

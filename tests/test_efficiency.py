@@ -7,7 +7,7 @@ import scipy.stats
 
 from labelfx.reports.efficiency import CAVEATS, LOSS, choose, labels_needed, labels_saved, recommendation
 from labelfx.reports.figures import Page
-from labelfx.table import Draw, Row
+from labelfx.reports.tables import Draw, Row
 
 BUDGETS = (10, 40, 250, 1000, 60000)
 

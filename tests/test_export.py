@@ -156,7 +156,7 @@ def test_files_left_out_are_said_in_their_order(run, folder, tmp_path, monkeypat
         time.sleep(0.3 * (path.name == "broken.png"))
         return decode(path, shape)
 
-    monkeypatch.setattr(sys.modules["labelfx.features"], "decode", slow_at_first)
+    monkeypatch.setattr(importlib.import_module("labelfx.features"), "decode", slow_at_first)
     features(run, str(folder), tmp_path / "found.npz")
     (line,) = capsys.readouterr().err.splitlines()
     names = [part.split(":")[0] for part in line.removeprefix(f"{folder}: 4 of 6 files left out: ").split("; ")]

@@ -41,8 +41,8 @@ from labelfx.features import _of_folder
 from labelfx.finished import weights
 from labelfx.loop import checkpoint, metrics, run
 from labelfx.loop.checkpoint import CheckpointError
-from labelfx.mine import _embeddings, _positives
-from labelfx.table import read
+from labelfx.mining.files import _embeddings, _positives
+from labelfx.reports.tables import read
 
 # TensorStore reads a broken checkpoint in many futures; the errors of those nobody waits for surface as warnings.
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")

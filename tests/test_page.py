@@ -13,7 +13,7 @@ from test_benchmark import DIGITS, SMALL
 
 import labelfx
 from labelfx.benchmark import benchmark
-from labelfx.report import report
+from labelfx.reports.page import report
 
 pytestmark = pytest.mark.slow
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)

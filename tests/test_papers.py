@@ -12,7 +12,7 @@ from recipes import CONFIGS, recipe
 from labelfx import config as configs
 from labelfx.config import ConfigError
 from labelfx.hardware import blank, tpu
-from labelfx.plan import compile_for, fits
+from labelfx.hardware.plans import compile_for, fits
 
 PAPERS = sorted(path.stem for path in (CONFIGS / "papers").glob("*.py"))
 QUICK = ("fixmatch_cifar10", "hard_negative_stl10", "meta_pseudo_labels_cifar10", "uda_cifar10")

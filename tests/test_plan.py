@@ -16,9 +16,9 @@ import labelfx
 from labelfx import config as configs
 from labelfx.config import ConfigError
 from labelfx.hardware import blank, tpu
+from labelfx.hardware import plans as plan
 from labelfx.loop import dispatch
 
-plan = importlib.import_module("labelfx.plan")  # `labelfx.plan` is the function
 INPUTS, HIDDEN, CLASSES, BATCH = 64, 1024, 10, 1024
 MLP = {"name": "mlp", "hidden": (4,), "dtype": "float32"}  # compiles fastest
 

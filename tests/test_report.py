@@ -19,11 +19,12 @@ from labelfx import config as configs
 from labelfx.evals import features
 from labelfx.finished import weights
 from labelfx.loop import run
-from labelfx.report import _chance, main, report
+from labelfx.report import main
 from labelfx.reports import figures
 from labelfx.reports.figures import Line
 from labelfx.reports.inspection import BINS
-from labelfx.table import table
+from labelfx.reports.page import _chance, report
+from labelfx.reports.tables import table
 
 VOID = {"meta", "img"}
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from experiments import recipes
-from labelfx.table import table
+from labelfx.reports.tables import table
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from labelfx.reports.figures import Page
-from labelfx.table import FLOORS, Row, differences, half_width
+from labelfx.reports.tables import FLOORS, Row, differences, half_width
 
 GRID = 500  # label counts between two budgets: their ratio is below 1.01 for budgets that differ by a factor of 100
 FEW = 5  # seeds: below, the 95 % interval of a mean is wider than three standard errors on either side

@@ -1,0 +1,221 @@
+"""Results side by side: rows of equal configurations, columns of label budgets, paired differences."""
+
+import collections
+import dataclasses
+import math
+import statistics
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import scipy.stats
+
+from labelfx.config import nearest, read_json
+
+CAPTION = (
+    "accuracy in %: mean and sd over n seeds and splits; difference: paired, mean +- standard error over n shared "
+    "seeds and splits; 'noise' where its 95 % interval (Student's t) holds 0"
+)
+FLOORS = ("raw_pixels", "random_encoder")  # nothing of these is trained: whichever run reports them, they are the same
+SAME_FLOOR = 0.005  # results of one floor that differ by more are not of one data set, model or code
+
+
+class Draw(NamedTuple):
+    """What two runs must have in common to be compared as a pair."""
+
+    seed: int
+    label_seed: int
+    data_seed: int
+    labels: str  # hash
+
+
+@dataclasses.dataclass
+class Row:
+    """The results of one eval of one configuration."""
+
+    name: str
+    eval: str
+    metric: str  # "accuracy" or "value"
+    # label budget -> draw -> results; there are several where runs were repeated or report the same floor
+    results: dict[int, dict[Draw, list[float]]] = dataclasses.field(
+        default_factory=lambda: collections.defaultdict(lambda: collections.defaultdict(list))
+    )
+    hashes: list[str] = dataclasses.field(default_factory=list)
+    commits: list[str] = dataclasses.field(default_factory=list)
+
+    @property
+    def title(self) -> str:
+        return self.eval if self.eval in FLOORS else f"{self.name}, {self.eval}"
+
+    def means(self, budget: int) -> dict[Draw, float]:
+        return {draw: statistics.fmean(values) for draw, values in self.results.get(budget, {}).items()}
+
+    def runs(self, budget: int) -> list[float]:
+        """One value for each run that could have come out differently."""
+        matters = {"raw_pixels": Draw._fields[3:], "random_encoder": ("seed", "labels")}.get(self.eval, Draw._fields)
+        return list({tuple(getattr(d, f) for f in matters): v for d, v in self.means(budget).items()}.values())
+
+
+def table(paths: Iterable[str | Path], baseline: str | None = None) -> str:
+    """A Markdown table of every `results.json` at or below `paths`.
+
+    A row for each name and eval, with columns for each label budget: mean, sd (n - 1 in the denominator), n, and the
+    paired difference to the baseline. Runs are a pair where all three seeds and the labels are the same. Warnings stand
+    below: results that could not be read, and rows that mix configurations or commits.
+
+    Args:
+      paths: folders, or files named results.json.
+      baseline: what rows are compared with: a "name", by its row of the same eval or else, for an accuracy, its first,
+        or one row, "name/eval". None leaves differences out.
+
+    Raises:
+      FileNotFoundError: there are no results.
+      ValueError: no row is that baseline.
+    """
+    lines, notes = cells(list(paths), baseline)
+    lines.insert(1, ["---", *["---:"] * (len(lines[0]) - 3), "---", "---"])
+    text = "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
+    return "\n\n".join([text, *notes]) + "\n"
+
+
+def cells(paths: Sequence[str | Path], baseline: str | None = None) -> tuple[list[list[str]], list[str]]:
+    """What `table` writes: its lines, the head first, and what stands below."""
+    rows, warnings = read(paths)
+    if not rows:
+        raise FileNotFoundError("no results.json with results at or below " + ", ".join(map(str, paths)))
+    bases = None if baseline is None else _bases(rows, baseline)
+    budgets = sorted({budget for row in rows for budget in row.results})
+    lines = [["", *(c for b in budgets for c in _columns(b, baseline)), "config_hash", "commit"]]
+    for row in rows:
+        base = None if bases is None else bases.get(row.eval, bases[""])
+        found = [cell for budget in budgets for cell in _cells(row, base, budget)]
+        lines.append([row.title, *found, " ".join(row.hashes) or "-", " ".join(row.commits) or "-"])
+        warnings += _doubts(row)
+    return lines, [CAPTION, *(f"warning: {warning}" for warning in warnings)]
+
+
+def read(paths: Sequence[str | Path]) -> tuple[list[Row], list[str]]:
+    """Rows, the floors first, and warnings."""
+    found: dict[tuple[str, str], Row] = {}
+    warnings = []
+    files = {file.resolve() for path in paths for file in (Path(path), *Path(path).rglob("results.json"))}
+    for file in sorted(file for file in files if file.name == "results.json" and file.is_file()):
+        try:
+            entries = entries_of(read_json(file))
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            warnings.append(f"{file} is left out: not the results of a run ({type(error).__name__}: {error})")
+            continue
+        for key, metric, budget, draw, value, config_hash, commit in entries:
+            row = found.setdefault(key, Row(*key, metric))
+            row.results[budget][draw].append(value)
+            if config_hash not in row.hashes and row.eval not in FLOORS:
+                row.hashes.append(config_hash)
+            if commit not in row.commits:
+                row.commits.append(commit)
+    return sorted(found.values(), key=lambda row: (*FLOORS, row.eval).index(row.eval)), warnings
+
+
+def entries_of(results: Any) -> list[tuple[tuple[str, str], str, int, Draw, float, str, str]]:
+    """(name, eval), metric, label budget, draw, result, config_hash and commit of each eval with one number to show.
+
+    Raises:
+      KeyError, TypeError, AttributeError, ValueError: it is not what a run writes.
+    """
+    seeds, labels, commit = results["seeds"], results["labels"], results["commit"] or "-"
+    seed, label_seed, data_seed = (_number(seeds[seed], int) for seed in Draw._fields[:3])
+    draw = Draw(seed, label_seed, data_seed, labels["hash"])
+    head, plus, changes = commit.partition("+")
+    commit = head[:7] + plus + changes
+    entries = []
+    for name, part in results["metrics"].items():
+        if not isinstance(part, dict):
+            raise TypeError(f"{name}: {part!r} is no result")
+        metric = next((metric for metric in ("accuracy", "value") if metric in part), None)
+        if metric:
+            key = ("", name) if name in FLOORS else (results["name"], name)
+            value = _number(part[metric], float)
+            if metric == "accuracy" and not 0 <= value <= 1:
+                raise ValueError(f"{name}: an accuracy of {value}")
+            entries.append((key, metric, _number(labels["n"], int), draw, value, results["config_hash"], commit))
+    for text in (results["name"], labels["hash"], results["config_hash"]):
+        if not isinstance(text, str) or not text:
+            raise TypeError(f"{text!r} is no name")
+    return entries
+
+
+def _number(value: Any, kind: type) -> Any:
+    if type(value) not in (int, kind) or not abs(value) < (2**63 if type(value) is int else math.inf):
+        raise TypeError(f"{value!r} is no finite number")
+    if kind is int and value < 0:
+        raise ValueError(f"{value} is negative")
+    return value
+
+
+def _bases(rows: Sequence[Row], baseline: str) -> dict[str, Row]:
+    """The row that rows of an eval are compared with; of any other eval, the one at ""."""
+    named: dict[str, dict[str, Row]] = collections.defaultdict(dict)
+    for row in sorted(rows, key=lambda row: row.metric):  # an accuracy first
+        named[row.name or row.eval].setdefault("", row)
+        named[row.name or row.eval][row.eval] = row
+        named[f"{row.name}/{row.eval}".strip("/")] = {"": row}
+    if baseline not in named:
+        raise ValueError(f"--baseline={baseline}: no such row; {nearest(baseline, named)}")
+    return named[baseline]
+
+
+def _columns(budget: int, baseline: str | None) -> list[str]:
+    return [f"{budget} labels", "sd", "n", *([f"difference to {baseline}"] if baseline else [])]
+
+
+def _cells(row: Row, base: Row | None, budget: int) -> list[str]:
+    runs = row.runs(budget)
+    if not runs:
+        return ["-"] * (4 if base else 3)
+    percent = row.metric == "accuracy"
+    mean, sd = statistics.fmean(runs), statistics.stdev(runs) if len(runs) > 1 else None
+    shown = ["-" if x is None else f"{100 * x:.2f}" if percent else f"{x:.4g}" for x in (mean, sd)]
+    if base is None:
+        return [*shown, str(len(runs))]
+    comparable = row.metric == base.metric and (percent or row.eval == base.eval)
+    return [*shown, str(len(runs)), _difference(row, base, budget) if comparable else "-"]
+
+
+def _difference(row: Row, base: Row, budget: int) -> str:
+    """Mean +- standard error of the paired difference, of accuracies in percentage points."""
+    if row is base:
+        return "baseline"
+    scale, places = (100, 2) if row.metric == "accuracy" else (1, 4)
+    pairs = [scale * pair for pair in differences(row, base, budget)]
+    if not pairs:
+        return "-"
+    mean = statistics.fmean(pairs)
+    if len(pairs) == 1:
+        return f"{mean:+.{places}f} +- -"
+    error = statistics.stdev(pairs) / len(pairs) ** 0.5
+    within = abs(mean) <= half_width(pairs)
+    return f"{mean:+.{places}f} +- {error:.{places}f}" + (" (noise)" if within else "")
+
+
+def differences(row: Row, base: Row, budget: int) -> list[float]:
+    """Of the results of pairs."""
+    ours, theirs = row.means(budget), base.means(budget)
+    return [ours[draw] - theirs[draw] for draw in ours if draw in theirs]
+
+
+def half_width(values: Any) -> Any:
+    """Of the 95 % interval of the mean over the first axis of [S, ...], by Student's t; infinite for S below 2."""
+    count = len(values)
+    return scipy.stats.t.ppf(0.975, count - 1) * np.std(values, axis=0, ddof=1) / count**0.5 if count > 1 else math.inf
+
+
+def _doubts(row: Row) -> list[str]:
+    doubts = [
+        f"{row.title} mixes {what}: {', '.join(found)}"
+        for what, found in (("configurations", row.hashes), ("commits", row.commits))
+        if len(found) > 1
+    ]
+    every = [values for draws in row.results.values() for values in draws.values()]
+    if row.eval in FLOORS and any(max(values) - min(values) > SAME_FLOOR for values in every):
+        doubts.append(f"{row.title} differs between runs of the same seeds and labels: other data, model or code")
+    return doubts
