@@ -1,6 +1,7 @@
 """A finished run gives its encoder: to Python, to files of features, and to a file that runs without labelfx."""
 
 import dataclasses
+import importlib
 import os
 import subprocess
 import sys

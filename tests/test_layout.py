@@ -1,7 +1,9 @@
 """What the house rules ask of the source itself, and of the package from outside."""
 
 import ast
+import inspect
 import json
+import pydoc
 import subprocess
 import sys
 from pathlib import Path
@@ -63,12 +65,39 @@ def test_the_package_from_outside(tmp_path):
         "import labelfx, labelfx.train, inspect; from labelfx.config import locate; print(locate('hard_negative'));"
         "assert inspect.isfunction(labelfx.train) and inspect.isfunction(labelfx.evaluate);"
         "import sys; assert labelfx.train is sys.modules['labelfx.train'].train;"
-        "assert labelfx.ConfigError is sys.modules['labelfx.train'].ConfigError; assert 'tensorflow' not in sys.modules"
+        "assert labelfx.ConfigError is sys.modules['labelfx.train'].ConfigError;"
+        "from labelfx import list as listing; listing.table();"  # imports every room
+        "assert 'tensorflow' not in sys.modules;"  # and no device is taken before several processes have met:
+        "from jax._src import xla_bridge; assert not xla_bridge.backends_are_initialized()"
     )
     found = subprocess.run([sys.executable, "-W", "error", "-c", code], cwd=tmp_path, capture_output=True, text=True)
     assert found.returncode == 0, found.stderr
     assert Path(found.stdout.strip()).name == "hard_negative.py"
     assert (Path(labelfx.__file__).parent / "py.typed").exists()
+
+
+def test_what_the_package_offers():
+    """Functions, each with its own help, also after its module was imported, and nothing else."""
+    import labelfx.benchmark
+    import labelfx.train  # which would put the module there
+
+    commands = {"benchmark", "evaluate", "export", "features", "mine", "plan", "report", "table", "train"}
+    assert (
+        set(dir(labelfx))
+        == {*commands, "load", "recipe", "ConfigError", "__version__"}
+        == {
+            *labelfx.__all__,
+            "__version__",
+        }
+    )
+    for name in commands | {"load", "recipe"}:
+        function = getattr(labelfx, name)
+        assert inspect.isfunction(function) and function.__name__ == name and inspect.getdoc(function)
+    assert pydoc.render_doc(labelfx.train).startswith("Python Library Documentation: function train in module")
+    with pytest.raises(TypeError, match=r"^train\(\) missing 1 required positional argument: 'workdir'$"):
+        labelfx.train({})
+    with pytest.raises(AttributeError, match="module 'labelfx' has no attribute 'trian'"):
+        labelfx.trian  # noqa: B018
 
 
 def test_a_recipe_is_found_by_name_or_path(tmp_path):

@@ -167,6 +167,7 @@ for module, *words in json.loads(sys.argv[1]):
             sys.modules.pop(f"labelfx.{module}", None)
             sys.argv = [module, *words]
             runpy.run_module(f"labelfx.{module}", run_name="__main__", alter_sys=True)
+            sys.exit()
         code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
         found = [file.seek(0) or file.read().decode() for file in (said, errors)]
         print(json.dumps([code, *found]))
@@ -261,15 +262,38 @@ def test_a_workdir_that_cannot_be_written(finished, tmp_path):
         labelfx.train(finished[0], tmp_path / "file" / "run")
 
 
-def test_list_is_a_line_each(capsys):
-    listing.main()
-    lines = capsys.readouterr().out.splitlines()
+def test_list_is_a_line_each():
     table = listing.table()
+    lines = list(listing.short(table))
+    assert max(map(len, lines)) <= 120 and list(table)[0] == "recipes" and "simclr" in table["recipes"]
+    assert any(re.match(r"  hard_negative .* \.\.\. \(Robinson et al\. 2021, .*\)$", line) for line in lines)
     assert len(lines) == sum(1 + len(section) for section in table.values())
     for name in RECIPES:
         assert any(line.split()[0] == tiny(name)["method"]["name"] for line in lines)
     assert all(line.strip() for section in table.values() for line in section.values())
-    assert all(re.match(r"  \w+  +\S", line) for line in lines if line not in table)  # no name runs into its line
+    assert all(re.match(r"  [\w/]+  +\S", line) for line in lines if line not in table)  # no name runs into its line
+
+
+def test_list_of_one_entry():
+    """Its keys in the words of errors, its defaults, its paper, what a run provides it; all entries of a name."""
+    found = "\n".join(listing.describe("hard_negative"))
+    for part in (
+        "hard_negative, one of recipes (",
+        "config.method.objective.beta = 1.0\n",
+        "hard_negative, one of objectives (",
+        "(Robinson et al. 2021, ICLR, eq. 4 and 5",
+        "  arguments: z_a, z_b\n  keys:\n    temperature  a number > 0\n",
+        "    block_size   an integer from 1 to 2^31 - 1 or None; None by default",
+    ):
+        assert part in found
+    found = "\n".join(listing.describe("moco"))
+    assert "  arguments: model, tx, which a run provides\n" in found
+    assert "  recipes: moco, papers/moco_v2_imagenet\n" in found
+    assert re.search(r"    augment +a dict with a name, one of crop_flip, identity, ", found)
+    assert "placement   one of 'host', 'device'; 'host' by default" in "\n".join(listing.describe("folder"))
+    for wrong, meant in (("mocco", "'moco'"), ("recipe", "'recipes'"), ("objective", "'objectives'")):
+        with pytest.raises(ConfigError, match=f"^'{wrong}': no such entry; did you mean {meant}?"):
+            list(listing.describe(wrong))
 
 
 # One process.
