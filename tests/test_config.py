@@ -209,7 +209,7 @@ def test_what_cannot_change_a_result_may_change_in_a_phase_too():
 @pytest.mark.parametrize("name", RECIPES)
 def test_every_recipe_is_valid_and_says_how_to_run_it(name):
     check(recipe(name))
-    text = (configs.Path(__file__).parents[1] / "configs" / f"{name}.py").read_text()
+    text = (Path(__file__).parents[1] / "configs" / f"{name}.py").read_text()
     assert f"python -m labelfx.train --config={name} --workdir=/tmp/labelfx/{name}" in text.split('"""')[1]
 
 

@@ -1,0 +1,44 @@
+"""Checked parts of a configuration become the functions that they name."""
+
+import functools
+import typing
+from collections.abc import Iterator, Mapping
+from typing import Annotated, Any
+
+from labelfx.config.annotations import Augment, Part
+from labelfx.config.checks import find
+from labelfx.config.rooms import parameters
+from labelfx.config.schema import METHODS, function
+
+
+def augmentations(config: Mapping[str, Any]) -> Iterator[tuple[dict, str]]:
+    """(a method's dict, the key of an augmentation in it), for the run's method and those of its phases."""
+    for method in [config["method"], *(phase["method"] for phase in config["phases"] if "method" in phase)]:
+        takes = parameters(function(METHODS, method["name"]))[1]
+        yield from ((method, key) for key in takes if takes[key].annotation == Augment and key in method)
+
+
+def one_line(part: Mapping[str, Any]) -> str:
+    """A part's name and keys: `crop_flip (flip=True, padding=4)`."""
+    keys = ", ".join(f"{key}={part[key]}" for key in sorted(part) if key != "name")
+    return part["name"] + (f" ({keys})" if keys else "")
+
+
+def build(part: Part, node: Mapping, **provided: Any) -> Any:
+    """Makes a checked part: calls its builder with what the run provides, or binds the keywords of a function whose
+    leading arguments come later (`Part.positional`)."""
+    builder, argument = find(part, node["name"], part.where)
+    positional, takes = parameters(builder)
+    keywords = {key: _build_value(takes[key].annotation, node[key]) for key in takes}
+    if part.positional:
+        return functools.partial(builder, **keywords)
+    if argument:
+        return builder(argument, **keywords)
+    return builder(*(provided[name] for name in positional), **keywords)
+
+
+def _build_value(annotation: Any, value: Any) -> Any:
+    arguments = typing.get_args(annotation)
+    if typing.get_origin(annotation) is Annotated and isinstance(arguments[-1], Part):
+        return build(arguments[-1], value)
+    return value

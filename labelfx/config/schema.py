@@ -1,0 +1,164 @@
+"""What a configuration may hold: the fields of a run, what each kind of part may name, what builders are given."""
+
+import dataclasses
+import difflib
+import inspect
+from collections.abc import Callable, Iterable, Mapping
+from typing import Annotated, Any, Literal
+
+from ml_collections import ConfigDict
+
+from labelfx.config.annotations import Fields, NonNegativeInt, Part, PositiveInt
+from labelfx.config.errors import ConfigError, place
+from labelfx.config.rooms import functions, load, method_modules, parameters
+
+# What a run provides to builders, by the name of their positional parameters.
+PROVIDED = {
+    "methods": ("model", "tx", "steps", "num_classes", "num_examples", "backbone", "teacher"),
+    "data.miners": ("model",),
+    "data.augment": (),
+    "models.backbones": ("vocab_size",),
+    "models.heads": (),
+    "evals": (
+        "model projector variables seed num_classes train_images features test_images test_features test_labels "
+        "test_logits test_predictions labelled_images labelled_features labelled_labels judgements"
+    ).split(),
+}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Placement:
+    """Where the training images stay: with "device", on the devices, each of which holds a share of them."""
+
+    placement: Literal["host", "device"] = "host"
+
+
+DATA, LABELS = Part("data.sources", common=Placement), Part("data.labels", ("labels", "rng"))
+BACKBONES, METHODS, OPTIMIZERS = Part("models.backbones"), Part("methods"), Part("loop.optim", ("steps",))
+MINERS, EVALS = Part("data.miners"), Part("evals")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Batch:
+    """Images per step over all devices; 0 leaves the stream out."""
+
+    labelled: NonNegativeInt
+    unlabelled: NonNegativeInt
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Run:
+    """The top level of a configuration. Fields without a default change results and must be given."""
+
+    name: str  # the row's name in tables and reports
+    seed: NonNegativeInt  # parameters, augmentation, every random choice of the method
+    label_seed: NonNegativeInt  # which rows are labelled
+    data_seed: NonNegativeInt  # the order of the batches
+    data: Annotated[dict, DATA]
+    labels: Annotated[dict, LABELS]
+    model: Annotated[dict, BACKBONES]
+    method: Annotated[dict, METHODS]
+    optimizer: Annotated[dict, OPTIMIZERS]
+    batch: Annotated[dict, Fields(Batch)]
+    batches: Annotated[dict, MINERS]
+    steps: PositiveInt
+    evals: dict[str, dict]  # eval name -> its keywords
+    backbone: str = ""  # for methods that start from one: a run's workdir, or "previous" for the phase before
+    teacher: str = ""  # for methods that learn from a trained network: likewise
+    refresh_every: NonNegativeInt = 0  # steps between refreshes of the table; 0: at the start of a phase only
+    phases: tuple[dict, ...] = ()  # each phase replaces some of PHASE_FIELDS; () is one phase without changes
+    # From here on nothing can change a result, so a run may be resumed with other values.
+    devices: NonNegativeInt = 0  # of the mesh; 0: all
+    fsdp: PositiveInt = 1  # devices that share one copy of the state; the batch is split over all of them
+    steps_per_dispatch: PositiveInt = 1  # steps that the devices run on their own, without a word from Python
+    workers: NonNegativeInt = 0  # processes that decode images, for sources that do not fit in memory
+    log_every: PositiveInt = 50
+    eval_every: NonNegativeInt = 0  # 0: at the end only
+    save_every: PositiveInt = 500
+    keep: PositiveInt = 3  # checkpoints kept
+
+
+PHASE_FIELDS = ("method", "optimizer", "batch", "batches", "steps", "backbone", "teacher", "refresh_every")
+TRAINED = ("backbone", "teacher")  # fields that name a run whose weights a phase takes
+NEUTRAL = tuple(
+    f"config.{field}"
+    for field in (
+        "name data.data_dir data.placement model.remat method.objective.block_size devices fsdp steps_per_dispatch "
+        "workers log_every eval_every save_every keep"
+    ).split()
+)
+
+
+def names(part: Part) -> list[str]:
+    """What a part's `name` may be."""
+    return sorted(method_modules() if part.where == "methods" else _fitting(part))
+
+
+def function(part: Part, name: str) -> Callable:
+    """The function that a valid name picks; a method is the function that bears its module's name.
+
+    Raises:
+      ConfigError: a method's module has no such function, or it takes what no run provides.
+    """
+    if part.where != "methods":
+        return _fitting(part)[name]
+    module = load(method_modules()[name])
+    builder = vars(module).get(name)
+    if not inspect.isfunction(builder):
+        have = [each for each, value in vars(module).items() if getattr(value, "__module__", "") == module.__name__]
+        raise ConfigError(
+            f"{module.__file__}: has no function {name!r}, which would build the method; {nearest(name, have)}"
+        )
+    for each in parameters(builder)[0]:
+        if each not in PROVIDED["methods"]:
+            hint = f"keys of a config stand after a *, and a run provides: {nearest(each, PROVIDED['methods'])}"
+            raise ConfigError(f"{place(builder)}: {name}: no run provides {each!r}; {hint}")
+    return builder
+
+
+def _fitting(part: Part) -> dict[str, Callable]:
+    """The functions whose positional parameters will be there when they are called."""
+    found = functions(part.where)
+    if part.positional:
+        allowed = part.positional, part.positional + part.optional
+        return {n: f for n, f in found.items() if tuple(parameters(f)[0]) in allowed}
+    if part.where in PROVIDED:
+        return {n: f for n, f in found.items() if set(parameters(f)[0]) <= set(PROVIDED[part.where])}
+    return found
+
+
+def guess(word: Any, allowed: Iterable[str]) -> str | None:
+    """The valid name that was meant: one spelt alike, or one that `word` abbreviates, as lr does learning_rate."""
+    word, allowed = str(word), sorted(allowed)
+    short = [name for name in allowed if word in ("".join(part[:1] for part in name.split("_")), name[: len(word)])]
+    close = difflib.get_close_matches(word, allowed, n=1) or (short if len(word) > 1 else [])
+    return close[0] if close else None
+
+
+def nearest(word: Any, allowed: Iterable[str]) -> str:
+    """`did you mean ...?` where a valid name is near, and the valid names."""
+    allowed = sorted(allowed)
+    meant = guess(word, allowed)
+    return (f"did you mean {meant!r}? " if meant else "") + "allowed: " + (", ".join(allowed) or "none")
+
+
+def plain(config: Any) -> Any:
+    """ConfigDicts and Runs as dicts, lists as tuples."""
+    if isinstance(config, Run):
+        config = dataclasses.asdict(config)
+    if isinstance(config, ConfigDict):
+        config = config.to_dict()  # resolves references and placeholders
+    if isinstance(config, Mapping):
+        return {k: plain(v) for k, v in config.items()}
+    if isinstance(config, tuple | list):
+        return tuple(plain(v) for v in config)
+    return config
+
+
+def flatten(tree: Any, path: str = "config") -> dict[str, Any]:
+    """Dotted path -> leaf."""
+    if isinstance(tree, Mapping):
+        return {k: v for key in sorted(tree) for k, v in flatten(tree[key], f"{path}.{key}").items()}
+    if isinstance(tree, tuple | list) and any(isinstance(item, Mapping) for item in tree):
+        return {k: v for i, item in enumerate(tree) for k, v in flatten(item, f"{path}[{i}]").items()}
+    return {path: list(tree) if isinstance(tree, tuple) else tree}
