@@ -4,6 +4,9 @@
 
 67 s of processor time. At 10 labels a class: linear probe 0.942, kNN 0.942; raw pixels 0.895, random encoder 0.840.
 Seed 0, one label draw: a sign that it works, not a result; those are in experiments/README.md.
+
+Otherwise than published, BatchNorm normalises both views together, as in SimCLR, where the authors have a forward pass
+for each view; and one augmentation makes both (see labelfx/methods/self_supervised/siamese.py).
 """
 
 from ml_collections import ConfigDict

@@ -9,7 +9,8 @@ Adam at a constant 1e-3.
 DIR holds stl10 as TFDS prepares it, in ArrayRecord. Otherwise than published: views are of 96 pixels, as images are in
 the published evaluation, where the authors train on crops of 96 resized to 32, which is a ninth of the work; weight
 decay is decoupled and acts on kernels alone, where Adam's 1e-6 there is added to every gradient; BatchNorm is over both
-views and the whole batch, there over one view on one of two GPUs; blur is not cut to 3 pixels.
+views and the whole batch, there over one view on one of two GPUs; blur is not cut to 3 pixels; the order of the
+colour jitter is fixed, there drawn.
 """
 
 from ml_collections import ConfigDict

@@ -9,7 +9,8 @@ are medians over the last 20 checkpoints, one every 1,024 steps (README and libm
 google-research/fixmatch): the number to compare is `median_of_last_20` in results.json, not the last step's accuracy.
 
 DIR holds CIFAR-10's binary version. Otherwise than published: RandAugment's ranges are the paper's, its probability of
-0.5 the code's; the running statistics of BatchNorm decay by 0.9 a step, there by 0.999.
+0.5 the code's; the running statistics of BatchNorm decay by 0.9 a step, there by 0.999, and are averaged with the
+parameters, there not; BatchNorm's epsilon is 1e-5, there TensorFlow's 1e-3; the head starts from other values.
 """
 
 from ml_collections import ConfigDict

@@ -9,7 +9,8 @@ own recipe (google-research/simclr, issue 90). ResNet-50 with a 3x3 stem, batch 
 
 DIR holds CIFAR-10's binary version. Otherwise than in that code: weight decay is decoupled and acts on kernels alone,
 where Adam's 1e-6 there is added to every gradient; BatchNorm is over both views and the whole batch, there over one
-view on one of two GPUs; there is no blur, as in SimCLR's recipe for CIFAR-10, where that of the code has 3x3 pixels.
+view on one of two GPUs; there is no blur, as in SimCLR's recipe for CIFAR-10, where that of the code has 3x3 pixels;
+the order of the colour jitter is fixed, there drawn.
 """
 
 from ml_collections import ConfigDict

@@ -64,7 +64,8 @@ def resnet50(
 ) -> Model:
     """ResNet-50 v1.5 as in torchvision: bottleneck blocks (He et al. 2016, table 1) with the stride in the 3x3.
 
-    `width` 64 is published. `F = 32 width`. Stems as for `resnet18`.
+    `width` 64 is published. `F = 32 width`. Stems as for `resnet18`. The scale of a block's last BatchNorm starts at 1;
+    in the code of SimCLR, MoCo v3 and Barlow Twins at 0, so that a block starts as its shortcut.
     """
     return from_linen(_ResNet((3, 4, 6, 3), True, stem, width, norm_groups, remat, compute_dtype(dtype)))
 
@@ -83,7 +84,8 @@ def wrn28(
     `F = 64 width`; width 2 has 1,467,610 parameters with a linear head for 10 classes. `dropout` acts on the features
     (as in FixMatch's and MPL's code, not between convolutions as in the paper), so that training takes an `rng`.
     FixMatch's convolutions have biases, which a later normalisation takes away again; its running statistics decay by
-    0.999 a step, here by 0.9. MPL's own network has slope 0.2, a wider stem and activates every changing shortcut.
+    0.999 a step, here by 0.9; its BatchNorm adds 1e-3 to the variance, here 1e-5; its head starts from Glorot's normal
+    distribution. MPL's own network has slope 0.2, a wider stem and activates every changing shortcut.
     """
     return from_linen(_Wrn(4, width, dropout, norm_groups, remat, compute_dtype(dtype)))
 
@@ -363,7 +365,10 @@ class _VitBlock(nn.Module):
 
 
 def _sincos_2d(rows, columns, width):
-    """Positions [rows * columns, width] as in MoCo v3 (Chen et al. 2021) and Beyer et al. 2022."""
+    """Positions [rows * columns, width] of Beyer et al. (2022): frequencies from 1 down to 1 / 10,000 itself.
+
+    Those of MoCo v3 (Chen et al. 2021) are 10,000 ^ -(i / d), i < d = width / 4, and end before it.
+    """
     y, x = np.mgrid[:rows, :columns].reshape(2, -1, 1) * 10000.0 ** -np.linspace(0, 1, width // 4)
     return jnp.asarray(np.concatenate([np.sin(x), np.cos(x), np.sin(y), np.cos(y)], 1))
 

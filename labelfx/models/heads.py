@@ -25,7 +25,8 @@ def projector(
 ) -> Model:
     """The non-linear head of SimCLR (Chen et al. 2020, section 4.2) and MoCo v2: Dense-[BatchNorm]-ReLU ... Dense.
 
-    `hidden=()` is a linear map. A hidden Dense before a BatchNorm has no bias; the last Dense always has one.
+    `hidden=()` is a linear map. A hidden Dense before a BatchNorm has no bias; the last Dense always has one;
+    in SimCLR's code it has none, and a BatchNorm without bias follows.
     `norm_groups` as for backbones.
     """
     return from_linen(_Projector(hidden, features, batch_norm, norm_groups, compute_dtype(dtype)))

@@ -49,8 +49,9 @@ def dino(
     BatchNorm, where there is any, keeps statistics of its own in each. Evals read the teacher.
 
     Left out of the paper: small local crops (the student, too, sees the two global views only), the warm-up of the
-    teacher's temperature, the last layer frozen in the first epoch and the growing weight decay. Its projector has
-    three layers with GELU, 2048 wide, and 256 outputs; `heads.projector` has ReLU.
+    teacher's temperature, the last layer frozen in the first epoch, the growing weight decay, and a second augmentation
+    for one of the views (BYOL's, see `siamese`). Its projector has three layers with GELU, 2048 wide, and 256 outputs;
+    `heads.projector` has ReLU.
 
     Metrics: `loss`; `entropies` of the teacher's distributions; `embedding_std` of the student's embeddings;
     `momentum`. Without centring `usage_entropy` goes to 0, without sharpening `assignment_entropy` to log K.

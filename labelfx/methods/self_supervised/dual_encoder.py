@@ -26,6 +26,8 @@ def dual_encoder(
     """`pair` splits the rows of `batch["unlabelled"]`; each half is augmented with random numbers of its own, encoded,
     and the objective taken on the projections.
 
+    The temperature is the objective's, a constant: CLIP learns it.
+
     With `shared` both halves go through one encoder, and BatchNorm statistics are those of both together; otherwise
     each encoder has its own parameters, statistics and optimiser state. Evals read the left encoder and give it the
     images as the source has them: with `halves`, whole images, of which it has seen left halves in training.

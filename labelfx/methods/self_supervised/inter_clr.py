@@ -53,7 +53,8 @@ def inter_clr(
     ImageNet: 10,000 clusters of at least 20 rows, a pool of a tenth of the images, 16,384 negatives, margin -0.5,
     inter_weight 0.25, and rows that are replaced (bank_momentum 0).
 
-    As in the code, a cluster of fewer than `min_cluster` rows gives them to the others and gets half of the largest
+    In the code the pool is of the nearest rows whatever their label, and rows of the own label are drawn again. As in
+    the code, a cluster of fewer than `min_cluster` rows gives them to the others and gets half of the largest
     cluster. Otherwise than there: that is one cluster a step; the centroids move at every step, not every tenth; ranks
     in the pool are drawn once for all images of a batch; and the bank starts empty, where the code starts from k-means
     over the features of the untrained network. An image that is met for the first time takes the label of its key.

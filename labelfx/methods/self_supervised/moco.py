@@ -40,7 +40,7 @@ def moco(
     images. Where BatchNorm is in groups (`norm_groups`), keys are encoded in an order drawn anew at each step, as in
     the paper, so that a query and its key are not normalised with the same images: their statistics would give the
     pair away. One group of the whole batch takes away what a group tells, not what the batch does: the queue's keys
-    are of other batches, and the query's own key is of its own (He, in the discussion of the authors' code).
+    are of other batches, and the query's own key is of its own (He, in the discussion of the authors' code, issue 46).
 
     The loss rises while real keys replace the random ones that the queue starts with: the first `queue_size / batch`
     steps say nothing. Evals read the query encoder.
@@ -95,13 +95,11 @@ def momentum_contrast(model, tx, *, augment, projector, momentum, queue_size) ->
         )
         image = batch["unlabelled"]["image"]
         key_params = state.ema(old.key_params, old.query.params, momentum, where=old.query.moved)
-        key_view = augment(rng_key, image)
-        if net.norm_groups > 1:
-            order = jax.random.permutation(state.fold_in_name(rng, "key_order"), len(image))
-            key_view = key_view[order]
-        key, key_model_state = project(key_params, old.key_model_state, key_view, rng_key_model)
-        if net.norm_groups > 1:
-            key = key[jnp.argsort(order)]
+
+        def encode(view):
+            return project(key_params, old.key_model_state, view, rng_key_model)
+
+        key, key_model_state = encode_keys(encode, augment(rng_key, image), net.norm_groups, rng)
 
         def loss_of(params):
             query, model_state = project(params, old.query.model_state, augment(rng_query, image), rng_query_model)
@@ -131,3 +129,13 @@ def momentum_contrast(model, tx, *, augment, projector, momentum, queue_size) ->
         return MocoState(query_state, key_params, key_model_state, queue, oldest), key, metrics
 
     return init, advance
+
+
+def encode_keys(encode: Callable, view: jax.Array, norm_groups: int, rng: jax.Array) -> tuple[jax.Array, Any]:
+    """`encode(view) -> (keys [B, D], model state)`. Where BatchNorm has groups it encodes the rows in an order drawn at
+    each step, so that a key's group is not its query's; the keys come back in theirs."""
+    if norm_groups == 1:
+        return encode(view)
+    order = jax.random.permutation(state.fold_in_name(rng, "key_order"), len(view))
+    key, model_state = encode(view[order])
+    return key[jnp.argsort(order)], model_state

@@ -46,6 +46,11 @@ def siamese(
     other dropout masks, where there is dropout), without a gradient. That is SimSiam, at the cost of a second forward
     pass of the same. Evals read the online network.
 
+    One augmentation makes both views. The authors of BYOL and MoCo v3 have two on ImageNet: blur with probability 1 in
+    one view and 0.1 in the other, solarize with 0 and 0.2, saturation jittered by half as much as brightness; `simclr`
+    cannot do this. The schedule of `tx` is for every parameter (SimSiam's best command keeps the predictor's rate
+    constant).
+
     A bias before a predictor that starts with BatchNorm has no gradient but rounding, which Adam scales up: `projector`
     should end without one, as `siamese_mlp` does.
 

@@ -47,8 +47,8 @@ def consistency(
 
     `alignment` is the momentum of distribution alignment with equally frequent classes, or None; `tsa` UDA's training
     signal annealing of the labelled loss, or None; `ema` the decay of the average, of parameters and BatchNorm
-    statistics from their first values on. One forward pass over the three views: BatchNorm statistics are those of all
-    of them.
+    statistics from their first values on (FixMatch's code averages parameters alone). One forward pass over
+    the three views: BatchNorm statistics are those of all of them.
 
     Metrics: `loss`, `labelled_loss`, `unlabelled_loss`, `accuracy` of the labelled view; `acceptance`, the mean weight:
     the share above the threshold; `pseudo_label_accuracy` against the truth, averaged with the weights over the rows

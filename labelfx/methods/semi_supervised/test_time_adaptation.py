@@ -11,6 +11,7 @@ from labelfx.config.annotations import Augment, Fraction, NonNegative, Positive,
 from labelfx.loop import state
 from labelfx.methods import Method
 from labelfx.methods.from_labels.finetune import start_from
+from labelfx.methods.self_supervised.moco import encode_keys
 from labelfx.models import Model, stack
 from labelfx.models.heads import linear
 from labelfx.objectives.adaptation import class_aware_info_nce, diversity, neighbour_vote
@@ -62,10 +63,11 @@ def test_time_adaptation(
 
     The authors' code fills the queue of features by a pass over all images before it begins, and enqueues a batch after
     it has voted; here both queues start empty, empty rows count for nothing, and a batch is enqueued first, so that an
-    image has at least itself for a neighbour. As there, the networks are in training mode (BatchNorm normalises each
-    view by its own statistics, and evals use the running ones), and images have two features: those of the weak view
-    are neighbours, those of the strong one keys. Evals read the network that adapts, on test images it has not adapted
-    to.
+    image has at least itself for a neighbour. Their bottleneck and classifier learn at 10 times the backbone's rate,
+    here there is one rate. As there, the networks are in training mode (BatchNorm normalises each view by its own
+    statistics, keys are shuffled where it has groups, as in `moco`, and evals use the running ones), and images have
+    two features: those of the weak view are neighbours, those of the strong one keys. Evals read the network that
+    adapts, on test images it has not adapted to.
 
     Metrics: `loss`, its parts `classification_loss`, `contrastive_loss` and `diversity` (log C at best, 0 when all
     images are given one class), `agreement` (share of pseudo-labels that are the network's own class of the weak view),
@@ -115,7 +117,11 @@ def test_time_adaptation(
 
         momentum_params = state.ema(old.momentum_params, params, momentum, where=old.network.moved)
         neighbour, logits, momentum_state = look(momentum_params, old.momentum_model_state, weak_view, rng_neighbour)
-        key, _, momentum_state = look(momentum_params, momentum_state, strong(rng_key, image), rng_momentum_key)
+
+        def encode(view):
+            return look(momentum_params, momentum_state, view, rng_momentum_key)[::2]
+
+        key, momentum_state = encode_keys(encode, strong(rng_key, image), net.norm_groups, rng)
         features, probs = enqueue(old.queue.features, neighbour), enqueue(old.queue.probs, jax.nn.softmax(logits))
         feature, own, model_state = look(params, old.network.model_state, weak_view, rng_own)
         label = jnp.argmax(neighbour_vote(feature, features, probs, neighbours=neighbours), -1).astype(jnp.int32)
