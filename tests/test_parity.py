@@ -64,9 +64,8 @@ def pretrained(tmp_path_factory):
     return folder
 
 
-@pytest.fixture(scope="module", params=METHODS)
-def start(request, pretrained, tmp_path_factory):
-    """(step, state, batch) of a method's first step, in float64."""
+def first_step(config, folder):
+    """(step, state, batch) of a run's first step, in float64."""
     seen = {}
 
     def stop(self):
@@ -76,8 +75,14 @@ def start(request, pretrained, tmp_path_factory):
 
     with pytest.MonkeyPatch.context() as patch, pytest.raises(Stopped):
         patch.setattr(Loop, "run", stop)
-        labelfx.train(config_of(request.param, pretrained), tmp_path_factory.mktemp(request.param))
+        labelfx.train(config, folder)
     return seen["step"], double(seen["state"]), double(seen["batch"])
+
+
+@pytest.fixture(scope="module", params=METHODS)
+def start(request, pretrained, tmp_path_factory):
+    """(step, state, batch) of a method's first step, in float64."""
+    return first_step(config_of(request.param, pretrained), tmp_path_factory.mktemp(request.param))
 
 
 def updated(step, state, batch, devices, fsdp):
@@ -116,6 +121,18 @@ def test_every_mesh_gives_the_same_gradient(start, meshes):
             print(f"data x fsdp = {name}: relative error {error:.1e}, {split} arrays split")
             assert error < 1e-9
             assert (split > 0) == (mesh[1] > 1)
+
+
+@pytest.mark.parametrize("method", ["consistency", "moco"])
+def test_groups_of_batch_norm_are_those_of_any_mesh(method, tmp_path):
+    """Streams that are shared out among the groups, keys that are shuffled between them."""
+    config = config_of(method, None)
+    config["model"] = config["model"] | {"norm_groups": 4}
+    step, state, batch = first_step(config, tmp_path)
+    with jax.enable_x64(True), jax.numpy_dtype_promotion("standard"):  # indices are int64 here
+        expected, _ = updated(step, state, batch, 1, 1)
+        after, _ = updated(step, state, batch, *MESHES["4 x 2"])
+    assert relative_error(state, after, expected) < 1e-9
 
 
 @pytest.mark.slow

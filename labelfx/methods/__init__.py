@@ -21,7 +21,8 @@ class Method(NamedTuple):
       init: `(rng, batch) -> state`. Arrays only, so that the state is the checkpoint. The batch gives the shapes: it is
         all zeros, and has no columns of a table yet.
       step: `(state, batch, rng) -> (state, metrics)`. Traceable, without side effects, written in the global view: a
-        loss over the whole batch. `metrics` are float32 scalars.
+        loss over the whole batch. `metrics` are float32 scalars. What `init` and `step` draw has keys by name
+        (`labelfx.loop.state.named`); several batches go through one forward pass by `labelfx.models.apply_together`.
       variables: `(state) -> variables`, the model variables that evals and export read:
         `{"params": {"backbone": ..., "head": ...}, "batch_stats": ...}`; `head` is there where the method trains a
         classifier on the features.
