@@ -1,6 +1,7 @@
 """Evals against loop-form float64 NumPy and scikit-learn, on real digits."""
 
 import functools
+import json
 
 import jax
 import numpy as np
@@ -14,11 +15,13 @@ from sklearn.model_selection import StratifiedKFold
 from labelfx import config as configs
 from labelfx import evals
 from labelfx import scores as drawing
-from labelfx.config import ConfigError
+from labelfx.config import ConfigError, command
 from labelfx.evals import classification, floors, representation, scores
 from labelfx.loop import results
 from labelfx.loop.run import build_model, load_data
 from labelfx.models import Model, stack
+from labelfx.reports import sweep
+from labelfx.table import table
 
 RNG = np.random.default_rng(0)
 
@@ -98,6 +101,45 @@ def test_every_fold_is_fitted_to_convergence(regularisation, tolerance):
     left_out = train_on[1] == 0
     expected = log_loss(labels[left_out], reference.predict_proba(x[left_out]))
     np.testing.assert_allclose(held_out, expected, rtol=tolerance)
+
+
+def test_linear_probe_of_many_labels_holds_one_fifth_out(monkeypatch):
+    """Beyond `LARGE` only. It chooses and classifies as logistic regression fitted to convergence does."""
+    features, test_features, labels, test_labels = pixels(40)
+    monkeypatch.setattr(classification, "GRID", (1e-1, 1e-3, 1e-5))
+    monkeypatch.setattr(classification, "LARGE", features.size * 10)
+    assert probe(features, test_features, labels, test_labels)["chosen_by"].startswith("5-fold cross-validation")
+    monkeypatch.setattr(classification, "LARGE", features.size * 10 - 1)
+    result = probe(features, test_features, labels, test_labels)
+    x, test = scaled(features, test_features)
+    train_rows, rows = next(StratifiedKFold(5, shuffle=True, random_state=0).split(x, labels))
+    losses = {}
+    for regularisation in (1e-1, 1e-3, 1e-5):
+        held_out = reference_fit(x[train_rows], labels[train_rows], regularisation).predict_proba(x[rows])
+        losses[regularisation] = log_loss(labels[rows], held_out)
+    chosen = min(losses, key=losses.get)
+    assert result == {
+        "accuracy": pytest.approx(reference_fit(x, labels, chosen).score(test, test_labels), abs=0.001),
+        "regularisation": chosen,
+        "chosen_by": "a held-out fifth of the label view",
+        "converged": True,
+        "split": "test",
+        "n": 500,
+        "n_labels": len(labels),
+    }
+    few = np.where((labels == 3) & (np.cumsum(labels == 3) > 4), 4, labels)
+    assert probe(features, test_features, few, test_labels)["chosen_by"].startswith("fixed")
+
+
+@pytest.mark.parametrize("count", [100, 400])
+def test_principal_axes_of_many_labels(count):
+    """Orthonormal, and the features' second moment is diagonal on them; with fewer rows than features too."""
+    x = np.maximum(RNG.normal(size=(count, 64)) @ RNG.normal(size=(64, 200)), 0).astype(np.float32)
+    rotated, second_moment, axes = classification._principal_axes(x, True)
+    np.testing.assert_allclose(axes @ axes.T, np.eye(len(axes)), atol=1e-5)
+    np.testing.assert_allclose(rotated @ axes, x, atol=1e-3)
+    moment = np.float64(rotated).T @ rotated / count
+    np.testing.assert_allclose(moment, np.diag(second_moment), atol=1e-5 * second_moment.max())
 
 
 def test_test_labels_choose_nothing():
@@ -386,3 +428,46 @@ def test_a_run_writes_and_draws_its_score_distribution(tmp_path):
     (tmp_path / "results.json").write_text('{"metrics": {}}')
     with pytest.raises(ConfigError, match="results.json: has no score_distribution; add it to config.evals"):
         drawing.draw(tmp_path)
+
+
+def test_an_eval_that_fails_costs_no_other(tmp_path, monkeypatch, capsys):
+    """The file has the others and why it failed; a sweep tries it again, and only an interrupt gets through."""
+    config = tiny("supervised", evals={"head": {}, "knn": {"k": 1, "temperature": 0.1}, "linear_probe": {}})
+    job = sweep.Job(tmp_path, config)
+
+    def fail(error):
+        def knn(*_, k, temperature):
+            raise error
+
+        monkeypatch.setattr(classification, "knn", functools.wraps(classification.knn)(knn))
+
+    def started():
+        monkeypatch.setattr(command.app, "run", lambda main, **_: main([]))
+        command.run(lambda _: sweep.work_off([job]), config=False, strings={})
+
+    def written():
+        return json.loads((tmp_path / "results.json").read_text())
+
+    fail(KeyboardInterrupt())
+    with pytest.raises(KeyboardInterrupt):
+        started()
+    assert not (tmp_path / "results.json").exists()
+    fail(jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: 80 GB\n  of 16"))
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as end:
+        started()
+    lines = capsys.readouterr().err.splitlines()
+    assert [line for line in lines if "evaluating" in line] == [
+        f"evaluating {name} ..." for name in ("head", "knn", "linear_probe")
+    ]
+    why = written()["failed"]["knn"]
+    assert why.startswith("JaxRuntimeError: RESOURCE_EXHAUSTED: 80 GB of 16")
+    assert end.value.code == 1 and lines[-1].startswith(f"error: the eval knn failed: {why}; {tmp_path}/results.json")
+    assert written()["metrics"].keys() == {"head", "linear_probe"} and written()["failed"].keys() == {"knn"}
+    assert f"warning: {tmp_path}/results.json: knn failed: {why}" in table([tmp_path])
+    monkeypatch.undo()
+    sweep.work_off([job])
+    assert "1 runs, 0 of them done before" in capsys.readouterr().err
+    assert written()["metrics"].keys() == set(config["evals"]) and "failed" not in written()
+    sweep.work_off([job])
+    assert "1 runs, 1 of them done before" in capsys.readouterr().err

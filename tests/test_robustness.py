@@ -74,7 +74,7 @@ class Command:
 def said(process: subprocess.Popen) -> list[str]:
     """The lines on standard error when it has ended, without those of progress."""
     lines = process.communicate(timeout=120)[1].splitlines()
-    return [line for line in lines if "images/s" not in line]
+    return [line for line in lines if "images/s" not in line and not line.startswith("evaluating ")]
 
 
 def uncommitted(workdir: Path) -> list[int]:

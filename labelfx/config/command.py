@@ -17,7 +17,7 @@ from labelfx.config.errors import located, outside
 from labelfx.data import DataError
 from labelfx.loop.checkpoint import CheckpointError
 from labelfx.loop.distributed import PeerLost
-from labelfx.loop.metrics import NonFinite
+from labelfx.loop.metrics import EvalFailed, NonFinite
 from labelfx.loop.stopping import Interrupted
 
 FLAGS = flags.FLAGS
@@ -70,7 +70,7 @@ def run(main: Callable[[Any], Any], *, config: bool, strings: Mapping[str, str] 
             main(FLAGS)
         except (ConfigError, DataError, FileNotFoundError) as error:
             _stop(2, str(error))
-        except (NonFinite, CheckpointError, PeerLost, OSError) as error:
+        except (NonFinite, EvalFailed, CheckpointError, PeerLost, OSError) as error:
             _stop(1, str(error))
         except MemoryError as error:
             _stop(1, f"not enough memory: {error}")

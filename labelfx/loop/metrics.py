@@ -28,6 +28,10 @@ class NonFinite(RuntimeError):
     """NaN or Inf; the message is one line for the user."""
 
 
+class EvalFailed(RuntimeError):
+    """An eval of a finished run has raised; the message is one line for the user."""
+
+
 def first_bad(metrics: Any, before: dict[str, jax.Array], step: jax.Array) -> dict[str, jax.Array]:
     """For each metric the first step at which it was not finite, int32, NEVER where it always was."""
     return {k: jnp.where(jnp.isfinite(v), before[k], jnp.minimum(before[k], step)) for k, v in metrics.items()}

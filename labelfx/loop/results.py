@@ -6,6 +6,7 @@ import importlib.metadata
 import json
 import platform
 import subprocess
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ import labelfx
 from labelfx import config as configs
 from labelfx import models
 from labelfx.config.annotations import Part
+from labelfx.config.errors import located
 from labelfx.data import Dataset
 from labelfx.data.batches import View
 from labelfx.data.labels import labels_hash, target_scale
@@ -107,7 +109,8 @@ def run_evals(
 ) -> dict[str, dict[str, Any]]:
     """Eval name -> its results, for the evals of the configuration; those of a head only where there is one.
 
-    `variables` are those of the given phase's network, the last one's by default.
+    `variables` are those of the given phase's network, the last one's by default. An eval that raises has `failed`, one
+    line that says why, for its only result, and the others go on.
     """
     method = configs.phases(config)[phase]["method"]
     inputs = Inputs(config, dataset, view, model, variables, method)
@@ -117,8 +120,15 @@ def run_evals(
         positional = configs.parameters(function)[0]
         if lacks(name, variables):
             continue
-        provided = {p: getattr(inputs, p) for p in positional}
-        result = configs.build(configs.EVALS, {"name": name, **keywords}, **provided)
+        if jax.process_index() == 0:
+            print(f"evaluating {name} ...", file=sys.stderr, flush=True)
+        try:
+            provided = {p: getattr(inputs, p) for p in positional}
+            result = configs.build(configs.EVALS, {"name": name, **keywords}, **provided)
+        except Exception as error:  # its text alone is kept: the error itself would keep what filled the memory
+            found[name] = {"failed": located(error)}
+            print(f"{name} failed: {located(error)}", file=sys.stderr, flush=True)
+            continue
         if not isinstance(result, dict):  # a score of the features, without labels
             result = {"value": float(result), "split": "train", "n": len(inputs.features)}
         found[name] = result
@@ -136,13 +146,20 @@ def finish(
     trained_on: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Runs the evals and writes `workdir/results.json`. `training` is what the loop knows of itself, `trained_on` its
-    devices, by default those of this process."""
-    found = run_evals(config, dataset, view, model, variables)
+    devices, by default those of this process.
+
+    Raises:
+      EvalFailed: an eval has failed; `failed` in the file says why, and the others' results are there.
+    """
+    every = run_evals(config, dataset, view, model, variables)
+    failed = {name: part["failed"] for name, part in every.items() if "failed" in part}
+    found = {name: part for name, part in every.items() if name not in failed}
     add_medians(config, workdir, found)
     device = jax.devices()[0]
     results = {
         "name": config.name,
         "metrics": {name: {**part, "weights": "last step"} for name, part in found.items()},
+        **({"failed": failed} if failed else {}),
         "config_hash": configs.config_hash(config),
         "commit": commit(),
         "outside": configs.outside(config),  # code that is not of labelfx
@@ -159,12 +176,16 @@ def finish(
         | {package: importlib.metadata.version(package) for package in ("jax", "jaxlib", "flax", "optax", "numpy")},
         "finished": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
     }
-    if jax.process_index() > 0:
-        return results
-    configs.write_text(workdir / "results.json", json.dumps(results, indent=2) + "\n")
-    for name, part in found.items():
-        short = {k: f"{v:.4g}" if isinstance(v, float) else v for k, v in part.items() if not isinstance(v, list)}
-        print(f"{name}: " + ", ".join(f"{k} {v}" for k, v in short.items()))
+    if jax.process_index() == 0:
+        configs.write_text(workdir / "results.json", json.dumps(results, indent=2) + "\n")
+        for name, part in found.items():
+            short = {k: f"{v:.4g}" if isinstance(v, float) else v for k, v in part.items() if not isinstance(v, list)}
+            print(f"{name}: " + ", ".join(f"{k} {v}" for k, v in short.items()))
+    if failed:
+        why = "; ".join(f"the eval {name} failed: {why}" for name, why in failed.items())
+        raise metrics.EvalFailed(
+            f"{why}; {workdir / 'results.json'} has the other evals, and the same command tries again"
+        )
     return results
 
 

@@ -47,7 +47,7 @@ def check(every: Iterable[Job], dataset: Dataset) -> None:
     for job in (job for job in every if not job.pretrained):
         with _named(job.config["name"]):
             config = configured[str(job.folder)] = configs.check(job.config)
-        if (job.folder / "results.json").exists():
+        if _has_results(job.folder):
             continue
         taught = configs.plain(configured[config.teacher].model) if config.teacher in configured else None
         kept = {field: value for field, value in configs.plain(config).items() if field not in NO_MATTER}
@@ -125,8 +125,14 @@ def _key(job: Job) -> tuple[str, str]:
     return job.folder.name, job.folder.parent.name
 
 
+def _has_results(folder: Path) -> bool:
+    """Whether every eval has; one that failed is tried again."""
+    path = folder / "results.json"
+    return path.exists() and "failed" not in configs.read_json(path)
+
+
 def _is_done(job: Job) -> bool:
-    done = (job.folder / "results.json").exists()
+    done = _has_results(job.folder)
     if done and not job.pretrained:
         configs.compare(configs.check(job.config), job.folder)  # ConfigError where it was another run
     return done

@@ -102,7 +102,9 @@ def read(paths: Sequence[str | Path]) -> tuple[list[Row], list[str]]:
     files = {file.resolve() for path in paths for file in (Path(path), *Path(path).rglob("results.json"))}
     for file in sorted(file for file in files if file.name == "results.json" and file.is_file()):
         try:
-            entries = entries_of(read_json(file))
+            results = read_json(file)
+            entries = entries_of(results)
+            warnings += [f"{file}: {name} failed: {why}" for name, why in results.get("failed", {}).items()]
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             warnings.append(f"{file} is left out: not the results of a run ({type(error).__name__}: {error})")
             continue
