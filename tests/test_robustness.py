@@ -266,7 +266,7 @@ def test_list_is_a_line_each():
     table = listing.table()
     lines = list(listing.short(table))
     assert max(map(len, lines)) <= 120 and list(table)[0] == "recipes" and "simclr" in table["recipes"]
-    assert any(re.match(r"  hard_negative .* \.\.\. \(Robinson et al\. 2021, .*\)$", line) for line in lines)
+    assert any(re.match(r"  hard_negative .*\(Robinson et al\. 2021, .* \.\.\.\)$", line) for line in lines)
     assert len(lines) == sum(1 + len(section) for section in table.values())
     for name in RECIPES:
         assert any(line.split()[0] == tiny(name)["method"]["name"] for line in lines)

@@ -19,7 +19,7 @@ from labelfx.config.rooms import hashes, outside_files, parameters, used_files
 from labelfx.config.schema import EVALS, NEUTRAL, TRAINED, Run, flatten, function, plain
 
 
-def outside(config: Run) -> dict[str, str]:
+def outside_code(config: Run) -> dict[str, str]:
     """The files outside of labelfx that a checked configuration takes code from: a name such as `methods/mixup.py` ->
     sha256."""
     every = [dataclasses.asdict(config), *config.phases]
@@ -72,7 +72,7 @@ def compare(config: Any, workdir: Path) -> None:
     if differing:
         shown = ", ".join(f"{p} ({old.get(p)!r} there, {new.get(p)!r} now)" for p in differing)
         raise ConfigError(f"{workdir} holds a run of another configuration: {shown}; use another workdir")
-    if code := _differing(recorded(workdir), outside(config)):
+    if code := _differing(recorded(workdir), outside_code(config)):
         raise ConfigError(f"{workdir} holds a run of other code: {code}; bring it back or use another workdir")
 
 

@@ -114,13 +114,13 @@ def _change(config: ConfigDict, path: str, value: Any, name: str) -> None:
         node = node[parent] if isinstance(node, ConfigDict) and parent in node else None
     if not isinstance(node, ConfigDict):
         raise ConfigError(f"{path}: not in {name}; {nearest('.'.join(parents), _nodes(config))}")
-    if last == "name" and isinstance(rule, Part):
-        takes = _takes(rule, {"name": value}, path)
+    named = last == "name" and isinstance(rule, Part)
+    takes = _takes(rule, {"name": value} if named else node, path)
+    if isinstance(value, Written):
+        value = str(value) if named or (last in takes and takes[last].annotation is str) else literal(value)
+    if named:
         for key in [key for key in node if key not in takes]:
             del node[key]
-    elif isinstance(value, Written):
-        found = _takes(rule, node, path).get(last)
-        value = str(value) if found and found.annotation is str else literal(value)
     node[last] = value
 
 

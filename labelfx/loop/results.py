@@ -162,7 +162,7 @@ def finish(
         **({"failed": failed} if failed else {}),
         "config_hash": configs.config_hash(config),
         "commit": commit(),
-        "outside": configs.outside(config),  # code that is not of labelfx
+        "outside": configs.outside_code(config),  # code that is not of labelfx
         "seeds": {"seed": config.seed, "label_seed": config.label_seed, "data_seed": config.data_seed},
         "labels": {"n": len(view.rows), "hash": labels_hash(view.rows, dataset.train.labels)},
         "data": {  # one row, as the backbone takes it

@@ -103,7 +103,7 @@ def begin(config: configs.Run, workdir: Path, view: View) -> None:
         images = [len(view.truth), getattr(view.split.images, "which", "")]
         labels = {"hash": labels_hash(view.rows, view.truth), "rows": view.rows.tolist(), "images": images}
         configs.write_text(workdir / "labels.json", json.dumps(labels) + "\n")
-        if code := configs.outside(config):
+        if code := configs.outside_code(config):
             configs.write_text(workdir / configs.OUTSIDE, json.dumps(code, indent=2) + "\n")
         configs.write_text(workdir / "config.json", json.dumps(configs.plain(config), indent=2) + "\n")
 
