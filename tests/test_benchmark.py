@@ -215,7 +215,7 @@ def test_what_differs_in_seeds_and_labels_is_checked_once(tmp_path, built):
     for job in every:
         if job.folder.name != "distillation":
             job.folder.mkdir(parents=True)
-            (job.folder / "results.json").touch()
+            (job.folder / "results.json").write_text("{}")
     sweep.check(every, dataset)
     assert built[4:] == ["distillation"]
 

@@ -115,7 +115,7 @@ def test_parameters_after_100_double_steps(begun, count, rolled):
                 state, bad, _ = steps(state, bad, fixed, batches, jax.random.key(3), np.int32(first))
             return jax.device_get(state)
 
-    names = begun.metrics(begun.phase)
+    names = begun.metrics(begun.phase, begun.state, begun.table)
     reference = run(1, True)
     for images in (True, False):
         found = run(count, images)
@@ -168,7 +168,8 @@ def test_dispatches_stop_where_the_loop_has_something_to_do(begun):
         tiny("simclr", log_every=10, save_every=25, eval_every=0, steps_per_dispatch=4, steps=47)
     )
     found, done = [], 0
-    for count, batch in begun.dispatches_of(begun.phase, 47):
+    how = begun.how(begun.phase, begun.table)
+    for count, batch in dispatch.dispatches(begun.config, begun.mesh, how, 0, 47):
         found.append(count)
         assert batch["unlabelled"]["index"].shape == (count, 16)
         expected = batch_at(done + count - 1, **begun.how(begun.phase, begun.table))["unlabelled"]["index"]

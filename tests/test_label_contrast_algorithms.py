@@ -87,7 +87,8 @@ def test_labels_find_a_signal_that_a_nuisance_hides():
             jax.random.split(rng_steps, 60),
         )
         features = test @ state.params["backbone"]["kernel"]
-        return recall_at_1(features, test_labels), metrics["loss"][-1] < metrics["loss"][0]
+        # Views are noisy and differ from step to step: ten steps tell what one does not.
+        return recall_at_1(features, test_labels), metrics["loss"][-10:].mean() < metrics["loss"][:10].mean()
 
     (with_labels, falls), (without, also_falls) = (by_seed(partial(recall, with_labels=each)) for each in (True, False))
     assert falls.all() and also_falls.all()

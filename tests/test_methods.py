@@ -245,7 +245,7 @@ def test_finetune_starts_from_the_backbone(tmp_path, monkeypatch):
     wider = config | {"model": {"name": "conv3", "width": 3, "dtype": "float32"}}
     with pytest.raises(ConfigError, match="the backbone's parameters are not those of config.model"):
         labelfx.train(wider, tmp_path / "wider")
-    with pytest.raises(FileNotFoundError, match="nowhere"):
+    with pytest.raises(ConfigError, match="^config.backbone = '.*nowhere': .*: no config.json there; give the work"):
         labelfx.train(config | {"backbone": str(tmp_path / "nowhere")}, tmp_path / "lost")
 
 

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from recipes import METHODS, tiny
 from test_parity import pretrain, relative_error
-from test_robustness import logged
+from test_robustness import PROGRESS, logged
 
 from labelfx.config import ConfigError
 from labelfx.finished import weights
@@ -52,7 +52,7 @@ def ended(processes, seconds):
             for each in processes:
                 each.kill()
             raise
-        lines = [line for line in errors.splitlines() if not re.match(r"\S+  step \d+/\d+", line)]
+        lines = [line for line in errors.splitlines() if not PROGRESS.search(line)]
         found.append((process.returncode, lines))
     return found
 

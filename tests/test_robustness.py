@@ -33,6 +33,7 @@ from labelfx.loop.training import Loop
 
 # TensorStore reads a broken checkpoint in many futures; the errors of those nobody waits for surface as warnings.
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+PROGRESS = re.compile(r"images/s|  step \d+/\d+$|^evaluating |^resumes after step | \.\.\.$")
 SGD = {"name": "sgd", "learning_rate": 0.1, "momentum": 0.9, "weight_decay": 0.0, "clip_norm": None, "accumulate": 1}
 SGD["schedule"] = {"name": "constant", "warmup_steps": 0}
 
@@ -73,8 +74,7 @@ class Command:
 
 def said(process: subprocess.Popen) -> list[str]:
     """The lines on standard error when it has ended, without those of progress."""
-    lines = process.communicate(timeout=120)[1].splitlines()
-    return [line for line in lines if "images/s" not in line and not line.startswith("evaluating ")]
+    return [line for line in process.communicate(timeout=120)[1].splitlines() if not PROGRESS.search(line)]
 
 
 def uncommitted(workdir: Path) -> list[int]:
@@ -184,7 +184,7 @@ def test_help_of_every_command_shows_its_own_flags(tmp_path):
     """A line each, and those of no library."""
     own = {
         "train": "config config.KEY.KEY workdir",
-        "benchmark": "workdir data first_seed labels methods override seeds",
+        "benchmark": "workdir augment data first_seed labels methods override seeds",
         "evaluate": "workdir",
         "features": "images out workdir",
         "export": "out workdir",

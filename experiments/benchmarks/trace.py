@@ -43,9 +43,9 @@ SIZES: dict[str, dict[str, Any]] = {
 KINDS = {
     "data/augment": "augmentation",
     "objectives": "loss and its diagnostics",
-    "optim": "optimiser",
-    "state": "optimiser",
-    "metrics": "watch for NaN",
+    "loop/optim": "optimiser",
+    "loop/state": "optimiser",
+    "loop/metrics": "watch for NaN",
 }
 LAYERS = {"conv_general_dilated": "convolution", "dot_general": "dense layers"}
 HOLDERS = ("while", "call", "conditional")  # what they hold is recorded too

@@ -125,12 +125,11 @@ def run_evals(
         try:
             provided = {p: getattr(inputs, p) for p in positional}
             result = configs.build(configs.EVALS, {"name": name, **keywords}, **provided)
+            if not isinstance(result, dict):  # a score of the features, without labels
+                result = {"value": float(result), "split": "train", "n": len(inputs.features)}
         except Exception as error:  # its text alone is kept: the error itself would keep what filled the memory
-            found[name] = {"failed": located(error)}
-            print(f"{name} failed: {located(error)}", file=sys.stderr, flush=True)
-            continue
-        if not isinstance(result, dict):  # a score of the features, without labels
-            result = {"value": float(result), "split": "train", "n": len(inputs.features)}
+            result = {"failed": located(error)}
+            print(f"{name} failed: {result['failed']}", file=sys.stderr, flush=True)
         found[name] = result
     return found
 
