@@ -18,7 +18,7 @@ from labelfx import evals
 from labelfx import scores as drawing
 from labelfx.config import ConfigError, command, rooms
 from labelfx.evals import classification, floors, representation, scores
-from labelfx.loop import results
+from labelfx.loop import inputs, results
 from labelfx.loop.run import build_model, load_data
 from labelfx.models import Model, stack
 from labelfx.reports import sweep
@@ -416,7 +416,7 @@ def test_a_run_writes_and_draws_its_score_distribution(tmp_path):
     phases = ({}, finetune | {"backbone": "previous"})
     config = configs.check(tiny("feature_transform", evals=own, phases=phases))
     (dataset, view), model = load_data(config, tmp_path), build_model(config)
-    projector = configs.build(results.HEADS, config.method["projector"])
+    projector = configs.build(inputs.HEADS, config.method["projector"])
     variables = stack(backbone=model, projector=projector).init(jax.random.key(0), np.zeros((1, 8, 8, 1), np.float32))
     during = results.run_evals(config, dataset, view, model, variables, phase=0)["score_distribution"]
     results.finish(config, tmp_path, dataset, view, model, variables, {})

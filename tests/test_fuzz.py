@@ -35,6 +35,7 @@ from labelfx.config import ConfigError
 from labelfx.data import Split, sources
 from labelfx.data.decode import decode
 from labelfx.data.labels import labels_hash
+from labelfx.data.sources import folders
 from labelfx.data.sources import images as image_sources
 from labelfx.data.sources import text as text_sources
 from labelfx.features import _of_folder
@@ -147,7 +148,7 @@ def image_folder(kind: str, part: str, read, left_out=lambda *_: False) -> Reade
 
 
 def all_images(folder):
-    image_sources._warn_once.cache_clear()  # each case is a process of its own
+    folders._warn_once.cache_clear()  # each case is a process of its own
     dataset = sources.folder(str(folder), image_size=8, channels=3)
     return dataset.train.images[:]
 

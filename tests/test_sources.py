@@ -15,6 +15,7 @@ import pytest
 from PIL import Image
 
 from labelfx.data import DataError, decode
+from labelfx.data.sources import folders
 from labelfx.data.sources import images as sources
 
 
@@ -339,7 +340,7 @@ def test_folder_with_its_own_split(tmp_path):
     (tmp_path / "train/dog/.hidden.txt").touch()
     (tmp_path / ".cache").mkdir()
     (tmp_path / ".cache/c.png").touch()
-    dataset = sources.folder(str(tmp_path), image_size=8, channels=3)
+    dataset = folders.folder(str(tmp_path), image_size=8, channels=3)
     assert_dataset(dataset, (7, 8, 8, 3), (2, 8, 8, 3), 2)
     assert dataset.class_names == ("cat", "dog")
     assert dataset.train.labels.tolist() == [0, 0, 1, 1, -1, -1, -1]
@@ -352,7 +353,7 @@ def test_folder_with_its_own_split(tmp_path):
 
 def test_lazy_images_index_as_an_array_does(tmp_path):
     write_split_folder(tmp_path)
-    images = sources.folder(str(tmp_path), image_size=8, channels=1).train.images
+    images = folders.folder(str(tmp_path), image_size=8, channels=1).train.images
     whole = images[:]
     assert whole.shape == (7, 8, 8, 1) and whole.dtype == np.uint8
     mask = np.array([True, False, False, True, False, False, True])
@@ -365,7 +366,7 @@ def test_lazy_images_index_as_an_array_does(tmp_path):
 
 
 def open_folder(root):
-    return sources.folder(str(root), image_size=8, channels=3)
+    return folders.folder(str(root), image_size=8, channels=3)
 
 
 def hurt(path):
@@ -431,7 +432,7 @@ def test_what_is_left_out_is_said_in_the_order_of_the_rows(tmp_path, caplog, mon
         return slow
 
     for name in ("decode", "check_header"):
-        monkeypatch.setattr(sources, name, slow_at_first(getattr(sources, name)))
+        monkeypatch.setattr(folders, name, slow_at_first(getattr(folders, name)))
     images = open_folder(tmp_path).train.images
     opened["clear"]()
     rows = images[4:]  # 1, 10, 2, 3 and more/1
@@ -496,7 +497,7 @@ def opened(monkeypatch):
         return read
 
     for name in NAMES:
-        monkeypatch.setattr(sources, name, noted(name, getattr(sources, name)))
+        monkeypatch.setattr(folders, name, noted(name, getattr(folders, name)))
     return found
 
 
@@ -612,7 +613,7 @@ def plain_folder(root, count):
     for label, name in enumerate(("cat", "dog", "owl")):
         for i in range(count):
             write_image(root / name / f"{i:03}.png", np.full((2, 2), 80 * label + i, np.uint8))
-    return sources.folder(str(root), image_size=2, channels=1)
+    return folders.folder(str(root), image_size=2, channels=1)
 
 
 def contents(split):
@@ -647,7 +648,7 @@ def test_unlabelled_images_beside_plain_classes(tmp_path):
 def decoded(folder, image_size, channels):
     for name in ("train/a/1.png", "test/a/1.png", "train/b/1.png", "test/b/1.png"):
         write_image(folder / name, noise(2, 2))
-    return sources.folder(str(folder), image_size=image_size, channels=channels).train.images[0]
+    return folders.folder(str(folder), image_size=image_size, channels=channels).train.images[0]
 
 
 def resampled(length, side, out):
@@ -746,14 +747,14 @@ def test_folders_that_are_refused(tmp_path, extra, missing, expected):
     for name in missing:
         (tmp_path / name).unlink()
     with pytest.raises(ValueError) as error:
-        sources.folder(str(tmp_path), image_size=8, channels=3)
+        folders.folder(str(tmp_path), image_size=8, channels=3)
     assert expected in message_of(error) and str(tmp_path) in message_of(error)
 
 
 def test_a_class_with_few_labels_may_have_no_test_image(tmp_path, caplog):
     for name in ("cat/1.png", "dog/1.png", *(f"owl/{i}.png" for i in range(20))):
         write_image(tmp_path / name, noise(2, 2))
-    dataset = sources.folder(str(tmp_path), image_size=2, channels=1)
+    dataset = folders.folder(str(tmp_path), image_size=2, channels=1)
     without = {dataset.class_names[i] for i in range(3)} - {dataset.class_names[i] for i in dataset.test.labels}
     found = ", ".join(map(repr, sorted(without)))
     assert "cat" in without
@@ -766,11 +767,11 @@ def test_plain_folders_that_are_refused(tmp_path):
     for name in ("cat/1.png", "dog/1.png"):
         write_image(tmp_path / name, noise(2, 2))
     with pytest.raises(ValueError, match="no test image of 'cat', 'dog' by the 20 % rule; choose yourself with train/"):
-        sources.folder(str(tmp_path), image_size=2, channels=1)
+        folders.folder(str(tmp_path), image_size=2, channels=1)
     for name in ("loose.png", "another.png"):
         (tmp_path / name).touch()
     with pytest.raises(ValueError, match=": another.png, loose.png: must lie in CLASS/ or unlabelled/$"):
-        sources.folder(str(tmp_path), image_size=2, channels=1)
+        folders.folder(str(tmp_path), image_size=2, channels=1)
     for name in ("loose.png", "another.png"):
         (tmp_path / name).unlink()
     (tmp_path / "unlabeled").mkdir()
@@ -778,9 +779,9 @@ def test_plain_folders_that_are_refused(tmp_path):
     (tmp_path / "cat").rename(tmp_path / "zebra")
     (tmp_path / "dog").rename(tmp_path / "yak")
     with pytest.raises(ValueError, match="has a class 'unlabeled'; images without a label go to .*unlabelled"):
-        sources.folder(str(tmp_path), image_size=2, channels=1)
+        folders.folder(str(tmp_path), image_size=2, channels=1)
     with pytest.raises(FileNotFoundError, match="nowhere: no such folder"):
-        sources.folder(str(tmp_path / "nowhere"), image_size=2, channels=1)
+        folders.folder(str(tmp_path / "nowhere"), image_size=2, channels=1)
 
 
 # TensorFlow Datasets

@@ -20,7 +20,7 @@ import labelfx
 from labelfx import config as configs
 from labelfx.config import ConfigError
 from labelfx.data import DataError
-from labelfx.data.sources import images as images_source
+from labelfx.data.sources import folders
 from labelfx.export import export
 from labelfx.features import features
 from labelfx.finished import weights
@@ -145,7 +145,7 @@ def test_images_that_cannot_be_read(workers, tmp_path, monkeypatch):
     ):
         labelfx.train(config, tmp_path / "other")
     assert not (tmp_path / "other/config.json").exists()
-    monkeypatch.setattr(images_source, "_unreadable", lambda *_: {})
+    monkeypatch.setattr(folders, "_unreadable", lambda *_: {})
     with pytest.raises(DataError, match=r"^\S*train/a/3.png: cannot be read as an image \("):
         labelfx.train(config, tmp_path / "other")
 

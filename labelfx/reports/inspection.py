@@ -10,7 +10,7 @@ from threadpoolctl import threadpool_limits
 from labelfx import config as configs
 from labelfx.data import Split
 from labelfx.evals import knn_predict
-from labelfx.loop.results import Inputs
+from labelfx.loop.inputs import Inputs
 from labelfx.loop.run import build_model, keep_compiled_programs, load_config, load_data, load_variables
 from labelfx.reports import figures
 from labelfx.reports.figures import Line, Page

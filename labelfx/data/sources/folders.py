@@ -1,0 +1,222 @@
+"""A folder of image files: which are labelled, which are read, and what is said of the others."""
+
+import contextlib
+import dataclasses
+import functools
+import hashlib
+import itertools
+import json
+import logging
+import os
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from labelfx.config import ConfigError, cache_folder, read_json, write_text
+from labelfx.config.annotations import PositiveInt
+from labelfx.data import DataError, Dataset, Split
+from labelfx.data.decode import (
+    IMAGE_SUFFIXES,
+    OTHER_SUFFIXES,
+    check_header,
+    decode,
+    image_files,
+    listing,
+    read_all,
+    shortened,
+)
+from labelfx.data.sources.images import _dataset, _hash, _LazyImages
+
+UNLABELLED = "unlabelled/"
+SETTLED = 2 * 10**9  # ns: a file written later may be written again at the same time by the file system's clock
+
+logger = logging.getLogger(__name__)
+
+
+def folder(path: str, *, image_size: PositiveInt, channels: Literal[1, 3]) -> Dataset:
+    """Your own images, all or a few of them labelled by the folder they lie in; decoded on access.
+
+    Either `path/train/CLASS/...` with `path/test/CLASS/...`, or `path/CLASS/...`. In the latter an image is a test
+    image if the first 8 bytes of the sha256 of its name (`CLASS/...`, with `/`), read as a big-endian number, are below
+    2^64 / 5: about 20 % of each class, and adding images never moves another. `path/unlabelled/...` holds training
+    images without a label. Hidden files are ignored; rows follow the sorted names, the unlabelled ones last.
+
+    image_size: images are turned as their EXIF orientation says, resized (bicubic, antialiased) until the short side
+      fits, and cropped to the central square.
+    channels: 1 (grey) or 3 (RGB); transparency is dropped.
+
+    At the start the header of every image is read, and labelled and test images are decoded once; of what could be read
+    name, size and time are kept in the user's cache. One warning a process names what is left out: files that are no
+    images, and unlabelled images that cannot be read, whose rows the next one that can be read takes.
+
+    Raises:
+      ValueError: an image outside a class folder, fewer than 2 classes, a class without a training image or, in the
+        former layout, a test image; labelled or test images that cannot be read, all in one line; on
+        access for one that was damaged since.
+    """
+    root = Path(path)
+    if not root.is_dir():
+        raise FileNotFoundError(f"{root.absolute()}: no such folder; it should hold a folder of images for each class")
+    images, others = image_files(root)
+    own_split = (root / "train").is_dir() or (root / "test").is_dir()
+    names: dict[str, list[str]] = {"train": [], "test": []}
+    classes: dict[str, list[str]] = {"train": [], "test": []}
+    unlabelled, misplaced = [], []
+    for name in images:
+        split, *below = (name if own_split else f"{_hashed_split(name)}/{name}").split("/")
+        if name.startswith(UNLABELLED):
+            unlabelled.append(name)
+        elif split in names and len(below) > 1:  # a class folder, perhaps others, the file
+            names[split].append(name)
+            classes[split].append(below[0])
+        else:
+            misplaced.append(name)
+    if misplaced:
+        allowed = "train/CLASS/, test/CLASS/" if own_split else "CLASS/"
+        raise ValueError(f"{root}: {shortened(misplaced)}: must lie in {allowed} or {UNLABELLED}")
+    _check_classes(root, classes, own_split, f" ({listing(root, others)})" if others else "")
+    class_names = sorted({*classes["train"], *classes["test"]})
+    shape = (image_size, image_size, channels)
+    unreadable = _unreadable(root, images, shape)
+    _account_for(root, others | unreadable, len(images) + len(others))
+    number = {class_name: i for i, class_name in enumerate(class_names)}
+    splits = []
+    for rows, labels in (
+        (names["train"] + unlabelled, [number[c] for c in classes["train"]] + [-1] * len(unlabelled)),
+        (names["test"], [number[c] for c in classes["test"]]),
+    ):
+        read = _Files(root, rows, int(np.count_nonzero(np.array(labels) >= 0)), shape, unreadable)
+        splits.append(Split(_LazyImages((len(rows), *shape), read, _hash(rows)), np.array(labels)))
+    return _dataset(path, splits[0], splits[1], class_names)
+
+
+@dataclasses.dataclass
+class _Files:
+    """Decodes `names`, of which the first `labelled` have a label and cannot be replaced."""
+
+    root: Path
+    names: list[str]
+    labelled: int
+    shape: tuple[int, int, int]
+    unreadable: dict[str, str]  # of them so far, with the reasons
+
+    def __call__(self, rows: list[int]) -> list[np.ndarray]:
+        images = []
+        with ThreadPoolExecutor() as pool:  # Pillow decodes and resizes outside the interpreter lock
+            for image, unreadable in pool.map(self.read, rows):
+                images.append(image)
+                for name, error in unreadable.items():  # said here, in the order of the rows, not of the threads
+                    if name not in self.unreadable:
+                        self.unreadable[name] = error
+                        _warn_once(f"{error}; left out")
+        return images
+
+    def read(self, row: int) -> tuple[np.ndarray, dict[str, str]]:
+        """The image of `row`, or of the next that can be read, and those that were found not to be."""
+        if row < self.labelled:
+            return decode(self.root / self.names[row], self.shape), {}
+        unreadable: dict[str, str] = {}
+        for other in itertools.chain(range(row, len(self.names)), range(self.labelled, row)):
+            name = self.names[other]
+            if name not in self.unreadable:
+                try:
+                    return decode(self.root / name, self.shape), unreadable
+                except DataError as error:
+                    unreadable[name] = str(error)
+        first = (self.unreadable | unreadable)[self.names[row]]
+        raise DataError(f"{self.root / UNLABELLED}: not one of its images can be read (the first: {first})")
+
+
+def _check_classes(root: Path, classes: dict[str, list[str]], own_split: bool, others: str) -> None:
+    """ValueError where the classes of the images of a split cannot be those of a run, with what else there is."""
+    class_names = sorted({*classes["train"], *classes["test"]})
+    if len(class_names) < 2:
+        raise ValueError(f"{root}: images of {len(class_names)} classes {class_names}; at least 2 are needed{others}")
+    for class_name in class_names:
+        if class_name in ("unlabelled", "unlabeled"):
+            raise ValueError(f"{root}: has a class {class_name!r}; images without a label go to {root / UNLABELLED}")
+    for split, present in classes.items():
+        if own_split and not present:
+            raise ValueError(
+                f"{root}: there is no image in {split}/CLASS/; make {split}/ with a folder for each class, or put them "
+                f"in {root} itself: a fifth of their images is then for testing{others}"
+            )
+        if missing := [repr(name) for name in sorted({*class_names} - {*present})]:
+            why = "" if own_split else " by the 20 % rule; choose yourself with train/CLASS/ and test/CLASS/"
+            line = f"{root}: no {split} image of {shortened(missing)}{why}"
+            if own_split or split == "train" or not present:
+                raise ValueError(line + others)
+            _warn_once(line)  # a few labels a class
+
+
+def _unreadable(root: Path, names: list[str], shape: tuple[int, int, int]) -> dict[str, str]:
+    """A line for each image that cannot be read: by its header, of labelled and test images by all that they hold.
+
+    What could be read, with its size and time, is kept for the next start. What could not is tried again: rights and
+    disks are mended without a trace in either.
+    """
+
+    def read(name: str) -> str:
+        try:
+            if name.startswith(UNLABELLED):
+                check_header(root / name)
+            else:
+                decode(root / name, shape)
+        except DataError as error:
+            return str(error)
+        return ""
+
+    settled = time.time_ns() - SETTLED
+    file = cache_folder() / "folders" / f"{_hash([str(root.resolve())])}.json"
+    try:
+        kept = read_json(file)
+    except (ConfigError, OSError):  # none, or a damaged one
+        kept = {}
+    stamps = {name: _stamp(root / name) for name in names}
+    new = [name for name, stamp in stamps.items() if stamp is None or stamp != kept.get(name)]
+    unreadable = {name: error for name, error in zip(new, read_all(read, new, root), strict=True) if error}
+    keep = {name: s for name, s in stamps.items() if s and s[1] < settled and name not in unreadable}
+    if keep != kept:
+        with contextlib.suppress(OSError):  # it is only for speed
+            file.parent.mkdir(parents=True, exist_ok=True)
+            write_text(file, json.dumps(keep))
+    return unreadable
+
+
+def _stamp(path: Path) -> list[int] | None:
+    """Size in bytes and time of the last change in ns of a file, if there is one."""
+    try:
+        info = path.stat()
+    except OSError:
+        return None
+    return [info.st_size, info.st_mtime_ns]
+
+
+def _account_for(root: Path, errors: dict[str, str], count: int) -> None:
+    """One warning for those of `count` files that are left out, ValueError for labelled and test images among them."""
+    needed = {
+        name: error
+        for name, error in errors.items()
+        if name.lower().endswith(IMAGE_SUFFIXES + OTHER_SUFFIXES) and not name.startswith(UNLABELLED)
+    }
+    if rest := {name: error for name, error in errors.items() if name not in needed}:
+        _warn_once(f"{root}: {len(rest):,} of {count:,} files left out: {listing(root, rest)}")
+    if needed:
+        raise ValueError(
+            f"{root}: {len(needed):,} labelled or test images cannot be read; mend or remove them: "
+            f"{listing(root, needed)}"
+        )
+
+
+@functools.cache
+def _warn_once(line: str) -> None:
+    """Once a process: a benchmark opens the same folder for each of its runs."""
+    logger.warning("%s", line)
+
+
+def _hashed_split(name: str) -> str:
+    digest = hashlib.sha256(os.fsencode(name)).digest()
+    return "test" if int.from_bytes(digest[:8], "big") < 2**64 / 5 else "train"
