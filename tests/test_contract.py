@@ -2,6 +2,7 @@
 
 import json
 
+import chex
 import jax
 import numpy as np
 import pytest
@@ -49,10 +50,7 @@ def arrays(folder):
 
 
 def assert_same(left, right):
-    left, right = arrays(left), arrays(right)
-    assert left.keys() == right.keys()
-    for name in left:
-        np.testing.assert_array_equal(left[name], right[name], err_msg=name)
+    chex.assert_trees_all_equal(arrays(left), arrays(right))
 
 
 def metrics(folder):
@@ -62,6 +60,8 @@ def metrics(folder):
 def test_compiles_once_over_evals_and_epochs(run):
     _, folder, results = run
     assert results["training"]["compilations"] == 1
+    last = max((folder / "weights").iterdir())
+    assert results["training"]["parameters"] == sum(x.size for x in jax.tree.leaves(weights.load(last)["params"]))
     assert any("rankme/value" in line for line in metrics(folder))
 
 
@@ -120,8 +120,9 @@ def first_step(config, folder, monkeypatch):
 def test_state_keeps_its_types(run, tmp_path, monkeypatch):
     step, state, batch, key = first_step(run[0], tmp_path, monkeypatch)
     after, values = jax.eval_shape(step, state, batch, key)
-    shapes = lambda tree: jax.tree.map(lambda x: (x.shape, x.dtype, x.weak_type), tree)  # noqa: E731
-    assert shapes(after) == shapes(state)
+    chex.assert_trees_all_equal_shapes_and_dtypes(after, state)
+    weak = lambda tree: jax.tree.map(lambda x: x.weak_type, tree)  # noqa: E731
+    assert weak(after) == weak(state)
     assert all(value.shape == () and value.dtype == np.float32 for value in values.values())
 
 

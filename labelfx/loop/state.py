@@ -3,6 +3,7 @@
 import zlib
 from typing import Any, NamedTuple
 
+import chex
 import jax
 import jax.numpy as jnp
 import optax
@@ -14,9 +15,9 @@ from labelfx.models import Model
 class TrainState(NamedTuple):
     """One network and its optimiser."""
 
-    params: Any
+    params: chex.ArrayTree
     model_state: Any  # BatchNorm statistics: every collection of variables but `params`
-    opt_state: Any
+    opt_state: optax.OptState
 
     @property
     def variables(self) -> dict:
@@ -39,13 +40,17 @@ def start(tx: optax.GradientTransformation, variables: dict) -> TrainState:
     return TrainState(params, {k: v for k, v in variables.items() if k != "params"}, tx.init(params))
 
 
-def descend(state: TrainState, tx: optax.GradientTransformation, gradient: Any, model_state: Any) -> TrainState:
+def descend(
+    state: TrainState, tx: optax.GradientTransformation, gradient: chex.ArrayTree, model_state: Any
+) -> TrainState:
     """One step of the optimiser; the new state's `moved` tells whether it was an update."""
     updates, opt_state = tx.update(gradient, state.opt_state, state.params)
     return TrainState(optax.apply_updates(state.params, updates), model_state, opt_state)
 
 
-def ema(average: Any, new: Any, decay: float | jax.Array, *, where: bool | jax.Array = True) -> Any:
+def ema(
+    average: chex.ArrayTree, new: chex.ArrayTree, decay: chex.Numeric, *, where: bool | jax.Array = True
+) -> chex.ArrayTree:
     """Exponential moving average of arrays: decay * average + (1 - decay) * new; `average` where not `where`.
 
     An average of a network's parameters moves where the network has `moved`: at updates, not at the steps between.

@@ -7,6 +7,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from clu.parameter_overview import count_parameters
 from jax.experimental import multihost_utils
 
 from labelfx import config as configs
@@ -158,6 +159,7 @@ class Loop(Experiment):
             "seconds": self.seconds,
             "images_per_second": self.record.progress.mean,  # None: nothing was left to do
             "compilations": self.compilations,
+            "parameters": int(count_parameters(self.phase.method.variables(self.state)["params"])),
         }
 
     def evaluate(self) -> None:
