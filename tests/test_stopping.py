@@ -20,7 +20,15 @@ from labelfx.loop.training import Loop
 MLP = {"name": "mlp", "hidden": (16,), "dtype": "float32"}
 
 
-def test_ctrl_c_saves_says_so_and_the_run_resumes(tmp_path, monkeypatch, capsys):
+@pytest.fixture
+def in_front():
+    """A process that Ctrl-C reaches, which in the background of a shell it does not."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+def test_ctrl_c_saves_says_so_and_the_run_resumes(in_front, tmp_path, monkeypatch, capsys):
     config = tiny("supervised", model=MLP, steps=20, log_every=4, save_every=20)
     labelfx.train(config, tmp_path / "reference")
     real = Loop.log
@@ -41,7 +49,14 @@ def test_ctrl_c_saves_says_so_and_the_run_resumes(tmp_path, monkeypatch, capsys)
     jax.tree.map(np.testing.assert_array_equal, *trees)
 
 
-def test_a_second_ctrl_c_does_not_wait():
+def test_where_ctrl_c_is_ignored_it_stays_so(in_front):
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    with listening() as asked:
+        os.kill(os.getpid(), signal.SIGINT)
+        assert asked.now() == ""
+
+
+def test_a_second_ctrl_c_does_not_wait(in_front):
     before = signal.getsignal(signal.SIGINT)
     with pytest.raises(KeyboardInterrupt), listening() as asked:
         os.kill(os.getpid(), signal.SIGINT)

@@ -57,7 +57,9 @@ def listening() -> Iterator[Asked]:
         signal.signal(signal.SIGINT, before[signal.SIGINT])
         print("Ctrl-C: saving after the step at work; once more stops at once", file=sys.stderr, flush=True)
 
-    before = {number: signal.signal(number, note) for number in (signal.SIGTERM, signal.SIGINT)}
+    # A process in the background of a shell has Ctrl-C ignored, and so it stays.
+    numbers = [number for number in (signal.SIGTERM, signal.SIGINT) if signal.getsignal(number) != signal.SIG_IGN]
+    before = {number: signal.signal(number, note) for number in numbers}
     try:
         yield asked
     finally:
