@@ -3,8 +3,9 @@
 import os
 from pathlib import Path
 
-# Compiling is most of the time of these tests, so the compiler is told not to try hard.
-os.environ.setdefault("XLA_FLAGS", "--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0")
+from compiler import FLAGS
+
+os.environ.setdefault("XLA_FLAGS", f"--xla_force_host_platform_device_count=8 {FLAGS}")
 # With several CPU devices and few cores, collectives can deadlock for want of threads.
 os.environ.setdefault("NPROC", "16")
 

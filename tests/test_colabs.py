@@ -15,6 +15,7 @@ from pathlib import Path
 
 import nbformat
 import pytest
+from compiler import FLAGS
 from jupyter_client.kernelspec import KernelSpecManager
 from jupyter_client.manager import AsyncKernelManager
 from nbclient import NotebookClient
@@ -46,7 +47,7 @@ def execute(path: Path, folder: Path) -> nbformat.NotebookNode:
         "IPYTHONDIR": str(folder / "ipython"),
         "JUPYTER_CONFIG_DIR": str(folder / "jupyter"),
         "JAX_PLATFORMS": "cpu",
-        "XLA_FLAGS": "--xla_backend_optimization_level=0",  # compiling is most of their time
+        "XLA_FLAGS": FLAGS,
         "XDG_CACHE_HOME": str(folder.parent / "cache"),  # the notebooks share compiled programs
     }
     options = {"timeout": 600, "record_timing": False, "coalesce_streams": True}

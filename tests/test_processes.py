@@ -12,6 +12,7 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
+from compiler import FLAGS
 from recipes import METHODS, tiny
 from test_parity import pretrain, relative_error
 from test_robustness import PROGRESS, logged
@@ -29,7 +30,7 @@ def start(arguments, processes, devices, cache):
     with socket.socket() as free:
         free.bind(("localhost", 0))
         address = f"localhost:{free.getsockname()[1]}"
-    flags = f"--xla_force_host_platform_device_count={devices} --xla_backend_optimization_level=0"
+    flags = f"--xla_force_host_platform_device_count={devices} {FLAGS}"
     shared = {"XLA_FLAGS": flags, "NPROC": "16", "JAX_COMPILATION_CACHE_DIR": str(cache), "PYTHONPATH": str(TESTS)}
     shared["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.3"
     started = []
