@@ -1,5 +1,6 @@
 """Several processes as one run: the same gradients, one set of logs, and none is left behind when one dies."""
 
+import json
 import os
 import re
 import signal
@@ -138,6 +139,25 @@ def test_a_phase_starts_from_weights_that_are_written(tmp_path, cache):
     large = {"name": "mlp", "hidden": (3000, 3000), "dtype": "float32"}
     command = ["-m", "labelfx.train", *config_file(tmp_path, steps=4, phases=({}, phase), model=large)]
     assert ended(start([*command, f"--workdir={tmp_path / 'run'}"], 2, 1, cache), 300) == [(0, [])] * 2
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("processes, devices", [(2, 1), (4, 2)])
+def test_evals_may_take_long(processes, devices, tmp_path, cache, monkeypatch):
+    """Longer than a process waits for the others where it stops, and than a collective on CPUs may take: they meet."""
+    (tmp_path / "own/evals").mkdir(parents=True)
+    (tmp_path / "own/evals/slow.py").write_text(
+        "import time\nfrom labelfx.config.annotations import Positive\n"
+        "def slow(seed, *, seconds: Positive):\n    time.sleep(seconds)\n    return {'value': 1.0}\n"
+    )
+    monkeypatch.setenv("LABELFX_PATH", str(tmp_path / "own"))
+    command = ["-m", "labelfx.train", *config_file(tmp_path, steps=4, eval_every=2, evals={"slow": {"seconds": 45.0}})]
+    assert (
+        ended(start([*command, f"--workdir={tmp_path / 'run'}"], processes, devices, cache), 300)
+        == [(0, [])] * processes
+    )
+    assert json.loads((tmp_path / "run/results.json").read_text())["metrics"]["slow"]["value"] == 1
+    assert sum('"slow/value"' in line for line in (tmp_path / "run/metrics.jsonl").read_text().splitlines()) == 1
 
 
 @pytest.mark.slow

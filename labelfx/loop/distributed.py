@@ -1,14 +1,17 @@
 """Several processes as one run, by `jax.distributed`."""
 
 import contextlib
+import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
+from jax.experimental import multihost_utils
 
 from labelfx.config import ConfigError
 
@@ -82,6 +85,19 @@ def together(workdir: Path) -> Iterator[None]:
         if jax.process_count() == 1 or "RESOURCE_EXHAUSTED" in str(error):
             raise
         raise PeerLost(lost(workdir)) from error
+
+
+def by_the_first(work: Callable[[], Mapping[str, Any]]) -> dict[str, Any]:
+    """What `work` returns in process 0, as JSON in the others, which wait for it, however long it takes.
+
+    A process that ends while another works longer than `SHUTDOWN` would take it down with itself.
+    """
+    found = work() if jax.process_index() == 0 else {}
+    if jax.process_count() == 1:
+        return dict(found)
+    text = np.frombuffer(json.dumps(found).encode(), np.uint8)
+    size = int(multihost_utils.broadcast_one_to_all(np.int32(len(text))))
+    return json.loads(multihost_utils.broadcast_one_to_all(np.resize(text, size)).tobytes())
 
 
 def explicit(environment: Mapping[str, str]) -> dict[str, Any]:

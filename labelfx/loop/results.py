@@ -20,7 +20,7 @@ from labelfx.config.errors import located
 from labelfx.data import Dataset
 from labelfx.data.batches import View
 from labelfx.data.labels import labels_hash
-from labelfx.loop import metrics
+from labelfx.loop import distributed, metrics
 from labelfx.loop.inputs import Inputs
 from labelfx.models import Model
 
@@ -57,8 +57,7 @@ def run_evals(
         positional = configs.parameters(function)[0]
         if lacks(name, variables):
             continue
-        if jax.process_index() == 0:
-            print(f"evaluating {name} ...", file=sys.stderr, flush=True)
+        print(f"evaluating {name} ...", file=sys.stderr, flush=True)
         try:
             provided = {p: getattr(inputs, p) for p in positional}
             result = configs.build(configs.EVALS, {"name": name, **keywords}, **provided)
@@ -82,11 +81,22 @@ def finish(
     trained_on: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Runs the evals and writes `workdir/results.json`. `training` is what the loop knows of itself, `trained_on` its
-    devices, by default those of this process.
+    devices, by default those of this process. Of several processes the first does so, and the others wait for it.
 
     Raises:
       EvalFailed: an eval has failed; `failed` in the file says why, and the others' results are there.
     """
+    what = config, workdir, dataset, view, model, variables, training, trained_on
+    results = distributed.by_the_first(lambda: _results(*what))
+    if failed := results.get("failed", {}):
+        why = "; ".join(f"the eval {name} failed: {why}" for name, why in failed.items())
+        raise metrics.EvalFailed(
+            f"{why}; {workdir / 'results.json'} has the other evals, and the same command tries again"
+        )
+    return results
+
+
+def _results(config, workdir, dataset, view, model, variables, training, trained_on):
     every = run_evals(config, dataset, view, model, variables)
     failed = {name: part["failed"] for name, part in every.items() if "failed" in part}
     found = {name: part for name, part in every.items() if name not in failed}
@@ -112,16 +122,10 @@ def finish(
         | {package: importlib.metadata.version(package) for package in ("jax", "jaxlib", "flax", "optax", "numpy")},
         "finished": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
     }
-    if jax.process_index() == 0:
-        configs.write_text(workdir / "results.json", json.dumps(results, indent=2) + "\n")
-        for name, part in found.items():
-            short = {k: f"{v:.4g}" if isinstance(v, float) else v for k, v in part.items() if not isinstance(v, list)}
-            print(f"{name}: " + ", ".join(f"{k} {v}" for k, v in short.items()))
-    if failed:
-        why = "; ".join(f"the eval {name} failed: {why}" for name, why in failed.items())
-        raise metrics.EvalFailed(
-            f"{why}; {workdir / 'results.json'} has the other evals, and the same command tries again"
-        )
+    configs.write_text(workdir / "results.json", json.dumps(results, indent=2) + "\n")
+    for name, part in found.items():
+        short = {k: f"{v:.4g}" if isinstance(v, float) else v for k, v in part.items() if not isinstance(v, list)}
+        print(f"{name}: " + ", ".join(f"{k} {v}" for k, v in short.items()))
     return results
 
 

@@ -13,7 +13,7 @@ from jax.experimental import multihost_utils
 from labelfx import config as configs
 from labelfx.config import ConfigError
 from labelfx.finished import weights
-from labelfx.loop import metrics, results
+from labelfx.loop import distributed, metrics, results
 from labelfx.loop.checkpoint import Checkpoints
 from labelfx.loop.dispatch import Dispatcher, complete, dispatches
 from labelfx.loop.mesh import on_every_device, place_images, split_state, whole
@@ -167,7 +167,8 @@ class Loop(Experiment):
         self.record.stop_if_not_finite(self.done, self.bad, self.state)
         begin = time.perf_counter()
         variables = self.variables()
-        found = results.run_evals(self.config, self.dataset, self.view, self.model, variables, self.phase.index)
+        what = self.config, self.dataset, self.view, self.model, variables, self.phase.index
+        found = distributed.by_the_first(lambda: results.run_evals(*what))
         scalars = {f"{name}/{key}": v for name, part in found.items() for key, v in part.items() if type(v) is float}
         if self.record.writer is not None:
             self.record.writer.write(self.done, scalars)
