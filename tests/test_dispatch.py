@@ -1,11 +1,13 @@
 """Where the images lie and how many steps a dispatch holds change no result: they are knobs of speed."""
 
+import functools
 import importlib
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from compiler import ALIKE
 from recipes import tiny
 from test_parity import SGD, double
 
@@ -127,7 +129,15 @@ def test_parameters_after_100_double_steps(begun, count, rolled):
 
 
 @pytest.fixture(scope="module")
-def plain(tmp_path_factory):
+def alike():
+    """Every step is compiled so that the same in other words rounds the same."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(jax, "jit", functools.partial(jax.jit, compiler_options=ALIKE))
+        yield
+
+
+@pytest.fixture(scope="module")
+def plain(alike, tmp_path_factory):
     """The weights of an uninterrupted run with neither knob."""
     folder = tmp_path_factory.mktemp("plain")
     labelfx.train(tiny("moco", **EVENTS), folder)

@@ -246,10 +246,11 @@ def turn_hue(image, turns):
     red, green, blue = image[..., 0], image[..., 1], image[..., 2]
     value, chroma = image.max(-1), image.max(-1) - image.min(-1)
     divisor = jnp.where(chroma == 0, 1, chroma)
+    # By comparing channels, not `value == red`: a compiler may compute the two sides of that in different roundings.
     sixths = jnp.where(
-        value == red,
+        red >= jnp.maximum(green, blue),
         (green - blue) / divisor,
-        jnp.where(value == green, 2 + (blue - red) / divisor, 4 + (red - green) / divisor),
+        jnp.where(green >= blue, 2 + (blue - red) / divisor, 4 + (red - green) / divisor),
     )
     phases = [(offset + sixths + 6 * turns) % 6 for offset in (5, 3, 1)]
     return jnp.stack([value - chroma * jnp.clip(jnp.minimum(k, 4 - k), 0, 1) for k in phases], -1)
