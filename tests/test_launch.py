@@ -320,6 +320,7 @@ def test_ctrl_c_leaves_the_slice(cloud, capsys, monkeypatch):
         (["run", *AT, "--", "--workdir=x"], "--workdir after --"),
         (["setup", *AT, "--share=gs://bucket"], "no run can be kept in a bucket"),
         (["status", "--name=A_b", "--zone=z"], "all lower case"),
+        (["create", *AT, "--accelerator=tpu7x-8"], "Google rents TPU7x through Kubernetes (GKE) only"),
     ],
 )
 def test_mistakes_in_the_command_line(words, why, capsys):

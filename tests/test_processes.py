@@ -221,6 +221,25 @@ def test_one_line(environment, message):
         distributed.explicit({names.get(name, name): value for name, value in environment.items()})
 
 
+@pytest.mark.parametrize(
+    "gpus, node, local, tasks, expected",
+    [
+        (8, 0, 0, "1(x2)", [0, 1, 2, 3, 4, 5, 6, 7]),
+        (8, 1, 3, "8(x2),4", [3]),
+        (8, 2, 3, "8(x2),4", [6, 7]),
+        (4, 0, 1, "2", [2, 3]),
+    ],
+)
+def test_the_tasks_of_a_slurm_machine_share_its_gpus(gpus, node, local, tasks, expected):
+    names = ("SLURM_GPUS_ON_NODE", "SLURM_NODEID", "SLURM_LOCALID", "SLURM_STEP_TASKS_PER_NODE")
+    environment = dict(zip(names, map(str, (gpus, node, local, tasks)), strict=True))
+    assert distributed.own_gpus(environment) == expected
+    assert distributed.own_gpus(environment | {"JAX_LOCAL_DEVICE_IDS": "0"}) is None
+    assert distributed.own_gpus({name: value for name, value in environment.items() if "GPUS" not in name}) is None
+    with pytest.raises(ConfigError, match=f"--ntasks-per-node=3: must divide the {gpus} GPUs"):
+        distributed.own_gpus(environment | {"SLURM_STEP_TASKS_PER_NODE": "3(x4)"})
+
+
 RUNTIME = """\
 supervised  step 5/60  100 images/s
 W1120 14:16:22.560337   14480 preemption_notifier.cc:90] SIGTERM caught at 2026-11-20T14:16:22

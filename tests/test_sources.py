@@ -9,6 +9,7 @@ import pickle
 import struct
 import sys
 import time
+import types
 
 import numpy as np
 import pytest
@@ -843,6 +844,55 @@ def test_tfds(tmp_path, prepare, stored):
     copy = pickle.loads(pickle.dumps(dataset.test.images))  # as worker processes receive it
     np.testing.assert_array_equal(copy[3:5], dataset.test.images[3:5])
     assert "tensorflow" not in sys.modules
+
+
+def test_tfds_of_any_size_is_made_square_as_a_folder_is(tmp_path, prepare):
+    from tensorflow_datasets import features
+
+    shapes = [(5, 4), (9, 30), (12, 12), (40, 7)]
+    made = [Image.fromarray(noise(*shapes[seed % 4], 3, seed=seed)) for seed in range(90)]
+    stored = iter(made)
+
+    def encode(_):
+        stream = io.BytesIO()
+        image = next(stored)
+        image.save(stream, "JPEG" if image.height == 9 else "PNG", quality=95)
+        stream.seek(0)
+        return stream
+
+    prepare(features.Image(), encode=encode)
+    dataset = sources.tfds("small", data_dir=str(tmp_path), train_split="train", test_split="test", image_size=6)
+    assert_dataset(dataset, (60, 6, 6, 3), (30, 6, 6, 3), 3)
+    expected = {}
+    for seed, image in enumerate(made):
+        if image.height == 9:
+            stream = io.BytesIO()
+            image.save(stream, "JPEG", quality=95)
+            image = Image.open(stream)
+        expected[decode.fitted(image, (6, 6, 3)).tobytes()] = seed
+    seeds = [expected[image.tobytes()] for image in dataset.train.images[:]]
+    assert sorted(seeds) == list(range(60)) and dataset.train.labels.tolist() == [seed % 3 for seed in seeds]
+    copy = pickle.loads(pickle.dumps(dataset.test.images))  # as worker processes receive it
+    np.testing.assert_array_equal(copy[np.array([3, 1])], dataset.test.images[np.array([3, 1])])
+
+
+@pytest.mark.parametrize("initialised", [False, True])
+def test_tensorflow_takes_no_gpu_from_jax(tmp_path, prepare, monkeypatch, initialised):
+    from tensorflow_datasets import features
+
+    hidden = []
+
+    class Config:
+        def set_visible_devices(self, devices, kind):
+            hidden.append((devices, kind))
+            if initialised:
+                raise RuntimeError("Visible devices cannot be modified after being initialized")
+
+    prepare(features.Tensor(shape=(5, 4, 3), dtype=np.uint8))
+    tensorflow = types.SimpleNamespace(config=Config())
+    monkeypatch.setattr(sources, "sys", types.SimpleNamespace(modules={"tensorflow": tensorflow}))
+    sources.tfds("small", data_dir=str(tmp_path), train_split="train", test_split="test")
+    assert hidden == [([], "GPU")]
 
 
 def test_tfds_asks_for_a_prepared_set_at_once(tmp_path):

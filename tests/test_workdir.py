@@ -8,8 +8,10 @@ import signal
 import socket
 import subprocess
 import sys
+import types
 from pathlib import Path
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -26,6 +28,7 @@ from labelfx.features import features
 from labelfx.finished import weights
 from labelfx.loop import metrics, results, run
 from labelfx.loop.checkpoint import CheckpointError
+from labelfx.loop.mesh import announce
 
 # TensorStore writes a checkpoint in many futures; the errors of those nobody waits for surface as warnings.
 pytestmark = [
@@ -48,6 +51,39 @@ def finished(tmp_path_factory):
     folder = tmp_path_factory.mktemp("finished")
     labelfx.train(CONFIG, folder)
     return folder
+
+
+class Gpu:
+    platform, device_kind = "gpu", "NVIDIA H100 80GB HBM3"
+
+    def memory_stats(self):
+        return {"bytes_limit": 60_000_000_000}
+
+
+def test_the_start_says_on_what(capsys, monkeypatch):
+    mesh = types.SimpleNamespace(size=8, local_devices=[Gpu()])
+    announce(mesh, "bfloat16")
+    announce(mesh, "float32")
+    with jax.default_matmul_precision("highest"):
+        announce(mesh, "float32")
+    on = "on 8 x NVIDIA H100 80GB HBM3, 60 GB, "
+    assert capsys.readouterr().err.splitlines() == [
+        f"{on}bfloat16 ...",
+        f"{on}float32, products of default precision ...",
+        f"{on}float32, products of highest precision ...",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("driver", "platforms", "warned"), [(True, "", True), (True, "cpu", False), (False, "", False)]
+)
+def test_a_gpu_that_is_not_used_is_a_warning(driver, platforms, warned, tmp_path, capsys, caplog, monkeypatch):
+    monkeypatch.setattr("labelfx.loop.mesh.NVIDIA", tmp_path if driver else tmp_path / "none")
+    monkeypatch.setenv("JAX_PLATFORMS", platforms)
+    results = labelfx.train(CONFIG, tmp_path / "run")
+    assert re.search(r"^on 1 x cpu, [0-9.]+ GB, float32 \.\.\.$", capsys.readouterr().err, re.M)
+    assert ("labelfx[gpu12]" in caplog.text) == warned
+    assert results["device"] == {"kind": "cpu", "platform": "cpu", "count": 8, "matmul_precision": "default"}
 
 
 def test_an_evaluation_keeps_what_is_known_of_the_training(finished, tmp_path):

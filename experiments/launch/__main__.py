@@ -386,6 +386,8 @@ def parse(words: Sequence[str]) -> argparse.Namespace:
         parser.error("--workdir after --: the run's folder is given before it, by --workdir for `here`, else by --name")
     if given.do != "here" and not re.fullmatch("[a-z]([-a-z0-9]{0,60}[a-z0-9])?", given.name):
         parser.error(f"--name={given.name}: must be a letter, then letters, digits and -, all lower case, at most 62")
+    if getattr(given, "accelerator", "").startswith("tpu7x"):
+        parser.error(f"--accelerator={given.accelerator}: Google rents TPU7x through Kubernetes (GKE) only")
     if not re.fullmatch("[^:/]+:/[^:/][^:]*", getattr(given, "share", "host:/path")):
         parser.error(f"--share={given.share}: must be HOST:/PATH of an NFS server; no run can be kept in a bucket")
     return given

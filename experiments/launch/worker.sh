@@ -16,13 +16,18 @@ setup)
     if ! mountpoint -q /mnt/labelfx; then
         # A machine that has just booted is installing updates.
         apt=(sudo env DEBIAN_FRONTEND=noninteractive apt-get -qq -o DPkg::Lock::Timeout=600)
-        "${apt[@]}" update
+        for try in {1..60}; do # the lock on the lists of packages is not waited for
+            "${apt[@]}" update && break
+            [ "$try" -lt 60 ] && sleep 10
+        done
         "${apt[@]}" install -y git nfs-common
         sudo mkdir -p /mnt/labelfx
         # No caching of what is where: a machine must see what another has just written.
         sudo mount -t nfs -o hard,actimeo=0,lookupcache=none "$share" /mnt/labelfx
         sudo chmod 1777 /mnt/labelfx
     fi
+    # Without huge pages JAX warns on v5e and v6e: transfers to the chips are slower.
+    echo always | sudo tee /sys/kernel/mm/transparent_hugepage/enabled >/dev/null || true
     rm -rf labelfx venv
     git clone -q "$bundle" labelfx
     # These machines' own Python is older than labelfx can use.

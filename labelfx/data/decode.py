@@ -40,9 +40,14 @@ def decode(path: Path, shape: tuple[int, int, int]) -> np.ndarray:
     Raises:
       DataError: not an 8-bit image; one line with the file.
     """
-    height, width, channels = shape
     image = load_image(path)
     _require_8_bits(path, image)
+    return fitted(image, shape)
+
+
+def fitted(image: Image.Image, shape: tuple[int, int, int]) -> np.ndarray:
+    """An upright image as uint8 `shape`, as `decode` makes it."""
+    height, width, channels = shape
     if image.mode == "P":
         image = image.convert("RGBA")  # a palette with transparency does not convert cleanly to the others
     image = ImageOps.fit(image.convert("L" if channels == 1 else "RGB"), (width, height))

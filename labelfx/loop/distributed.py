@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping
@@ -50,7 +51,7 @@ class PeerLost(RuntimeError):
 def connect(workdir: Path) -> None:
     """Joins the other processes of a run, where the environment tells of any; the first thing to do in a process.
 
-    Cloud TPU slices, SLURM (one task a device) and what else JAX detects need no word. Elsewhere every process is given
+    Cloud TPU slices, SLURM and what else JAX detects need no word. Elsewhere every process is given
     the environment variables JAX_COORDINATOR_ADDRESS (HOST:PORT of process 0), JAX_NUM_PROCESSES and JAX_PROCESS_ID.
     If a process dies, the others stop within `HEARTBEAT + SHUTDOWN` seconds and say so in one line.
 
@@ -61,7 +62,12 @@ def connect(workdir: Path) -> None:
     if not how and os.environ.get("SLURM_NTASKS", "1") == "1" and "SLURM_JOB_ID" in os.environ:
         return  # a shell on a SLURM machine, not a job of several processes
     try:
-        jax.distributed.initialize(**how, heartbeat_timeout_seconds=HEARTBEAT, shutdown_timeout_seconds=SHUTDOWN)
+        jax.distributed.initialize(
+            **how,
+            local_device_ids=own_gpus(os.environ),
+            heartbeat_timeout_seconds=HEARTBEAT,
+            shutdown_timeout_seconds=SHUTDOWN,
+        )
     except ValueError as error:
         if how or "coordinator_address" not in str(error):
             raise
@@ -70,6 +76,28 @@ def connect(workdir: Path) -> None:
         reader, writer = os.pipe()
         subprocess.Popen([sys.executable, "-S", "-c", FILTER, lost(workdir)], stdin=reader)
         os.dup2(writer, sys.stderr.fileno())
+
+
+def own_gpus(environment: Mapping[str, str]) -> list[int] | None:
+    """The GPUs of a SLURM task, an equal share of its machine's: JAX by itself would give it one, the rest being idle.
+
+    None where SLURM tells of no GPUs.
+
+    Raises:
+      ConfigError: the machine's tasks cannot share its GPUs equally.
+    """
+    names = ("SLURM_GPUS_ON_NODE", "SLURM_NODEID", "SLURM_LOCALID", "SLURM_STEP_TASKS_PER_NODE")
+    if "JAX_LOCAL_DEVICE_IDS" in environment or not all(environment.get(name) for name in names):
+        return None
+    gpus, node, local = (int(environment[name]) for name in names[:3])
+    runs = re.findall(r"(\d+)(?:\(x(\d+)\))?", environment[names[3]])  # of each machine: "8(x2),4" is 8, 8, 4
+    tasks = [int(count) for count, times in runs for _ in range(int(times or 1))][node]
+    if gpus % tasks:
+        raise ConfigError(
+            f"--ntasks-per-node={tasks}: must divide the {gpus} GPUs of a machine, which are shared equally"
+        )
+    share = gpus // tasks
+    return list(range(local * share, (local + 1) * share))
 
 
 def lost(workdir: Path) -> str:

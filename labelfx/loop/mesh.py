@@ -5,8 +5,11 @@ Batches are split over both axes. The state (parameters, optimiser, moving avera
 """
 
 import functools
+import logging
 import os
+import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -16,7 +19,10 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from labelfx.config import ConfigError
 
+NVIDIA = Path("/dev/nvidiactl")  # there once the driver is
 SMALL = 2**10  # arrays of fewer elements are on every device: splitting them saves nothing
+
+logger = logging.getLogger(__name__)
 
 
 def make_mesh(devices: int, fsdp: int, among: Sequence[Any] = ()) -> Mesh:
@@ -47,6 +53,25 @@ def device_memory(mesh: Mesh) -> int:
     """Bytes of one device; those of the machine where the device is its processor."""
     stats = mesh.local_devices[0].memory_stats()
     return stats["bytes_limit"] if stats else os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+
+
+def matmul_precision() -> str:
+    """How products of float32 are computed; by default in TF32 on NVIDIA GPUs, in bfloat16 on TPUs."""
+    return jax.config.jax_default_matmul_precision or "default"  # type: ignore[attr-defined]
+
+
+def announce(mesh: Mesh, dtype: str) -> None:
+    """Says what a run is on, and warns where that is the processor of a machine with a GPU."""
+    device = mesh.local_devices[0]
+    products = "" if device.platform == "cpu" or dtype != "float32" else f", products of {matmul_precision()} precision"
+    memory = f"{device_memory(mesh) / 1e9:.3g} GB"
+    if jax.process_index() == 0:
+        print(f"on {mesh.size} x {device.device_kind}, {memory}, {dtype}{products} ...", file=sys.stderr, flush=True)
+    if device.platform == "cpu" and NVIDIA.exists() and os.environ.get("JAX_PLATFORMS") != "cpu":
+        logger.warning(
+            "this machine has an NVIDIA GPU, and the run is on its processor: pip install 'labelfx[gpu]' (driver 580 "
+            "or newer) or 'labelfx[gpu12]'; JAX_PLATFORMS=cpu if that is what you want"
+        )
 
 
 def on_every_device(mesh: Mesh) -> NamedSharding:

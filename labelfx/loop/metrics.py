@@ -14,6 +14,9 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from tensorboardX.event_file_writer import EventsWriter
+from tensorboardX.proto.event_pb2 import Event
+from tensorboardX.summary import scalar
 
 from labelfx.config import write_text
 
@@ -44,28 +47,22 @@ def finite(tree: Any) -> jax.Array:
     return jnp.all(jnp.stack([jnp.all(jnp.isfinite(leaf)) for leaf in leaves]))
 
 
-def _event_writer(folder: Path, start: int) -> Any:
-    """clu's writer where TensorFlow is installed, else tensorboardX's, which needs none."""
-    try:
-        from clu.metric_writers import SummaryWriter
+class _Events(EventsWriter):
+    """TensorBoard's events, with a method as clu's writers have it.
 
-        return SummaryWriter(str(folder))
-    except ImportError:
-        from tensorboardX.event_file_writer import EventsWriter
-        from tensorboardX.proto.event_pb2 import Event
-        from tensorboardX.summary import scalar
+    Not clu's own, which imports TensorFlow, that then takes the GPU's memory from JAX; and without tensorboardX's
+    thread: a full disk ends that one, and who waits for it then waits for ever.
+    """
 
-        class Events(EventsWriter):
-            """Without tensorboardX's thread: a full disk ends that one, and who waits for it then waits for ever."""
-
-            def write_scalars(self, step, scalars):
-                for name, value in scalars.items():
-                    self.write_event(Event(wall_time=time.time(), step=step, summary=scalar(name, value)))
-                self.flush()
-
+    def __init__(self, folder: Path, start: int):
         folder.mkdir(exist_ok=True)
         # Files are named by the second: a quick resume must not write over the file before it.
-        return Events(str(folder / "events"), f".{start}")
+        super().__init__(str(folder / "events"), f".{start}")
+
+    def write_scalars(self, step: int, scalars: dict[str, float]) -> None:
+        for name, value in scalars.items():
+            self.write_event(Event(wall_time=time.time(), step=step, summary=scalar(name, value)))
+        self.flush()
 
 
 def read(path: Path) -> list[dict[str, Any]]:
@@ -99,7 +96,7 @@ class Writer:
             kept = [line for line in read(self.path) if line["step"] <= start]
             write_text(self.path, "".join(json.dumps(line) + "\n" for line in kept))
         self.lines = self.path.open("a", buffering=1)
-        self.events = _event_writer(workdir / "tensorboard", start)
+        self.events = _Events(workdir / "tensorboard", start)
 
     def write(self, step: int, scalars: dict[str, float]) -> None:
         # JSON has no NaN: null keeps every line readable by any parser.

@@ -22,6 +22,7 @@ from labelfx.data.batches import View
 from labelfx.data.labels import labels_hash
 from labelfx.loop import distributed, metrics
 from labelfx.loop.inputs import Inputs
+from labelfx.loop.mesh import matmul_precision
 from labelfx.models import Model
 
 READ_FROM = {"test_logits": "head", "test_predictions": "regressor"}  # what evals ask for: a part of the network
@@ -117,7 +118,13 @@ def _results(config, workdir, dataset, view, model, variables, training, trained
             "class_names": list(dataset.class_names),
         },
         "training": dict(training),
-        "device": trained_on or {"kind": device.device_kind, "platform": device.platform, "count": jax.device_count()},
+        "device": trained_on
+        or {
+            "kind": device.device_kind,
+            "platform": device.platform,
+            "count": jax.device_count(),
+            "matmul_precision": matmul_precision(),
+        },
         "versions": {"python": platform.python_version(), "labelfx": labelfx.__version__}
         | {package: importlib.metadata.version(package) for package in ("jax", "jaxlib", "flax", "optax", "numpy")},
         "finished": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),

@@ -1,24 +1,27 @@
 """Every image with the labels that are known. Sets that fit in memory come as arrays; `tfds` and `folder` decode on
 access."""
 
+import contextlib
 import functools
 import gzip
 import hashlib
+import io
 import math
 import os
+import sys
 import zipfile
 import zlib
 from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
 from labelfx.config.annotations import NonNegative, NonNegativeInt, Probability
 from labelfx.data import DataError, Dataset, Split
-from labelfx.data.decode import (
-    load_image,
-)
+from labelfx.data.decode import fitted, load_image
 from labelfx.data.npy import read_header
 
 DIGITS = tuple("0123456789")
@@ -133,18 +136,20 @@ def npz(path: str) -> Dataset:
     return _dataset(path, train, test, [str(name) for name in arrays["class_names"]])
 
 
-def tfds(dataset: str, *, data_dir: str, train_split: str, test_split: str) -> Dataset:
+def tfds(dataset: str, *, data_dir: str, train_split: str, test_split: str, image_size: NonNegativeInt = 0) -> Dataset:
     """A TensorFlow Datasets set already prepared as ArrayRecord, read without TensorFlow and decoded on access.
 
     dataset: its folder in `data_dir`: NAME where one version is prepared, else NAME/VERSION or NAME/CONFIG/VERSION.
     train_split, test_split: as TFDS writes them, e.g. "train[:90%]".
+    image_size: 0 where all images have one shape; else they are made square as `folder` does, as ImageNet's are.
 
-    The set must have supervised keys (image, label): uint8 images of one shape and a ClassLabel. Labels are read at the
+    The set must have supervised keys (image, label): uint8 images and a ClassLabel. Labels are read at the
     start, which passes once over the stored records without decoding images. Parquet is refused: TFDS 4.9.10 loses
     rows in that format.
     """
     import tensorflow_datasets  # slow to import, and needed here only
 
+    _leave_gpus_to_jax()
     root = Path(data_dir, dataset)
     # Looked up here, because TFDS answers for an unprepared set with minutes of download attempts.
     prepared = sorted(file.parent for file in root.rglob("dataset_info.json"))
@@ -165,14 +170,22 @@ def tfds(dataset: str, *, data_dir: str, train_split: str, test_split: str) -> D
     if not isinstance(features[label], tensorflow_datasets.features.ClassLabel):
         raise ValueError(f"{where}: feature {label!r} is {features[label]}; must be a ClassLabel")
     shape = features[image].shape
+    if image_size and isinstance(features[image], tensorflow_datasets.features.Image):
+        shape = (image_size, image_size, shape[-1])
+    else:
+        image_size = 0
     if len(shape) != 3 or None in shape or features[image].np_dtype != np.uint8:
-        raise ValueError(f"{where}: feature {image!r} is {features[image]}; must be uint8 [H, W, C] of one known shape")
+        raise ValueError(
+            f"{where}: feature {image!r} is {features[image]}; must be uint8 [H, W, C] of one known shape, or "
+            "images for config.data.image_size"
+        )
     splits = []
     for split in (train_split, test_split):
-        source = builder.as_data_source(split)
-        undecoded = builder.as_data_source(split, decoders={image: tensorflow_datasets.decode.SkipDecoding()})
-        images = _LazyImages((len(source), *shape), functools.partial(_read_tfds, source, image))
-        splits.append(Split(images, np.array([example[label] for example in undecoded])))
+        stored = builder.as_data_source(split, decoders={image: tensorflow_datasets.decode.SkipDecoding()})
+        source = stored if image_size else builder.as_data_source(split)
+        read = functools.partial(_read_tfds, source, image, shape if image_size else None)
+        images = _LazyImages((len(source), *shape), read)
+        splits.append(Split(images, np.array([example[label] for example in stored])))
     return _dataset(where, splits[0], splits[1], features[label].names)
 
 
@@ -297,8 +310,20 @@ class _LazyImages:
         return images.reshape(*rows.shape, *self.shape[1:])
 
 
-def _read_tfds(source: Any, image: str, rows: list[int]) -> Iterable[np.ndarray]:
-    return (example[image] for example in source.__getitems__(rows))
+def _read_tfds(source: Any, image: str, shape: tuple[int, int, int] | None, rows: list[int]) -> Iterable[np.ndarray]:
+    """`image` of these rows; where it is still encoded, as an array of this shape."""
+    found = [example[image] for example in source.__getitems__(rows)]
+    if shape is None:
+        return found
+    with ThreadPoolExecutor() as pool:  # Pillow decodes and resizes outside the interpreter lock
+        return list(pool.map(lambda encoded: fitted(Image.open(io.BytesIO(encoded)), shape), found))
+
+
+def _leave_gpus_to_jax() -> None:
+    """TensorFlow, where TFDS has it imported, would take what JAX has left of the memory of every GPU."""
+    if "tensorflow" in sys.modules:
+        with contextlib.suppress(RuntimeError):  # too late: it has them already
+            sys.modules["tensorflow"].config.set_visible_devices([], "GPU")
 
 
 def _hash(names: Iterable[str]) -> str:
