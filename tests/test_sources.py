@@ -832,7 +832,7 @@ def test_tfds(tmp_path, prepare, stored):
         prepare(features.Image(shape=(5, 4, 3)), encode=png)
     else:
         prepare(features.Tensor(shape=(5, 4, 3), dtype=np.uint8))
-    dataset = sources.tfds("small", data_dir=str(tmp_path), train_split="train", test_split="test[:20]")
+    dataset = sources.tfds("small", data_dir=str(tmp_path), train_split="train", test_split="test[:20]", image_size=0)
     assert_dataset(dataset, (60, 5, 4, 3), (20, 5, 4, 3), 3)
     assert dataset.class_names == ("a", "b", "c")
     by_pixels = {noise(5, 4, 3, seed=seed).tobytes(): seed for seed in range(90)}
@@ -891,13 +891,13 @@ def test_tensorflow_takes_no_gpu_from_jax(tmp_path, prepare, monkeypatch, initia
     prepare(features.Tensor(shape=(5, 4, 3), dtype=np.uint8))
     tensorflow = types.SimpleNamespace(config=Config())
     monkeypatch.setattr(sources, "sys", types.SimpleNamespace(modules={"tensorflow": tensorflow}))
-    sources.tfds("small", data_dir=str(tmp_path), train_split="train", test_split="test")
+    sources.tfds("small", data_dir=str(tmp_path), train_split="train", test_split="test", image_size=0)
     assert hidden == [([], "GPU")]
 
 
 def test_tfds_asks_for_a_prepared_set_at_once(tmp_path):
     with pytest.raises(FileNotFoundError) as error:
-        sources.tfds("mnist", data_dir=str(tmp_path), train_split="train", test_split="test")
+        sources.tfds("mnist", data_dir=str(tmp_path), train_split="train", test_split="test", image_size=0)
     assert message_of(error) == (
         f"{tmp_path / 'mnist'}: no prepared data set there; prepare it with "
         'tfds.builder("mnist", data_dir=..., file_format="array_record").download_and_prepare()'
@@ -909,7 +909,7 @@ def test_tfds_sets_that_are_refused(tmp_path, prepare):
 
     def refusal(dataset="small", train_split="train"):
         with pytest.raises(ValueError) as error:
-            sources.tfds(dataset, data_dir=str(tmp_path), train_split=train_split, test_split="test")
+            sources.tfds(dataset, data_dir=str(tmp_path), train_split=train_split, test_split="test", image_size=0)
         return message_of(error)
 
     fixed = features.Tensor(shape=(5, 4, 3), dtype=np.uint8)

@@ -28,6 +28,7 @@ def get_config() -> ConfigDict:
                 data_dir="data/tensorflow_datasets",
                 train_split="train+unlabelled",
                 test_split="test",
+                image_size=0,
             ),
             labels=dict(name="all_labels"),
             model=dict(name="resnet50", stem="cifar", width=64, remat=False, dtype="float32"),

@@ -52,6 +52,7 @@ def get_config() -> ConfigDict:
                 data_dir="data/tensorflow_datasets",
                 train_split="train",
                 test_split="test",
+                image_size=0,
             ),
             labels=dict(name="per_class", k=100),
             model=dict(name="wrn28", width=2, dropout=0.2, dtype="bfloat16"),

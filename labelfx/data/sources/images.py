@@ -136,7 +136,7 @@ def npz(path: str) -> Dataset:
     return _dataset(path, train, test, [str(name) for name in arrays["class_names"]])
 
 
-def tfds(dataset: str, *, data_dir: str, train_split: str, test_split: str, image_size: NonNegativeInt = 0) -> Dataset:
+def tfds(dataset: str, *, data_dir: str, train_split: str, test_split: str, image_size: NonNegativeInt) -> Dataset:
     """A TensorFlow Datasets set already prepared as ArrayRecord, read without TensorFlow and decoded on access.
 
     dataset: its folder in `data_dir`: NAME where one version is prepared, else NAME/VERSION or NAME/CONFIG/VERSION.
