@@ -35,10 +35,10 @@ def train(config: ConfigDict | Mapping[str, Any], workdir: str | Path) -> dict[s
     run.keep_compiled_programs()
     mesh = make_mesh(checked.devices, checked.fsdp)
     check_divisible(checked, mesh.size)
-    announce(mesh, checked.model.get("dtype", "float32"))
     folder.mkdir(parents=True, exist_ok=True)
     with run.claim(folder):
         configs.compare(checked, folder)
+        announce(mesh, checked.model.get("dtype", "float32"))
         with metrics.telling(f"reading {checked.data['name']}"):
             dataset, view = run.load_data(checked, folder)
         model = run.build_model(checked)
