@@ -31,7 +31,7 @@ NAMES = {
     "selections": "margin_pos perc_pos percentile runner_up second_cluster simans top",
     "models": "conv3 mean_pool mlp resnet18 resnet50 transformer vit wrn28",
     "heads": "linear projector prototypes siamese_mlp",
-    "optimisers": "adamw lars sgd",
+    "optimisers": "adamw larc lars sgd",
     "schedules": "constant cosine fixmatch_cosine",
     "evals": "head knn linear_probe random_encoder rankme raw_pixels recall_at_k regression_error retrieval "
     "score_distribution spearman tfidf uniformity untrained",
@@ -43,10 +43,13 @@ RECIPES = (
     "finetune fixmatch hard_negative inter_clr meta_pseudo_labels metric_learning mined_negatives moco moco_v3 "
     "multimodal_hard_negative multimodal_matching mutual_learning own_images pnda proxy_anchor self_meta_pseudo_labels "
     "simclr simcse simsiam supervised supervised_contrastive swav test_time_adaptation uda vicreg whitening "
-    "papers/debiased_cifar10 papers/debiased_stl10 papers/distillation_imagenet papers/fixmatch_cifar10 "
-    "papers/fixmatch_svhn papers/hard_negative_cifar10 papers/hard_negative_stl10 papers/meta_pseudo_labels_cifar10 "
-    "papers/meta_pseudo_labels_imagenet papers/meta_pseudo_labels_svhn papers/moco_v2_imagenet papers/simclr_cifar10 "
-    "papers/simclr_imagenet papers/simclr_stl10 papers/uda_cifar10"
+    "papers/barlow_twins_cifar10_resnet18 papers/byol_cifar10_resnet18 papers/debiased_cifar10 "
+    "papers/debiased_cifar10_resnet18 papers/debiased_stl10 papers/dino_cifar10_resnet18 papers/distillation_imagenet "
+    "papers/fixmatch_cifar10 papers/fixmatch_svhn papers/hard_negative_cifar10 papers/hard_negative_cifar10_resnet18 "
+    "papers/hard_negative_stl10 papers/meta_pseudo_labels_cifar10 papers/meta_pseudo_labels_imagenet "
+    "papers/meta_pseudo_labels_svhn papers/moco_cifar10_resnet18 papers/moco_v2_imagenet papers/simclr_cifar10 "
+    "papers/simclr_cifar10_resnet18 papers/simclr_imagenet papers/simclr_stl10 papers/swav_cifar10_resnet18 "
+    "papers/uda_cifar10 papers/vicreg_cifar10_resnet18 papers/whitening_cifar10_resnet18"
 ).split()
 
 # Whatever is imported from the package or read off something that is, without the package's name.

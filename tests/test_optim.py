@@ -94,6 +94,36 @@ def test_lars_trusts_kernels_only():
     assert_same(run(tx, params, gradients), expected)
 
 
+@pytest.mark.parametrize("trust_coefficient", [0.02, 10.0])
+def test_larc_is_no_faster_than_the_schedule(trust_coefficient):
+    """At 0.02 the trust ratio binds after the first step, at 10 it never does."""
+    params, gradients = problem(2)
+    tx = optim.larc(6, **COMMON, momentum=0.9, weight_decay=0.05, trust_coefficient=trust_coefficient, schedule=WARM)
+    w, velocity, expected, bound = dict(params), {name: 0.0 for name in PARTS}, [], []
+    for step, gradient in enumerate(gradients):
+        rate = cosine_rate(step, 0.1, 6, 2)
+        for name in PARTS:
+            g = gradient[name]
+            if name == "kernel":
+                g = g + 0.05 * w[name]
+                trusted = trust_coefficient * np.linalg.norm(w[name]) / np.linalg.norm(g)
+                bound.append(trusted < rate)
+                g = g if rate <= trusted else trusted / rate * g
+            velocity[name] = 0.9 * velocity[name] + g
+            w[name] = w[name] - rate * velocity[name]
+        expected.append(dict(w))
+    assert any(bound) == (trust_coefficient < 1)
+    assert_same(run(tx, params, gradients), expected, 1e-5)  # one entry ends near 0, the schedule is in float32
+
+
+def test_larc_leaves_a_kernel_of_zeros_to_the_schedule():
+    schedule = partial(optim.constant, warmup_steps=0)
+    tx = optim.larc(1, **COMMON, momentum=0.9, weight_decay=0.0, trust_coefficient=0.02, schedule=schedule)
+    params, (gradient,) = problem(5, steps=1)
+    zeros = {name: np.zeros_like(params[name]) for name in PARTS}
+    assert_same(run(tx, zeros, [zeros, gradient]), [zeros, {name: -0.1 * gradient[name] for name in PARTS}], 1e-6)
+
+
 def test_accumulation_is_the_step_on_the_averaged_gradient():
     params, gradients = problem(3, steps=7)
     keywords = dict(learning_rate=0.1, momentum=0.9, weight_decay=0.05, schedule=WARM, clip_norm=0.5)

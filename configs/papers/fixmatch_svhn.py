@@ -26,6 +26,7 @@ def get_config() -> ConfigDict:
                 train_split="train",
                 test_split="test",
                 image_size=0,
+                placement="device",
             ),
             labels=dict(name="per_class", k=100),
             model=dict(name="wrn28", width=2, dropout=0.0, dtype="float32"),
@@ -59,6 +60,7 @@ def get_config() -> ConfigDict:
             batch=dict(labelled=64, unlabelled=7 * 64),
             batches=dict(name="uniform"),
             steps=2**20,
+            steps_per_dispatch=10,
             eval_every=2**10,
             evals=dict(head={}),
         )

@@ -52,7 +52,7 @@ def get_config() -> ConfigDict:
             seed=0,
             label_seed=0,
             data_seed=0,
-            data=dict(name="cifar10", data_dir="data/cifar10"),
+            data=dict(name="cifar10", data_dir="data/cifar10", placement="device"),
             labels=dict(name="per_class", k=400),
             model=dict(name="wrn28", width=2, dropout=0.2, dtype="bfloat16"),
             method=dict(
@@ -85,6 +85,7 @@ def get_config() -> ConfigDict:
             batch=dict(labelled=128, unlabelled=7 * 128),
             batches=dict(name="uniform"),
             steps=300_000,
+            steps_per_dispatch=10,
             phases=({}, finetune),
             evals=dict(head={}),
         )

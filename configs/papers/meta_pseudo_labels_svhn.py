@@ -53,6 +53,7 @@ def get_config() -> ConfigDict:
                 train_split="train",
                 test_split="test",
                 image_size=0,
+                placement="device",
             ),
             labels=dict(name="per_class", k=100),
             model=dict(name="wrn28", width=2, dropout=0.2, dtype="bfloat16"),
@@ -86,6 +87,7 @@ def get_config() -> ConfigDict:
             batch=dict(labelled=128, unlabelled=7 * 128),
             batches=dict(name="uniform"),
             steps=300_000,
+            steps_per_dispatch=10,
             phases=({}, finetune),
             evals=dict(head={}),
         )

@@ -23,7 +23,7 @@ def get_config() -> ConfigDict:
             seed=0,
             label_seed=0,
             data_seed=0,
-            data=dict(name="cifar10", data_dir="data/cifar10"),
+            data=dict(name="cifar10", data_dir="data/cifar10", placement="device"),
             labels=dict(name="all_labels"),
             model=dict(name="resnet50", stem="cifar", width=64, remat=False, dtype="float32"),
             method=dict(
@@ -45,6 +45,7 @@ def get_config() -> ConfigDict:
             batch=dict(labelled=0, unlabelled=256),
             batches=dict(name="uniform"),
             steps=78_000,
+            steps_per_dispatch=10,
             evals=dict(linear_probe={}, knn=dict(k=200, temperature=0.5)),
         )
     )

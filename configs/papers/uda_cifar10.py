@@ -21,7 +21,7 @@ def get_config() -> ConfigDict:
             seed=0,
             label_seed=0,
             data_seed=0,
-            data=dict(name="cifar10", data_dir="data/cifar10"),
+            data=dict(name="cifar10", data_dir="data/cifar10", placement="device"),
             labels=dict(name="per_class", k=400),
             model=dict(name="wrn28", width=2, dropout=0.0, dtype="float32"),
             method=dict(
@@ -54,6 +54,7 @@ def get_config() -> ConfigDict:
             batch=dict(labelled=32, unlabelled=160),
             batches=dict(name="uniform"),
             steps=200_000,
+            steps_per_dispatch=10,
             evals=dict(head={}),
         )
     )

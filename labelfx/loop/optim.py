@@ -80,6 +80,32 @@ def lars(
     return _clip_and_accumulate(tx, clip_norm, accumulate)
 
 
+def larc(
+    steps,
+    *,
+    learning_rate: Positive,
+    momentum: Fraction,
+    weight_decay: NonNegative,
+    trust_coefficient: Positive,
+    schedule: Schedule,
+    clip_norm: Positive | None,
+    accumulate: PositiveInt,
+) -> optax.GradientTransformation:
+    """LARS that only slows down: a kernel's rate is at most the schedule's (LARC of NVIDIA's apex, there with 0.02).
+
+    A kernel w with the gradient g, decay included, moves at the rate min(schedule, trust_coefficient |w| / |g|). Leaves
+    that are not kernels take plain momentum steps. The rate comes after the momentum, as in PyTorch.
+    """
+    rate = _rate(schedule, learning_rate, steps, accumulate)
+    tx = optax.chain(
+        optax.add_decayed_weights(weight_decay, _kernels),
+        optax.masked(_no_faster_than_trusted(rate, trust_coefficient), _kernels),
+        optax.trace(momentum),
+        optax.scale_by_learning_rate(rate),
+    )
+    return _clip_and_accumulate(tx, clip_norm, accumulate)
+
+
 def constant(peak, steps, *, warmup_steps: NonNegativeInt):
     """`peak` after a linear warm-up from 0."""
     return _warm_up(optax.constant_schedule(peak), peak, warmup_steps)
@@ -115,6 +141,19 @@ def _rate(schedule, peak, steps, accumulate):
     if steps < accumulate:
         raise ValueError(f"accumulate = {accumulate} is more than the {steps} steps of the run: no update would happen")
     return schedule(peak, steps // accumulate)
+
+
+def _no_faster_than_trusted(rate, trust_coefficient):
+    """Scales a leaf g of parameters w by min(1, trust_coefficient |w| / (rate |g|)); by 1 where w is 0."""
+
+    def update(gradient, count, params):
+        def scale(g, w):
+            trusted, asked = trust_coefficient * jnp.linalg.norm(w.ravel()), rate(count) * jnp.linalg.norm(g.ravel())
+            return g * jnp.where(trusted > 0, trusted / jnp.maximum(trusted, asked), 1.0)
+
+        return jax.tree.map(scale, gradient, params), count + 1
+
+    return optax.GradientTransformation(lambda params: jnp.zeros((), jnp.int32), update)
 
 
 def _clip_and_accumulate(tx, clip_norm, accumulate):
