@@ -6,6 +6,7 @@ from typing import Any
 
 from labelfx import config as configs
 from labelfx.config import ConfigError, command
+from labelfx.loop.mesh import products
 from labelfx.loop.results import finish
 from labelfx.loop.run import begin, build_model, claim, keep_compiled_programs, load_config, load_data, load_variables
 
@@ -42,7 +43,7 @@ def evaluate(
     config = configs.check({**configs.plain(load_config(run)), **changes})
     folder = Path(out) if out else run
     folder.mkdir(parents=True, exist_ok=True)
-    with claim(folder):
+    with claim(folder), products(config.matmul_precision):
         if out:
             configs.compare(config, folder)
         dataset, view = load_data(config, folder)

@@ -16,7 +16,7 @@ from labelfx.loop.checkpoint import Checkpoints
 from labelfx.loop.dispatch import IN_FLIGHT as IN_FLIGHT
 from labelfx.loop.dispatch import check_divisible
 from labelfx.loop.dispatch import jit_step as jit_step
-from labelfx.loop.mesh import announce, make_mesh
+from labelfx.loop.mesh import announce, make_mesh, products
 from labelfx.loop.stopping import listening
 from labelfx.loop.training import Loop
 
@@ -36,7 +36,7 @@ def train(config: ConfigDict | Mapping[str, Any], workdir: str | Path) -> dict[s
     mesh = make_mesh(checked.devices, checked.fsdp)
     check_divisible(checked, mesh.size)
     folder.mkdir(parents=True, exist_ok=True)
-    with run.claim(folder):
+    with run.claim(folder), products(checked.matmul_precision):
         configs.compare(checked, folder)
         announce(mesh, checked.model.get("dtype", "float32"))
         with metrics.telling(f"reading {checked.data['name']}"):

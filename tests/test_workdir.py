@@ -28,7 +28,8 @@ from labelfx.features import features
 from labelfx.finished import weights
 from labelfx.loop import metrics, results, run
 from labelfx.loop.checkpoint import CheckpointError
-from labelfx.loop.mesh import announce
+from labelfx.loop.mesh import announce, matmul_precision
+from labelfx.loop.training import Loop
 
 # TensorStore writes a checkpoint in many futures; the errors of those nobody waits for surface as warnings.
 pytestmark = [
@@ -84,6 +85,17 @@ def test_a_gpu_that_is_not_used_is_a_warning(driver, platforms, warned, tmp_path
     assert re.search(r"^on 1 x cpu, [0-9.]+ GB, float32 \.\.\.$", capsys.readouterr().err, re.M)
     assert ("labelfx[gpu12]" in caplog.text) == warned
     assert results["device"] == {"kind": "cpu", "platform": "cpu", "count": 8, "matmul_precision": "default"}
+
+
+def test_products_of_full_precision_in_training_and_evals(tmp_path, monkeypatch):
+    seen = []
+    for where, name in ((Loop, "run"), (results, "run_evals")):
+        inner = getattr(where, name)
+        monkeypatch.setattr(where, name, lambda *args, inner=inner: (seen.append(matmul_precision()), inner(*args))[1])
+    found = labelfx.train(CONFIG | {"matmul_precision": "highest"}, tmp_path)
+    labelfx.evaluate(tmp_path)
+    assert seen == 3 * ["highest"] and found["device"]["matmul_precision"] == "highest"
+    assert matmul_precision() == "default"
 
 
 def test_an_evaluation_keeps_what_is_known_of_the_training(finished, tmp_path):

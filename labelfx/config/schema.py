@@ -67,6 +67,7 @@ class Run:
     teacher: str = ""  # for methods that learn from a trained network: likewise
     refresh_every: NonNegativeInt = 0  # steps between refreshes of the table; 0: at the start of a phase only
     phases: tuple[dict, ...] = ()  # each phase replaces some of PHASE_FIELDS; () is one phase without changes
+    matmul_precision: Literal["default", "highest"] = "default"  # of products of float32; a CPU's are exact by either
     # From here on nothing can change a result, so a run may be resumed with other values.
     devices: NonNegativeInt = 0  # of the mesh; 0: all
     fsdp: PositiveInt = 1  # devices that share one copy of the state; the batch is split over all of them

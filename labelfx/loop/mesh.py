@@ -4,13 +4,14 @@ Batches are split over both axes. The state (parameters, optimiser, moving avera
 `data` and split along `fsdp`, by one rule for every array: its largest dimension that the axis divides.
 """
 
+import contextlib
 import functools
 import logging
 import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import numpy as np
@@ -53,6 +54,11 @@ def device_memory(mesh: Mesh) -> int:
     """Bytes of one device; those of the machine where the device is its processor."""
     stats = mesh.local_devices[0].memory_stats()
     return stats["bytes_limit"] if stats else os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+
+
+def products(precision: Literal["default", "highest"]) -> contextlib.AbstractContextManager[None]:
+    """Within, products and convolutions of float32 are of full precision by "highest"; "default" is JAX's setting."""
+    return jax.default_matmul_precision(precision) if precision != "default" else contextlib.nullcontext()
 
 
 def matmul_precision() -> str:
