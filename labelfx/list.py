@@ -2,6 +2,7 @@
 entry, with its keys: `python -m labelfx.list simclr`."""
 
 import argparse
+import signal
 import sys
 
 from labelfx.config import ConfigError
@@ -10,6 +11,8 @@ from labelfx.config.listing import describe, short, table
 
 
 def main() -> None:
+    if hasattr(signal, "SIGPIPE"):  # not on Windows
+        signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # a reader such as head may end before it has read all
     parser = argparse.ArgumentParser(prog="python -m labelfx.list", description="What there is to choose from.")
     parser.add_argument("name", nargs="*", help="a section, or an entry, whose keys are shown; everything by default")
     name = " ".join(parser.parse_args().name)

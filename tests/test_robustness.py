@@ -180,6 +180,15 @@ def forked(cases, folder: Path) -> list[tuple[int, str, str]]:
     return [json.loads(line) for line in lines]
 
 
+def test_a_reader_that_has_seen_enough_is_no_error():
+    """As `head` is, which ends before it has read all."""
+    ours, theirs = os.pipe()
+    os.close(ours)
+    ended = subprocess.run([sys.executable, "-m", "labelfx.list"], stdout=theirs, stderr=subprocess.PIPE, text=True)
+    os.close(theirs)
+    assert (ended.returncode, ended.stderr) == (-signal.SIGPIPE, "")
+
+
 def test_help_of_every_command_shows_its_own_flags(tmp_path):
     """A line each, and those of no library."""
     own = {
