@@ -7,7 +7,7 @@ import struct
 import numpy as np
 import pytest
 
-from labelfx.data.labels import all_labels, fraction, indices, labels_hash, per_class
+from labelfx.data.labels import all_labels, fixmatch_fold, fraction, indices, labels_hash, per_class
 
 SIZES = (30, 7, 12, 55)
 LABELS = np.random.default_rng(0).permutation(np.repeat(np.arange(-1, 4), (20, *SIZES))).astype(np.int32)
@@ -34,6 +34,22 @@ def test_per_class_takes_k_of_each_class(k):
     rows = per_class(LABELS, rng(), k=k)
     assert_rows(rows)
     assert np.bincount(LABELS[rows]).tolist() == [k] * 4
+
+
+def test_fixmatch_folds():
+    """Rows 3, 0, 2, 1, 3, 0, 3, 3, 0, 3 by class: of the class furthest behind its share; by hand."""
+    assert np.bincount(LABELS[fixmatch_fold(LABELS, rng(), size=10, fold=3)]).tolist() == [3, 1, 1, 5]
+    classes, random = [np.flatnonzero(LABELS == c) for c in range(4)], np.random.RandomState(3)
+    shuffled = [random.permutation(rows) for rows in classes]
+    for fold, expected in ((0, classes), (3, shuffled)):
+        rows = fixmatch_fold(LABELS, rng(1), size=10, fold=fold)
+        assert_rows(rows)
+        assert sorted(rows) == sorted(
+            np.concatenate([expected[0][:3], expected[1][:1], expected[2][:1], expected[3][:5]])
+        )
+        assert rows.tolist() == fixmatch_fold(LABELS, rng(2), size=10, fold=fold).tolist()
+    with pytest.raises(ValueError, match="size = 200: the classes have 30, 7, 12, 55 labelled rows"):
+        fixmatch_fold(LABELS, rng(), size=200, fold=1)
 
 
 @pytest.mark.parametrize("seed", range(5))

@@ -7,7 +7,8 @@ number to compare is `median_of_last_20` in results.json here, too.
 
 DIR holds svhn_cropped as TFDS prepares it, in ArrayRecord. The unlabelled images are the 73,257 of the training split;
 the authors' code has data sets with and without the 531,131 extra ones, which `train_split` "train+extra" adds.
-Otherwise than published: as for papers/fixmatch_cifar10.
+Otherwise than published: as for papers/fixmatch_cifar10; and labels are drawn by `label_seed`, there by folds over the
+original files, whose order TFDS does not keep.
 """
 
 from ml_collections import ConfigDict

@@ -10,7 +10,7 @@ from typing import Annotated
 
 import numpy as np
 
-from labelfx.config.annotations import Limit, PositiveInt
+from labelfx.config.annotations import Limit, NonNegativeInt, PositiveInt
 
 Share = Annotated[float, Limit("a number in (0, 1]", lambda v: 0 < v <= 1)]
 
@@ -58,6 +58,30 @@ def fraction(labels: np.ndarray, rng: np.random.Generator, *, fraction: Share, b
     groups = _permuted_classes(labels, rng) if balanced else [rng.permutation(all_labels(labels, rng))]
     kept = [rows[: max(1, int(fraction * len(rows) + 0.5))] for rows in groups]
     return np.sort(np.concatenate(kept))
+
+
+def fixmatch_fold(
+    labels: np.ndarray, rng: np.random.Generator, *, size: PositiveInt, fold: NonNegativeInt
+) -> np.ndarray:
+    """The authors' fold of Sohn et al. (2020), whatever the `label_seed`: `scripts/create_split.py` of their code.
+
+    `size` rows in the proportions of the classes. Rows are those published where the data set has its original order,
+    as CIFAR-10's binary version has. Of folds 1 to 5 the published means are; 0 takes the first rows of each class.
+
+    Raises:
+      ValueError: a class would have to give more rows than it has, or has none.
+    """
+    counts = np.bincount(labels[all_labels(labels, rng)])
+    taken = np.zeros_like(counts)
+    for _ in range(size):
+        taken[np.argmax(counts / counts.max() - taken / max(taken.max(), 1))] += 1
+    if (taken > counts).any() or not counts.all():
+        raise ValueError(f"size = {size}: the classes have {', '.join(map(str, counts))} labelled rows")
+    shuffler = np.random.RandomState(fold)  # NumPy keeps its stream as it was
+    classes = [np.flatnonzero(labels == c) for c in range(len(counts))]
+    for rows in classes if fold else ():
+        shuffler.shuffle(rows)
+    return np.sort(np.concatenate([rows[:n] for rows, n in zip(classes, taken, strict=True)]))
 
 
 def indices(labels: np.ndarray, rng: np.random.Generator, *, rows: tuple[int, ...]) -> np.ndarray:
