@@ -18,6 +18,7 @@ import jax
 import jax.numpy as jnp
 
 from labelfx.config.annotations import Fraction, Limit, NonNegative, NonNegativeInt, PositiveInt, Probability
+from labelfx.data import lookups
 
 Scale = Annotated[float, Limit("a number in (0, 1]", lambda v: 0 < v <= 1)]
 Augmentation = Callable[[jax.Array, jax.Array], jax.Array]
@@ -124,6 +125,7 @@ def randaugment(
         strength = _uniform(rng_strength, image, 0.0, magnitude)
         factor, signed = 0.95 - 0.9 * strength, strength * jax.random.rademacher(rng_sign, (), image.dtype)
         # The five affine operations share one resampling: under vmap every branch is computed for every image.
+        matrix = jax.lax.select_n(jnp.maximum(operation - 9, 0), *_affine_maps(signed, *image.shape[:2]))
         branches = [
             lambda: image,
             lambda: autocontrast(image),
@@ -134,7 +136,7 @@ def randaugment(
             lambda: blend(smooth(image), image, factor),  # sharpness
             lambda: posterize(image, 8 - jnp.floor(5 * strength)),
             lambda: solarize(image, 256 / 255 * (1 - strength)),
-            lambda: affine(image, _affine_maps(signed, *image.shape[:2])[operation - 9]),
+            lambda: affine(image, matrix),
         ]
         return jax.lax.switch(jnp.minimum(operation, 9), branches)
 
@@ -192,7 +194,7 @@ def random_shift(rng, image, padding):
     """A shift by up to `padding` pixels each way, filled by reflection."""
     padded = jnp.pad(image, ((padding, padding), (padding, padding), (0, 0)), mode="reflect")
     top, left = jax.random.randint(rng, (2,), 0, 2 * padding + 1)
-    return jax.lax.dynamic_slice(padded, (top, left, jnp.zeros_like(top)), image.shape)
+    return lookups.window(padded, top, left, *image.shape[:2])
 
 
 def random_flip(rng, image):
@@ -276,11 +278,11 @@ def equalize(image):
     """Flattens the histogram of every channel, at 256 levels and with Pillow's rounding."""
 
     def channel(levels):
-        histogram = jnp.bincount(levels, length=256)
+        histogram = lookups.count(levels, 256)
         below = jnp.cumsum(histogram) - histogram
-        step = (levels.size - histogram[levels.max()]) // 255
+        step = jnp.sum(levels < levels.max()) // 255
         table = jnp.where(step > 0, jnp.minimum((step // 2 + below) // jnp.maximum(step, 1), 255), jnp.arange(256))
-        return table[levels]
+        return lookups.pick(table, levels)
 
     levels = jnp.round(255 * image).astype(jnp.int32).reshape(-1, image.shape[-1])
     return jax.vmap(channel, 1, 1)(levels).reshape(image.shape).astype(image.dtype) / 255
@@ -301,7 +303,8 @@ def smooth(image):
     """Pillow's SMOOTH: a 3x3 mean with weight 5 in the middle and 1 around it; the border stays as it is."""
     rows = image[:-2] + image[1:-1] + image[2:]
     box = rows[:, :-2] + rows[:, 1:-1] + rows[:, 2:]
-    return image.at[1:-1, 1:-1].set((box + 4 * image[1:-1, 1:-1]) / 13)
+    middle = jnp.concatenate([image[1:-1, :1], (box + 4 * image[1:-1, 1:-1]) / 13, image[1:-1, -1:]], 1)
+    return jnp.concatenate([image[:1], middle, image[-1:]])
 
 
 def affine(image, matrix):
@@ -315,7 +318,7 @@ def affine(image, matrix):
     source_x = jnp.floor(matrix[0, 0] * x + matrix[0, 1] * y + matrix[0, 2]).astype(jnp.int32)
     source_y = jnp.floor(matrix[1, 0] * x + matrix[1, 1] * y + matrix[1, 2]).astype(jnp.int32)
     inside = (source_x >= 0) & (source_x < columns) & (source_y >= 0) & (source_y < rows)
-    return jnp.where(inside[..., None], image[source_y, source_x], jnp.asarray(0.5, image.dtype))
+    return jnp.where(inside[..., None], lookups.warp(image, source_y, source_x), jnp.asarray(0.5, image.dtype))
 
 
 def random_cutout(rng, image, side):
