@@ -122,6 +122,31 @@ def test_resized_crop_samples_pixel_centres():
     close(crop(image, top, left, height, width), expected)
 
 
+def test_a_crop_is_shrunk_as_by_pillow():
+    image = floats((40, 30, 3))
+    crop = jax.jit(partial(augment.resized_crop, shape=(8, 9)))
+    # All of it; a part; one that is shrunk down and stretched across, at the edge; one of fewer pixels than its result.
+    for top, left, height, width in (
+        (0, 0, 40, 30),
+        (3.3, 5.7, 30.2, 20.1),
+        (20.0, 24.0, 20.0, 6.0),
+        (9.5, 1.2, 6.0, 5.0),
+    ):
+        box, resample = (left, top, left + width, top + height), Image.Resampling.BILINEAR
+        expected = [Image.fromarray(image[..., c]).resize((9, 8), resample, box) for c in range(3)]
+        close(crop(image, top, left, height, width), np.stack([np.asarray(each) for each in expected], -1))
+
+
+def test_views_of_simclr_resized_are_of_its_size_and_else_those_of_simclr():
+    keys = dict(min_scale=0.2, flip=True, jitter_strength=1.0, grayscale=0.2, blur=0.5)
+    images, rng = pixels((6, 8, 8, 3)), jax.random.key(3)
+    resized = jax.jit(augment.simclr_resized(size=8, **keys))
+    close(resized(rng, images), jax.jit(augment.simclr(**keys))(rng, images))
+    assert resized(rng, pixels((6, 12, 16, 3))).shape == (6, 8, 8, 3)
+    with pytest.raises(ValueError, match="simclr takes RGB images"):
+        resized(rng, pixels(GREY))
+
+
 def test_rotate():
     image = floats(GREY)[0]
     rotate = jax.jit(augment.rotate)

@@ -25,7 +25,7 @@ NAMES = {
     "pseudo-labels": "fixmatch flexmatch freematch softmatch uda",
     "data sources": "cifar10 cranfield diabetes digits digits_corrupted fashion_mnist folder mnist npz sick sts tfds",
     "label views": "all_labels fraction indices none per_class",
-    "augmentations": "crop_flip identity noise randaugment simclr small_grey",
+    "augmentations": "crop_flip identity noise randaugment simclr simclr_resized small_grey",
     "pairs": "halves stacked",
     "batch miners": "clusters communities curriculum mined ngame uniform",
     "selections": "margin_pos perc_pos percentile runner_up second_cluster simans top",

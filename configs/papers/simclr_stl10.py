@@ -6,11 +6,13 @@ Published: 80.15 % by linear evaluation, tau_plus = 0; debiased 84.26 %, hard ne
 code, chingyaoc/DCL). ResNet-50 with a 3x3 stem, batch 256, 400 epochs of the 105,000 training and unlabelled images,
 Adam at a constant 1e-3.
 
-DIR holds stl10 as TFDS prepares it, in ArrayRecord. Otherwise than published: views are of 96 pixels, as images are in
-the published evaluation, where the authors train on crops of 96 resized to 32, which is a ninth of the work; weight
-decay is decoupled and acts on kernels alone, where Adam's 1e-6 there is added to every gradient; BatchNorm is over both
-views and the whole batch, there over one view on one of two GPUs; blur is not cut to 3 pixels; the order of the
-colour jitter is fixed, there drawn.
+DIR holds stl10 as TFDS prepares it, in ArrayRecord. As published, the network trains on crops of the 96 pixels resized
+to 32, and is evaluated on whole images of 96. Otherwise than published: features are evaluated with the running
+statistics of BatchNorm over views, where the published linear classifier is trained with BatchNorm in training mode,
+which turns them into those of whole images; crops are not rounded to pixels; weight decay is decoupled and acts on
+kernels alone, where Adam's 1e-6 there is added to every gradient; BatchNorm is over both views and the whole batch,
+there over one view on one of two GPUs; blur is not cut to 3 pixels; the order of the colour jitter is fixed, there
+drawn.
 """
 
 from ml_collections import ConfigDict
@@ -34,7 +36,15 @@ def get_config() -> ConfigDict:
             model=dict(name="resnet50", stem="cifar", width=64, remat=False, dtype="float32"),
             method=dict(
                 name="contrastive",
-                augment=dict(name="simclr", min_scale=0.08, flip=True, jitter_strength=0.5, grayscale=0.2, blur=0.5),
+                augment=dict(
+                    name="simclr_resized",
+                    size=32,
+                    min_scale=0.08,
+                    flip=True,
+                    jitter_strength=0.5,
+                    grayscale=0.2,
+                    blur=0.5,
+                ),
                 projector=dict(name="projector", hidden=(512,), features=128, batch_norm=True, dtype="float32"),
                 objective=dict(name="nt_xent", temperature=0.5),
             ),

@@ -1,8 +1,8 @@
 """Augmentation on the device, inside the jitted step.
 
-A builder (`identity`, `noise`, `crop_flip`, `simclr`, `small_grey`, `randaugment`) returns
-`augment(rng, images) -> images`: uint8 or float [B, H, W, C] to float of the same shape in [0, 1], or near it for
-`noise`, float32 unless the images are of another float type.
+A builder (`identity`, `noise`, `crop_flip`, `simclr`, `simclr_resized`, `small_grey`, `randaugment`) returns
+`augment(rng, images) -> images`: uint8 or float [B, H, W, C] to float in [0, 1], or near it for `noise`, of the same
+shape but for `simclr_resized`, and float32 unless the images are of another float type.
 Every image draws its own random numbers, and those of row i depend on `(rng, i)` only: not on the batch size, nor on
 `jit`.
 
@@ -54,17 +54,25 @@ def simclr(
     0.5 and no blur. Jitter acts with probability 0.8, blur has a standard deviation of 0.1 to 2 pixels.
     """
 
-    def augment(rng, image):
-        if image.shape[-1] != 3:
-            raise ValueError(f"simclr takes RGB images, got shape {image.shape}; small_grey is for grey ones")
-        rng_crop, rng_flip, rng_jitter, rng_grey, rng_blur = jax.random.split(rng, 5)
-        image = random_resized_crop(rng_crop, image, min_scale)
-        image = random_flip(rng_flip, image) if flip else image
-        image = sometimes(rng_jitter, 0.8, image, lambda rng: random_jitter(rng, image, jitter_strength))
-        image = sometimes(rng_grey, grayscale, image, lambda rng: jnp.broadcast_to(luminance(image), image.shape))
-        return sometimes(rng_blur, blur, image, lambda rng: gaussian_blur(image, _uniform(rng, image, 0.1, 2.0)))
+    return _simclr(None, min_scale, flip, jitter_strength, grayscale, blur)
 
-    return _batched(augment)
+
+def simclr_resized(
+    *,
+    size: PositiveInt,
+    min_scale: Scale,
+    flip: bool,
+    jitter_strength: NonNegative,
+    grayscale: Probability,
+    blur: Probability,
+) -> Augmentation:
+    """`simclr` whose crops are resized to `size` x `size` pixels, [B, size, size, 3], whatever the images' shape.
+
+    The network then trains on views of another size than it is evaluated on: one that pools over all places takes both.
+    Chuang et al. (2020) train so on STL-10, of 96 pixels: size 32, min_scale 0.08, jitter_strength 0.5, grayscale 0.2,
+    blur 0.5.
+    """
+    return _simclr((size, size), min_scale, flip, jitter_strength, grayscale, blur)
 
 
 def small_grey(
@@ -162,8 +170,8 @@ def sometimes(rng, probability, image, change):
     return jnp.where(jax.random.bernoulli(rng_choice, probability), change(rng_change), image)
 
 
-def random_resized_crop(rng, image, min_scale):
-    """A box of `min_scale` to 1 of the area and aspect ratio 3/4 to 4/3, resized to the image's shape.
+def random_resized_crop(rng, image, min_scale, shape=None):
+    """A box of `min_scale` to 1 of the area and aspect ratio 3/4 to 4/3, resized by `resized_crop`.
 
     As torchvision's RandomResizedCrop: the first of ten draws that fits, or else the largest box in the middle whose
     ratio is allowed, which of a square image is all of it. Unlike there, sides and places are not rounded to pixels;
@@ -180,13 +188,18 @@ def random_resized_crop(rng, image, min_scale):
     first = jnp.argmax((heights <= rows) & (widths <= columns))
     height, width = heights[first], widths[first]
     top, left = jnp.where(first == 10, 0.5, jax.random.uniform(rng_place, (2,), image.dtype))
-    return resized_crop(image, top * (rows - height), left * (columns - width), height, width)
+    return resized_crop(image, top * (rows - height), left * (columns - width), height, width, shape)
 
 
-def resized_crop(image, top, left, height, width):
-    """The box at (top, left), in pixels and fractions of them, resized to the image's shape."""
+def resized_crop(image, top, left, height, width, shape=None):
+    """The box at (top, left), in pixels and fractions of them, resized to `shape`, (H, W): the image's unless given.
+
+    Where several pixels become one, all of them count, as where Pillow resizes a `box`. (torchvision cuts the box out
+    before: what is at its edge takes nothing from beside it.)
+    """
+    rows, columns = shape or image.shape[:2]
     # Two small matrix products: on CPU far faster than gathering four neighbours of every pixel.
-    down, across = _interpolation(image, 0, top, height), _interpolation(image, 1, left, width)
+    down, across = _interpolation(image, 0, top, height, rows), _interpolation(image, 1, left, width, columns)
     return _separable(down, across, image)
 
 
@@ -341,6 +354,20 @@ def _batched(augment):
     return apply
 
 
+def _simclr(shape, min_scale, flip, jitter_strength, grayscale, blur):
+    def augment(rng, image):
+        if image.shape[-1] != 3:
+            raise ValueError(f"simclr takes RGB images, got shape {image.shape}; small_grey is for grey ones")
+        rng_crop, rng_flip, rng_jitter, rng_grey, rng_blur = jax.random.split(rng, 5)
+        image = random_resized_crop(rng_crop, image, min_scale, shape)
+        image = random_flip(rng_flip, image) if flip else image
+        image = sometimes(rng_jitter, 0.8, image, lambda rng: random_jitter(rng, image, jitter_strength))
+        image = sometimes(rng_grey, grayscale, image, lambda rng: jnp.broadcast_to(luminance(image), image.shape))
+        return sometimes(rng_blur, blur, image, lambda rng: gaussian_blur(image, _uniform(rng, image, 0.1, 2.0)))
+
+    return _batched(augment)
+
+
 def _affine_maps(signed, rows, columns):
     """[5, 2, 3]: rotation, shears along x and y and translations along x and y, at a strength in [-1, 1]."""
     angle, slope, zero, one = jnp.deg2rad(30 * signed), 0.3 * signed, jnp.zeros_like(signed), jnp.ones_like(signed)
@@ -365,12 +392,16 @@ def _separable(down, across, image):
     return jnp.einsum("yi,xj,ijc->yxc", down, across, image, precision="highest")
 
 
-def _interpolation(image, axis, start, length):
-    """[size, size] weights of the source pixels (columns) in each of the box's pixels (rows)."""
-    size = image.shape[axis]
-    pixel = jnp.arange(size, dtype=image.dtype)
-    source = jnp.clip(start + (pixel + 0.5) * (length / size) - 0.5, 0, size - 1)
-    return jnp.maximum(1 - jnp.abs(source[:, None] - pixel[None, :]), 0)
+def _interpolation(image, axis, start, length, size):
+    """[size, side] weights of the image's pixels along this axis (columns) in each of the box's pixels (rows)."""
+    side = image.shape[axis]
+    pixel, place = jnp.arange(side, dtype=image.dtype), jnp.arange(size, dtype=image.dtype)
+    source = jnp.clip(start + (place + 0.5) * (length / size) - 0.5, 0, side - 1)
+    away = jnp.abs(source[:, None] - pixel[None, :])
+    if size >= side:  # no box has more pixels than are asked for
+        return jnp.maximum(1 - away, 0)
+    weights = jnp.maximum(1 - away / jnp.maximum(length / size, 1), 0)
+    return weights / jnp.sum(weights, 1, keepdims=True)
 
 
 def _sample(image, y, x):

@@ -55,7 +55,7 @@ def contrastive_regression(
         rng_a, rng_b, rng_model = state.named(rng, "labelled/a", "labelled/b", "model")
         image = batch["labelled"]["image"]
         # Row by row, not view after view: a device then holds both views of its own rows, and none has to move.
-        views = jnp.stack([augment(rng_a, image), augment(rng_b, image)], 1).reshape(-1, *image.shape[1:])
+        views = jax.lax.collapse(jnp.stack([augment(rng_a, image), augment(rng_b, image)], 1), 0, 2)
         target, rarity = (jnp.repeat(batch["labelled"][name], 2) for name in ("target", "rarity"))
 
         def loss_fn(params):

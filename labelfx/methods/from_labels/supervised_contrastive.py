@@ -35,7 +35,7 @@ def supervised_contrastive(
         rng_a, rng_b, rng_model = state.named(rng, "labelled/a", "labelled/b", "model")
         image, label = batch["labelled"]["image"], batch["labelled"]["label"]
         # Row by row, not view after view: a device then holds both views of its own rows, and none has to move.
-        views = jnp.stack([augment(rng_a, image), augment(rng_b, image)], 1).reshape(-1, *image.shape[1:])
+        views = jax.lax.collapse(jnp.stack([augment(rng_a, image), augment(rng_b, image)], 1), 0, 2)
 
         def loss_fn(params):
             outputs, model_state = net.apply({"params": params, **old.model_state}, views, train=True, rng=rng_model)

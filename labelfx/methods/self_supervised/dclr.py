@@ -54,7 +54,7 @@ def dclr(
     def step(old, batch, rng):
         rng_a, rng_b, rng_model, rng_noise = state.named(rng, "unlabelled/a", "unlabelled/b", "model", "noise")
         image = batch["unlabelled"]["image"]
-        views = jnp.stack([augment(rng_a, image), augment(rng_b, image)], 1).reshape(-1, *image.shape[1:])
+        views = jax.lax.collapse(jnp.stack([augment(rng_a, image), augment(rng_b, image)], 1), 0, 2)
         reference, _ = model.apply(batch["frozen"], state.to_float(image), train=False)
         weights = objectives.instance_weights(reference, reference, threshold=threshold)
 

@@ -71,7 +71,7 @@ def dino(
         )
         image = batch["unlabelled"]["image"]
         # Row by row, not view after view: a device then holds both views of its own rows, and none has to move.
-        views = jnp.stack([augment(rng_a, image), augment(rng_b, image)], 1).reshape(-1, *image.shape[1:])
+        views = jax.lax.collapse(jnp.stack([augment(rng_a, image), augment(rng_b, image)], 1), 0, 2)
 
         def forward(params, model_state, rng_model):
             variables = {"params": unit_prototypes(params), **model_state}

@@ -111,7 +111,7 @@ def pnda(
             augment(rng, jnp.stack([image, turn(image, turns[i])], 1).reshape(-1, *image.shape[1:]))
             for i, rng in enumerate((rng_a, rng_b))
         ]
-        views = jnp.stack(pairs, 1).reshape(-1, *image.shape[1:])
+        views = jax.lax.collapse(jnp.stack(pairs, 1), 0, 2)
         mask = positives(is_positive)
 
         def loss_fn(params):

@@ -43,7 +43,7 @@ def swav(
         image = batch["unlabelled"]["image"]
         old = old._replace(params=unit_prototypes(old.params))
         # Row by row, not view after view: a device then holds both views of its own rows, and none has to move.
-        views = jnp.stack([augment(rng_a, image), augment(rng_b, image)], 1).reshape(-1, *image.shape[1:])
+        views = jax.lax.collapse(jnp.stack([augment(rng_a, image), augment(rng_b, image)], 1), 0, 2)
 
         def loss_fn(params):
             outputs, model_state = net.apply({"params": params, **old.model_state}, views, train=True, rng=rng_model)

@@ -54,8 +54,7 @@ def whitening(
         rng_groups = state.named(rng, *(f"groups/{iteration}" for iteration in range(iterations)))
         image = batch["unlabelled"]["image"]
         # Row by row, not view after view: a device then holds all views of its own rows, and none has to move.
-        augmented = jnp.stack([augment(key, image) for key in rng_views], 1)
-        augmented = augmented.reshape(-1, *image.shape[1:])
+        augmented = jax.lax.collapse(jnp.stack([augment(key, image) for key in rng_views], 1), 0, 2)
         shuffled = [jax.random.permutation(key, len(image)) for key in rng_groups]
         permutations = jnp.stack(shuffled).reshape(iterations, -1, group_size)
 
