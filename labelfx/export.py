@@ -11,7 +11,7 @@ from pathlib import Path
 import jax
 import jax.export
 
-from labelfx.config import ConfigError, command, replacing
+from labelfx.config import ConfigError, command, local, replacing
 from labelfx.finished.encoder import load
 
 PLATFORMS = ("cpu", "cuda", "tpu")
@@ -24,9 +24,9 @@ def export(workdir: str | Path, out: str | Path) -> None:
       FileNotFoundError, ConfigError: as for `labelfx.load`, or flatbuffers is not there.
       OSError: `out` cannot be written; nothing is left of it.
     """
-    encoder = load(workdir)
+    out, encoder = local(out), load(workdir)
     rows = jax.ShapeDtypeStruct((*jax.export.symbolic_shape("n"), *encoder.shape), encoder.dtype)
-    with replacing(Path(out)) as file:
+    with replacing(out) as file:
         exported = jax.export.export(jax.jit(encoder.outputs), platforms=PLATFORMS)(rows)
         try:
             file.write(exported.serialize())

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
-from labelfx.config import ConfigError, command, replacing
+from labelfx.config import ConfigError, command, local, replacing
 from labelfx.data import DataError
 from labelfx.data.decode import decode, image_files, listing, read_all
 from labelfx.finished.encoder import BATCH, Encoder, load
@@ -35,14 +35,14 @@ def features(workdir: str | Path, images: str | Path, out: str | Path) -> tuple[
         pyarrow is not there.
       OSError: `out` cannot be written; nothing is left of it.
     """
-    write = _writer(Path(out))
+    write = _writer(out := local(out))
     keep_compiled_programs()
     encoder = load(workdir)
-    with replacing(Path(out)) as file:  # opened now: a place that cannot be written to costs no time
+    with replacing(out) as file:  # opened now: a place that cannot be written to costs no time
         if str(images) in ("train", "test"):
-            found = _of_split(encoder, Path(workdir), str(images))
+            found = _of_split(encoder, encoder.workdir, str(images))
         else:
-            found = _of_folder(encoder, Path(images))
+            found = _of_folder(encoder, local(images))
         write(file, *found)
     print(f"{out}: {len(found[0])} images, {found[1].shape[1]} features each")
     return found

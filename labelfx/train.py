@@ -30,7 +30,7 @@ def train(config: ConfigDict | Mapping[str, Any], workdir: str | Path) -> dict[s
       NonFinite, CheckpointError: training stopped; the message names the last good checkpoint.
       Preempted, Interrupted: SIGTERM or Ctrl-C came, and the state is saved; the same call resumes.
     """
-    folder = Path(workdir)
+    folder = configs.local(workdir)
     checked = configs.check(config, folder)
     run.keep_compiled_programs()
     mesh = make_mesh(checked.devices, checked.fsdp)
@@ -63,8 +63,8 @@ def train(config: ConfigDict | Mapping[str, Any], workdir: str | Path) -> dict[s
 
 def main() -> None:
     def start(flags: Any) -> None:
-        distributed.connect(Path(flags.workdir))
-        with distributed.together(Path(flags.workdir)):
+        distributed.connect(folder := configs.local(flags.workdir))
+        with distributed.together(folder):
             train(flags.config, flags.workdir)
         if jax.process_index() == 0:
             print(f"saved in {flags.workdir}; python -m labelfx.report {flags.workdir} makes a page of it")

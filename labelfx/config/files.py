@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
@@ -27,9 +28,20 @@ def read_json(path: Path) -> dict[str, Any]:
     return found
 
 
+def local(path: str | Path) -> Path:
+    """A path on this machine.
+
+    Raises:
+      ConfigError: it is an address such as gs://BUCKET/PATH, of which `Path` makes a folder called `gs:`.
+    """
+    if re.match(r"[A-Za-z][A-Za-z0-9+.-]+:/", str(path)):  # one letter is a drive of Windows
+        raise ConfigError(f"{path}: an address, where only a path on this machine can be")
+    return Path(path)
+
+
 def cache_folder() -> Path:
     """Where this user's programs keep what they can make again, for labelfx."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "labelfx")
+    return local(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "labelfx"
 
 
 def write_text(path: Path, text: str) -> None:

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from labelfx import models
-from labelfx.config import ConfigError, read_json
+from labelfx.config import ConfigError, local, read_json
 from labelfx.data.augment import to_float
 from labelfx.evals import features
 from labelfx.loop.run import build_model, load_config, load_variables
@@ -85,7 +85,7 @@ def load(workdir: str | Path) -> Encoder:
     Raises:
       FileNotFoundError, ConfigError: no run is there, it has not finished, or its files are damaged; one line.
     """
-    workdir = Path(workdir)
+    workdir = local(workdir)
     config, path = load_config(workdir), workdir / "results.json"
     if not path.exists():
         raise FileNotFoundError(f"{path}: no such file; that run has not finished")

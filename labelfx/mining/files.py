@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from labelfx.config import ConfigError, functions, nearest, parameters, replacing
+from labelfx.config import ConfigError, functions, local, nearest, parameters, replacing
 from labelfx.data.npy import read_header
 from labelfx.loop.mesh import make_mesh
 from labelfx.mining.rules import Found
@@ -43,6 +43,7 @@ def mine(
     """
     if similarity not in ("cosine", "inner"):
         raise ConfigError(f"--similarity={similarity}: no such similarity; {nearest(similarity, ('cosine', 'inner'))}")
+    out = local(out)
     _check_rule(rule, settings)
     x, rows = _embeddings("queries", queries), _embeddings("index", index)
     if x.shape[1] != rows.shape[1]:
@@ -71,7 +72,7 @@ def mine(
         "positive_scores": positive_scores,
     }
     content = jax.tree.map(np.asarray, content)
-    with replacing(Path(out)) as file:
+    with replacing(out) as file:
         np.savez(file, **content)
     return content
 
@@ -94,8 +95,8 @@ def _check_rule(rule: str, settings: Mapping[str, Any]) -> None:
 
 def _load(flag: str, path: str | Path) -> np.ndarray:
     try:
-        with open(path, "rb") as stream:
-            dtype, shape, order = read_header(stream, Path(path).stat().st_size)
+        with (path := local(path)).open("rb") as stream:
+            dtype, shape, order = read_header(stream, path.stat().st_size)
             return np.memmap(stream, dtype, "r", stream.tell(), shape, order)
     except ValueError as error:
         raise ConfigError(f"--{flag}={path}: not a .npy file of numbers: {error}") from None

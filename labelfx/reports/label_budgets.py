@@ -73,7 +73,7 @@ def benchmark(
       ConfigError: a run could not be made as asked for, one in `workdir` has another configuration, or
         another process is at work in there.
     """
-    folder = Path(workdir).absolute()
+    folder = configs.local(workdir).absolute()
     recipes = read_recipes(data, methods)
     dataset, _ = run.load_data(configs.check(recipes[BASELINE] | {"labels": label_view("all")}), folder)
     if augment == "data":

@@ -58,7 +58,7 @@ def report(paths: Iterable[str | Path], out: str | Path = "report.html", baselin
       ValueError: no row is that baseline, or `out` does not end in .html.
       OSError: `out` could not be written.
     """
-    folders, out = [Path(path) for path in paths], Path(out)
+    folders, out = [configs.local(path) for path in paths], configs.local(out)
     if out.suffix != ".html":
         raise ValueError(f"--out={out}: must end in .html")
     if not out.parent.is_dir():
@@ -185,7 +185,7 @@ def _costs(runs: Sequence[Found]) -> dict[str, float]:
         if not (isinstance(seconds, int | float) and isinstance(count, int)):
             raise TypeError
         starts = {run.config[field] for field in configs.TRAINED} - {"", "previous"}
-        return seconds * count + sum(cost(_started(Path(start), run.folder, folders)) for start in starts)
+        return seconds * count + sum(cost(_started(configs.local(start), run.folder, folders)) for start in starts)
 
     found = collections.defaultdict(list)
     for run in runs:

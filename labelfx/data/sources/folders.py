@@ -15,7 +15,7 @@ from typing import Literal
 
 import numpy as np
 
-from labelfx.config import ConfigError, cache_folder, read_json, write_text
+from labelfx.config import ConfigError, cache_folder, local, read_json, write_text
 from labelfx.config.annotations import PositiveInt
 from labelfx.data import DataError, Dataset, Split
 from labelfx.data.decode import (
@@ -57,7 +57,7 @@ def folder(path: str, *, image_size: PositiveInt, channels: Literal[1, 3]) -> Da
         former layout, a test image; labelled or test images that cannot be read, all in one line; on
         access for one that was damaged since.
     """
-    root = Path(path)
+    root = local(path)
     if not root.is_dir():
         raise FileNotFoundError(f"{root.absolute()}: no such folder; it should hold a folder of images for each class")
     images, others = image_files(root)

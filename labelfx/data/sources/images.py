@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from labelfx.config import local
 from labelfx.config.annotations import NonNegative, NonNegativeInt, Probability
 from labelfx.data import DataError, Dataset, Split
 from labelfx.data.decode import fitted, load_image
@@ -71,7 +72,7 @@ def mnist(*, data_dir: str) -> Dataset:
 
     Source: LeCun, Bottou, Bengio, Haffner 1998, "Gradient-based learning applied to document recognition".
     """
-    return _idx_dataset(Path(data_dir), "https://storage.googleapis.com/cvdf-datasets/mnist/FILE", DIGITS)
+    return _idx_dataset(local(data_dir), "https://storage.googleapis.com/cvdf-datasets/mnist/FILE", DIGITS)
 
 
 def fashion_mnist(*, data_dir: str) -> Dataset:
@@ -80,7 +81,7 @@ def fashion_mnist(*, data_dir: str) -> Dataset:
     Source: Xiao, Rasul, Vollgraf 2017, "Fashion-MNIST: a Novel Image Dataset for Benchmarking Machine Learning
     Algorithms".
     """
-    return _idx_dataset(Path(data_dir), "https://github.com/zalandoresearch/fashion-mnist", CLOTHES)
+    return _idx_dataset(local(data_dir), "https://github.com/zalandoresearch/fashion-mnist", CLOTHES)
 
 
 def cifar10(*, data_dir: str) -> Dataset:
@@ -92,7 +93,7 @@ def cifar10(*, data_dir: str) -> Dataset:
 
     Source: Krizhevsky 2009, "Learning Multiple Layers of Features from Tiny Images".
     """
-    root = Path(data_dir)
+    root = local(data_dir)
     if (root / "data_batch_1.webp").exists():
         _require(root, [f"{name}.webp" for name in CIFAR10_BATCHES] + ["labels.npz"], "copy the whole set")
         images = [_cifar10_mosaic(root / f"{name}.webp") for name in CIFAR10_BATCHES]
@@ -117,7 +118,7 @@ def npz(path: str) -> Dataset:
     Images are uint8 [N, H, W] or [N, H, W, C]; labels integers [N] in 0..classes - 1, or -1 for unknown in the training
     set; class_names strings [classes], else the classes are numbered up to the largest label.
     """
-    arrays = _npz_arrays(Path(path), "train_images", "train_labels", "test_images", "test_labels")
+    arrays = _npz_arrays(local(path), "train_images", "train_labels", "test_images", "test_labels")
     for name in ("train_images", "test_images"):
         images = arrays[name]
         if images.dtype != np.uint8 or images.ndim not in (3, 4):
@@ -150,7 +151,7 @@ def tfds(dataset: str, *, data_dir: str, train_split: str, test_split: str, imag
     import tensorflow_datasets  # slow to import, and needed here only
 
     _leave_gpus_to_jax()
-    root = Path(data_dir, dataset)
+    root = local(data_dir) / dataset
     # Looked up here, because TFDS answers for an unprepared set with minutes of download attempts.
     prepared = sorted(file.parent for file in root.rglob("dataset_info.json"))
     if not prepared:

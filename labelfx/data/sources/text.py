@@ -13,6 +13,7 @@ from typing import Literal
 
 import numpy as np
 
+from labelfx.config import local
 from labelfx.config.annotations import PositiveInt
 from labelfx.data import DataError, Dataset, Judgements, Split
 
@@ -37,7 +38,7 @@ def sts(*, data_dir: str, vocab_size: PositiveInt, max_length: PositiveInt) -> D
 
     Source: Agirre et al. 2012 to 2016, SemEval tasks 6, *SEM, 10, 2 and 1.
     """
-    root = Path(data_dir)
+    root = local(data_dir)
     train: Pairs = []
     test: dict[str, Pairs] = {}
     for year in YEARS:
@@ -64,7 +65,7 @@ def sick(*, data_dir: str, split: Literal["dev", "test"], vocab_size: PositiveIn
     Source: Marelli et al. 2014, "A SICK cure for the evaluation of compositional distributional semantic models".
     """
     names = {"train": "SICK_train.txt", "dev": "SICK_trial.txt", "test": "SICK_test_annotated.txt"}
-    train, judged = (_sick_pairs(Path(data_dir) / names[part]) for part in ("train", split))
+    train, judged = (_sick_pairs(local(data_dir) / names[part]) for part in ("train", split))
     return _similarity(_sentences(train), {split: judged}, vocab_size, max_length)
 
 
@@ -84,7 +85,7 @@ def cranfield(
 
     Source: Cleverdon 1967, "The Cranfield tests on index language devices".
     """
-    root = Path(data_dir)
+    root = local(data_dir)
     try:
         documents = [_document(record) for record in _records(root / "cran.all.1400")]
     except ValueError as error:
