@@ -35,14 +35,14 @@ def evaluate(
         trains, or has no results yet. With `out` the run is only read.
     """
     keep_compiled_programs()
-    run = configs.local(workdir)
-    folder = configs.local(out) if out else run
+    run = configs.place(workdir)
+    folder = configs.place(out) if out else run
     changes = {"labels": labels, "label_seed": label_seed, "evals": evals, "name": name}
     changes = {key: value for key, value in changes.items() if value is not None}
     if changes and out is None:
         raise ConfigError(f"evaluate: {', '.join(changes)} would overwrite the results of {run}; give out=")
     config = configs.check({**configs.plain(load_config(run)), **changes})
-    folder.mkdir(parents=True, exist_ok=True)
+    configs.make_folder(folder)
     with claim(folder), products(config.matmul_precision):
         if out:
             configs.compare(config, folder)

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from labelfx.config import ConfigError, command, local, read_json, write_text
+from labelfx.config import ConfigError, command, place, read_json, write_text
 from labelfx.reports import figures
 
 
@@ -19,7 +19,7 @@ def read(workdir: str | Path) -> dict[str, Any]:
     Raises:
       FileNotFoundError, ConfigError: there are no results, or none of that eval.
     """
-    path = local(workdir) / "results.json"
+    path = place(workdir) / "results.json"
     if not path.exists():
         raise FileNotFoundError(f"{path}: no such file; give the workdir of a finished run")
     metrics = read_json(path).get("metrics")
@@ -61,7 +61,7 @@ def draw(workdir: str | Path) -> Path:
     Raises:
       FileNotFoundError, ConfigError: as for `read`.
     """
-    path, found = local(workdir) / "scores.svg", read(workdir)
+    path, found = place(workdir) / "scores.svg", read(workdir)
     write_text(path, figures.alone(picture(found)))
     return path
 

@@ -30,12 +30,12 @@ def train(config: ConfigDict | Mapping[str, Any], workdir: str | Path) -> dict[s
       NonFinite, CheckpointError: training stopped; the message names the last good checkpoint.
       Preempted, Interrupted: SIGTERM or Ctrl-C came, and the state is saved; the same call resumes.
     """
-    folder = configs.local(workdir)
+    folder = configs.place(workdir)
     checked = configs.check(config, folder)
     run.keep_compiled_programs()
     mesh = make_mesh(checked.devices, checked.fsdp)
     check_divisible(checked, mesh.size)
-    folder.mkdir(parents=True, exist_ok=True)
+    configs.make_folder(folder)
     with run.claim(folder), products(checked.matmul_precision):
         configs.compare(checked, folder)
         announce(mesh, checked.model.get("dtype", "float32"))
@@ -63,7 +63,7 @@ def train(config: ConfigDict | Mapping[str, Any], workdir: str | Path) -> dict[s
 
 def main() -> None:
     def start(flags: Any) -> None:
-        distributed.connect(folder := configs.local(flags.workdir))
+        distributed.connect(folder := configs.place(flags.workdir))
         with distributed.together(folder):
             train(flags.config, flags.workdir)
         if jax.process_index() == 0:

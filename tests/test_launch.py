@@ -318,7 +318,7 @@ def test_ctrl_c_leaves_the_slice(cloud, capsys, monkeypatch):
         (["run", *AT], "add, say, -- --config=simclr"),
         (["status", *AT, "--", "--config=simclr"], "nothing goes after --"),
         (["run", *AT, "--", "--workdir=x"], "--workdir after --"),
-        (["setup", *AT, "--share=gs://bucket"], "no run can be kept in a bucket"),
+        (["setup", *AT, "--share=gs://bucket"], "must be HOST:/PATH of an NFS server, and no bucket"),
         (["status", "--name=A_b", "--zone=z"], "all lower case"),
         (["create", *AT, "--accelerator=tpu7x-8"], "Google rents TPU7x through Kubernetes (GKE) only"),
     ],

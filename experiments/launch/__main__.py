@@ -389,7 +389,7 @@ def parse(words: Sequence[str]) -> argparse.Namespace:
     if getattr(given, "accelerator", "").startswith("tpu7x"):
         parser.error(f"--accelerator={given.accelerator}: Google rents TPU7x through Kubernetes (GKE) only")
     if not re.fullmatch("[^:/]+:/[^:/][^:]*", getattr(given, "share", "host:/path")):
-        parser.error(f"--share={given.share}: must be HOST:/PATH of an NFS server; no run can be kept in a bucket")
+        parser.error(f"--share={given.share}: must be HOST:/PATH of an NFS server, and no bucket")
     return given
 
 

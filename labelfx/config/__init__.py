@@ -23,7 +23,19 @@ Nothing here knows a method, an objective or a source by name.
 from labelfx.config.building import augmentations, build, one_line
 from labelfx.config.checks import check, describe, phases
 from labelfx.config.errors import ConfigError
-from labelfx.config.files import OUTSIDE, cache_folder, local, read_json, replacing, write_text
+from labelfx.config.files import (
+    OUTSIDE,
+    absolute,
+    below,
+    cache_folder,
+    local,
+    make_folder,
+    on_this_machine,
+    place,
+    read_json,
+    replacing,
+    write_text,
+)
 from labelfx.config.identity import changed_code, compare, config_hash, outside_code, what_matters
 from labelfx.config.recipes import Written, literal, locate, recipe, recipes, recipes_of
 from labelfx.config.rooms import functions, hashes, parameters

@@ -3,6 +3,7 @@
 import dis
 import functools
 import inspect
+import re
 import sys
 import types
 from collections.abc import Callable
@@ -40,6 +41,14 @@ def located(error: BaseException) -> str:
     own = [entry for entry in entries if _is_labelfx(entry)]
     entry = outside(error) or (own or entries)[-1]
     return f"{entry.tb_frame.f_code.co_filename}:{entry.tb_lineno}: {message}"
+
+
+def first_line(error: Exception) -> str:
+    """What a library says of storage that failed, short enough to stand in a message of labelfx's own."""
+    lines = re.sub(r" \[\w+=.*", "", str(error).strip()).splitlines()  # what TensorStore adds says nothing to a user
+    if not lines:
+        return type(error).__name__
+    return lines[0] if len(lines[0]) <= 300 else f"{lines[0][:100]} ... {lines[0][-200:]}"  # the reason is at the end
 
 
 def outside(error: BaseException) -> types.TracebackType | None:

@@ -13,7 +13,7 @@ from typing import Any
 from labelfx.config.annotations import Part
 from labelfx.config.checks import check, find
 from labelfx.config.errors import ConfigError
-from labelfx.config.files import local, read_json, recorded
+from labelfx.config.files import place, read_json, recorded
 from labelfx.config.recipes import rule_of
 from labelfx.config.rooms import hashes, outside_files, parameters, used_files
 from labelfx.config.schema import EVALS, NEUTRAL, TRAINED, Run, flatten, function, plain
@@ -50,7 +50,7 @@ def config_hash(config: Any) -> str:
         if path in ("config.seed", "config.label_seed", "config.data_seed") or path.startswith("config.labels."):
             continue
         if path.rpartition(".")[2] in TRAINED and value not in ("", "previous"):
-            value = config_hash(read_json(local(value) / "config.json"))
+            value = config_hash(read_json(place(value) / "config.json"))
         kept[path] = value
     return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()[:12]
 

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from labelfx import models
-from labelfx.config import ConfigError, local, read_json
+from labelfx.config import ConfigError, place, read_json
 from labelfx.data.augment import to_float
 from labelfx.evals import features
 from labelfx.loop.run import build_model, load_config, load_variables
@@ -85,8 +85,8 @@ def load(workdir: str | Path) -> Encoder:
     Raises:
       FileNotFoundError, ConfigError: no run is there, it has not finished, or its files are damaged; one line.
     """
-    workdir = local(workdir)
-    config, path = load_config(workdir), workdir / "results.json"
+    folder = place(workdir)
+    config, path = load_config(folder), folder / "results.json"
     if not path.exists():
         raise FileNotFoundError(f"{path}: no such file; that run has not finished")
     data: Any = read_json(path).get("data")
@@ -100,7 +100,7 @@ def load(workdir: str | Path) -> Encoder:
         how = "python -m labelfx.evaluate writes it again"
         raise ConfigError(f"{path}: does not say what the encoder takes; {how}") from error
     try:
-        variables = load_variables(workdir)
+        variables = load_variables(folder)
         head = {"params": variables["params"]["head"]} if "head" in variables["params"] else None
         parts = {"head": linear(features=len(names))} if head else {}
         expected = _shapes(jax.eval_shape(models.stack(backbone=model, **parts).init, jax.random.key(0), row))
@@ -111,7 +111,7 @@ def load(workdir: str | Path) -> Encoder:
     read = {kind: {part: of[part] for part in of if part in ("backbone", "head")} for kind, of in variables.items()}
     if _shapes(read) != expected:
         raise ConfigError(f"{workdir}: its weights are not of the network in config.json on rows of {list(shape)}")
-    return Encoder(model, models.backbone(variables), head, shape, dtype, names, workdir)
+    return Encoder(model, models.backbone(variables), head, shape, dtype, names, folder)
 
 
 def _shapes(tree: Any) -> Any:

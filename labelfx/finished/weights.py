@@ -12,7 +12,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save as serialize
 
-from labelfx.config import replacing
+from labelfx.config import make_folder, on_this_machine, replacing
 
 
 def save(path: Path, variables: dict[str, Any]) -> None:
@@ -25,7 +25,7 @@ def save(path: Path, variables: dict[str, Any]) -> None:
         "/".join(key.key for key in keys): np.asarray(leaf, order="C")
         for keys, leaf in jax.tree_util.tree_leaves_with_path(jax.device_get(variables))
     }
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     with replacing(path) as file:
         file.write(serialize(flat, {"sha256": _sha256(flat)}))
 
@@ -39,7 +39,7 @@ def load(path: Path) -> dict[str, Any]:
     if not path.exists():
         raise FileNotFoundError(f"no weights at {path}: that run has not finished this phase")
     try:
-        with safe_open(path, framework="np") as file:
+        with on_this_machine(path) as here, safe_open(here, framework="np") as file:
             kept = file.metadata()
             flat = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (SafetensorError, TypeError, AttributeError) as error:  # also of dtypes that NumPy has not

@@ -54,7 +54,7 @@ class Blank(Experiment):
 
     def trained(self, field: str, index: int, where: str) -> Any:
         own = field == "backbone" or where == "previous"
-        network = self.model if own else run.build_model(run.load_config(configs.local(where)))
+        network = self.model if own else run.build_model(run.load_config(configs.place(where)))
         model = stack(backbone=network, head=linear(features=len(self.dataset.class_names)))
         images = self.view.split.images
         dtype = np.float32 if images.dtype == np.uint8 else images.dtype  # as augmentation leaves them

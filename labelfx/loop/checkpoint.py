@@ -4,7 +4,6 @@ import contextlib
 import functools
 import json
 import logging
-import re
 import shutil
 import zlib
 from collections.abc import Callable, Iterator
@@ -15,7 +14,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
+from etils import epath
 from jax.experimental import multihost_utils
+
+from labelfx.config.errors import first_line
 
 FORMAT = 2  # raised where an older run could not go on as it began: of 1, the streams of randomness differ
 
@@ -55,14 +57,14 @@ class Checkpoints:
     """The checkpoints of a workdir. Use as a context manager: leaving waits for the last save."""
 
     def __init__(self, workdir: Path, *, keep: int):
-        self.folder = workdir.absolute() / "checkpoints"
+        self.folder = (workdir.absolute() if isinstance(workdir, Path) else workdir) / "checkpoints"
         # A killed process leaves a save half written, as large as a whole one.
         options = ocp.CheckpointManagerOptions(max_to_keep=keep, cleanup_tmp_directories=True)
         manage = functools.partial(ocp.CheckpointManager, options=options, item_names=("state", "table", "meta"))
         try:
             self.manager = manage(self.folder)
         except ValueError as error:  # damaged notes of Orbax's own, which nothing here reads
-            logger.warning("%s: damaged _CHECKPOINT_METADATA (%s): removed", self.folder, _first_line(error))
+            logger.warning("%s: damaged _CHECKPOINT_METADATA (%s): removed", self.folder, first_line(error))
             for path in self.folder.glob("*/_CHECKPOINT_METADATA"):
                 path.unlink(missing_ok=True)
             self.manager = manage(self.folder)
@@ -98,7 +100,7 @@ class Checkpoints:
         try:
             yield
         except Exception as error:
-            reason = _first_line(error)
+            reason = first_line(error)
             raise CheckpointError(f"checkpoint {self.newest} was not written: {reason}; {self.last_good()}") from error
 
     def save(self, step: int, state: Any, table: dict[str, np.ndarray], meta: dict[str, Any]) -> None:
@@ -115,9 +117,11 @@ class Checkpoints:
         if table:
             items["table"] = ocp.args.StandardSave(table)
         self.newest = step
-        if not self.folder.is_dir():
+        disk = isinstance(self.folder, Path)  # and no bucket
+        if disk and not self.folder.is_dir():
             raise CheckpointError(f"checkpoint {step} was not written: {self.folder} is gone, and what was in it")
-        need, free = sum(leaf.nbytes for leaf in jax.tree.leaves((state, table))), shutil.disk_usage(self.folder).free
+        need = sum(leaf.nbytes for leaf in jax.tree.leaves((state, table)))
+        free = shutil.disk_usage(self.folder).free if disk else need
         if need > free:  # before Orbax fills the disk with a part of it
             raise CheckpointError(
                 f"checkpoint {step} was not written: it needs {need / 1e6:.0f} MB and its disk has {free / 1e6:.0f} MB "
@@ -167,10 +171,10 @@ class Checkpoints:
     def _set_aside(self, step: int, error: Exception) -> None:
         aside = self.folder.parent / f"damaged-{step}"
         logger.warning(
-            "checkpoint %s/%d is damaged (%s): set aside as %s", self.folder, step, _first_line(error), aside.name
+            "checkpoint %s/%d is damaged (%s): set aside as %s", self.folder, step, first_line(error), aside.name
         )
         if jax.process_index() == 0:
-            shutil.rmtree(aside, ignore_errors=True)  # of an earlier damage at the same step
+            epath.Path(aside).rmtree(missing_ok=True)  # of an earlier damage at the same step
             (self.folder / str(step)).rename(aside)
         if jax.process_count() > 1:
             multihost_utils.sync_global_devices(f"checkpoint {step} is set aside")
@@ -191,10 +195,3 @@ class Checkpoints:
 def _checksum(meta: dict[str, Any]) -> int:
     """Of all but itself."""
     return zlib.crc32(json.dumps({k: v for k, v in meta.items() if k != "checksum"}, sort_keys=True).encode())
-
-
-def _first_line(error: Exception) -> str:
-    lines = re.sub(r" \[\w+=.*", "", str(error).strip()).splitlines()  # what TensorStore adds says nothing to a user
-    if not lines:
-        return type(error).__name__
-    return lines[0] if len(lines[0]) <= 300 else f"{lines[0][:100]} ... {lines[0][-200:]}"  # the reason is at the end

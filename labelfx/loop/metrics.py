@@ -6,6 +6,7 @@ import json
 import logging
 import math
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Iterator
@@ -18,11 +19,12 @@ from tensorboardX.event_file_writer import EventsWriter
 from tensorboardX.proto.event_pb2 import Event
 from tensorboardX.summary import scalar
 
-from labelfx.config import write_text
+from labelfx.config import replacing, write_text
 
 NEVER = 2**31 - 1
 CLEAR = "\r\x1b[K"  # a terminal's line
 PATIENCE = 4.0  # seconds without a word
+SEND_EVERY = 30.0  # seconds between two copies of the metrics to a bucket
 
 logger = logging.getLogger(__name__)
 
@@ -88,15 +90,21 @@ def read(path: Path) -> list[dict[str, Any]]:
 
 
 class Writer:
-    """Writes scalars of a workdir. On a resume, lines from after the restored step are dropped first."""
+    """Writes scalars of a workdir. On a resume, lines from after the restored step are dropped first.
+
+    No object of a bucket grows: what is written for one lies on this machine, from where `send` brings all of it.
+    """
 
     def __init__(self, workdir: Path, *, start: int):
-        self.path = workdir / "metrics.jsonl"
-        if self.path.exists():
-            kept = [line for line in read(self.path) if line["step"] <= start]
+        self.workdir, self.sent = workdir, time.monotonic()
+        self.here = None if isinstance(workdir, Path) else tempfile.TemporaryDirectory()
+        folder = workdir if self.here is None else Path(self.here.name)
+        self.path = folder / "metrics.jsonl"
+        if (before := workdir / "metrics.jsonl").exists():
+            kept = [line for line in read(before) if line["step"] <= start]
             write_text(self.path, "".join(json.dumps(line) + "\n" for line in kept))
         self.lines = self.path.open("a", buffering=1)
-        self.events = _Events(workdir / "tensorboard", start)
+        self.events = _Events(folder / "tensorboard", start)
 
     def write(self, step: int, scalars: dict[str, float]) -> None:
         # JSON has no NaN: null keeps every line readable by any parser.
@@ -107,11 +115,25 @@ class Writer:
         except OSError as error:
             error.filename = str(self.path.parent)  # a full disk does not say where
             raise
+        if time.monotonic() - self.sent > SEND_EVERY:
+            self.send()
+
+    def send(self) -> None:
+        """To the bucket, if the workdir is in one: by now and then, and before each checkpoint, whose metrics must be
+        there when it is."""
+        if self.here is not None:
+            for path in (self.path, *Path(self.here.name, "tensorboard").iterdir()):
+                with replacing(self.workdir / path.relative_to(self.here.name)) as file:
+                    file.write(path.read_bytes())
+            self.sent = time.monotonic()
 
     def close(self) -> None:
         for each in (self.lines, self.events):
             with contextlib.suppress(OSError):  # `write` has raised it already, and its message is the one to read
                 each.close()
+        if self.here is not None:
+            with self.here, contextlib.suppress(OSError):
+                self.send()
 
 
 @contextlib.contextmanager

@@ -124,7 +124,7 @@ class Experiment:
     def trained(self, field: str, index: int, where: str) -> Any:
         """The variables that a phase starts from, or the teacher that it learns from."""
         own = where == "previous"
-        folder = self.workdir if own else configs.local(where)
+        folder = self.workdir if own else configs.place(where)
         try:
             if field == "teacher":
                 before = (self.model, index - 1) if own else None

@@ -19,6 +19,7 @@ from labelfx.data import Dataset
 from labelfx.data.batches import View, label_view
 from labelfx.data.labels import labels_hash
 from labelfx.finished import weights
+from labelfx.loop import bucket
 from labelfx.models import Model, Trained, stack
 from labelfx.models.heads import linear
 
@@ -30,13 +31,17 @@ def claim(folder: Path) -> Iterator[None]:
     """Keeps every other process that claims `folder` out of it; of the processes of one run the first does so.
 
     It is a lock of the operating system on `folder/.lock`, which goes with the process however that ends. On a file
-    system without locks there is a warning instead.
+    system without locks there is a warning instead. In a bucket it is an object, see `bucket.claim`.
 
     Raises:
       ConfigError: another process holds it; the message says which.
     """
     if jax.process_index() > 0:
         yield
+        return
+    if not isinstance(folder, Path):
+        with bucket.claim(folder):
+            yield
         return
     with (folder / ".lock").open("a+b", buffering=0) as file:
         try:

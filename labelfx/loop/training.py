@@ -147,6 +147,8 @@ class Loop(Experiment):
         self.seconds, self.clock = self.seconds + now - self.clock, now
         meta = {"phase": self.phase.index, "seconds": self.seconds}
         meta |= {"seen": self.record.progress.seen, "took": self.record.progress.took}
+        if self.record.writer is not None:
+            self.record.writer.send()
         self.checkpoints.save(self.done, self.state, self.table, meta)
 
     def variables(self) -> dict[str, Any]:

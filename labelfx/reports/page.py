@@ -58,7 +58,7 @@ def report(paths: Iterable[str | Path], out: str | Path = "report.html", baselin
       ValueError: no row is that baseline, or `out` does not end in .html.
       OSError: `out` could not be written.
     """
-    folders, out = [configs.local(path) for path in paths], configs.local(out)
+    folders, out = [configs.place(path) for path in paths], configs.local(out)
     if out.suffix != ".html":
         raise ValueError(f"--out={out}: must end in .html")
     if not out.parent.is_dir():
@@ -118,7 +118,11 @@ def _find(paths: Sequence[Path]) -> tuple[list[Found], list[str]]:
     for path in paths:
         if not path.is_dir():
             raise FileNotFoundError(f"{path}: no such folder")
-        below = {file.parent.resolve() for name in ("config", "results") for file in path.rglob(f"{name}.json")}
+        below = {
+            configs.absolute(file.parent)
+            for name in ("config", "results")
+            for file in configs.below(path, f"{name}.json")
+        }
         if not below:
             raise FileNotFoundError(f"{path}: no run there (no config.json or results.json at or below it)")
         folders |= dict.fromkeys(sorted(below))
@@ -185,14 +189,14 @@ def _costs(runs: Sequence[Found]) -> dict[str, float]:
         if not (isinstance(seconds, int | float) and isinstance(count, int)):
             raise TypeError
         starts = {run.config[field] for field in configs.TRAINED} - {"", "previous"}
-        return seconds * count + sum(cost(_started(configs.local(start), run.folder, folders)) for start in starts)
+        return seconds * count + sum(cost(_started(configs.place(start), run.folder, folders)) for start in starts)
 
     found = collections.defaultdict(list)
     for run in runs:
         for name in run.results.get("metrics", {}):
             try:
                 seconds = 0.0 if name in FLOORS else cost(run)
-            except (KeyError, RecursionError, TypeError):
+            except (KeyError, RecursionError, TypeError, configs.ConfigError):
                 continue  # what it needs is not among the runs, or does not say how long it took
             found[Row(run.name, name, "").title].append(seconds)
     return {title: statistics.fmean(each) for title, each in found.items()}
@@ -202,7 +206,7 @@ def _started(start: Path, folder: Path, folders: dict[Path, Found]) -> Found:
     """The run at `start` that the one in `folder` names. Of a copied sweep it is that at the same place of the copy:
     above `folder`, by two of its last names or more. KeyError where it is not among `folders`."""
     tails = [start.parts[-count:] for count in range(len(start.parts) - 1, 1, -1)]
-    places = [start.resolve(), *(parent.joinpath(*tail) for parent in folder.parents for tail in tails)]
+    places = [configs.absolute(start), *(parent.joinpath(*tail) for parent in folder.parents for tail in tails)]
     return folders[next((place for place in places if place in folders), start)]
 
 

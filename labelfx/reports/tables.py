@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import scipy.stats
 
-from labelfx.config import local, nearest, read_json
+from labelfx.config import absolute, below, nearest, place, read_json
 
 CAPTION = (
     "accuracy in %: mean and sd over n seeds and splits; difference: paired, mean +- standard error over n shared "
@@ -99,7 +99,7 @@ def read(paths: Sequence[str | Path]) -> tuple[list[Row], list[str]]:
     """Rows, the floors first, and warnings."""
     found: dict[tuple[str, str], Row] = {}
     warnings = []
-    files = {file.resolve() for path in map(local, paths) for file in (path, *path.rglob("results.json"))}
+    files = {absolute(file) for path in map(place, paths) for file in (path, *below(path, "results.json"))}
     for file in sorted(file for file in files if file.name == "results.json" and file.is_file()):
         try:
             results = read_json(file)
