@@ -40,7 +40,7 @@ def server():
             except OSError:
                 time.sleep(0.1)
         environment = {"STORAGE_EMULATOR_HOST": url, "TENSORSTORE_GCS_HTTP_URL": url}
-        # No search for credentials in the network, nor a question of the bucket's kind, which this server does not know.
+        # No search for credentials in the network, nor for the kind of the bucket, which this server does not know.
         environment |= {"NO_GCE_CHECK": "true", "GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT": "false"}
         with mock.patch.dict(os.environ, environment):
             pytest.importorskip("gcsfs", reason="needs labelfx[gcs_test]")

@@ -1,6 +1,7 @@
 """Where a run may live, and what only a path on this machine can be."""
 
 import os
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,6 @@ from labelfx import scores
 from labelfx.config import ConfigError
 
 CONFIG = tiny("supervised", model={"name": "mlp", "hidden": (16,), "dtype": "float32"}, evals={"head": {}})
-ADDRESS = "s3://bucket/run"
 DATA = {"name": "digits", "placement": "host"}
 
 
@@ -24,37 +24,42 @@ def finished(tmp_path_factory):
 
 
 REFUSED = {
-    "train": lambda run: labelfx.train(CONFIG, ADDRESS),
-    "train, a path": lambda run: labelfx.train(CONFIG, Path(ADDRESS)),
-    "evaluate": lambda run: labelfx.evaluate(ADDRESS),
-    "evaluate to": lambda run: labelfx.evaluate(run, out=ADDRESS),
-    "load": lambda run: labelfx.load(ADDRESS),
-    "report": lambda run: labelfx.report([run, ADDRESS]),
-    "report to": lambda run: labelfx.report([run], ADDRESS + ".html"),
-    "table": lambda run: labelfx.table([ADDRESS]),
-    "scores": lambda run: scores.draw(ADDRESS),
-    "features": lambda run: labelfx.features(ADDRESS, "test", "out.npz"),
-    "features of": lambda run: labelfx.features(run, ADDRESS, "out.npz"),
-    "features to": lambda run: labelfx.features(run, "test", ADDRESS + ".npz"),
-    "export": lambda run: labelfx.export(ADDRESS, "out"),
-    "export to": lambda run: labelfx.export(run, ADDRESS),
-    "benchmark": lambda run: labelfx.benchmark(DATA, ["fixmatch"], [1], [0], ADDRESS),
-    "mine": lambda run: mine(queries=ADDRESS),
-    "mine to": lambda run: mine(out=ADDRESS),
-    "teacher": lambda run: labelfx.train(tiny("distillation", teacher=ADDRESS), "run"),
-    **{
-        f"data {name}": lambda run, data={"name": name, **more}: labelfx.train(CONFIG | {"data": data}, "run")
-        for name, more in {
-            f"folder:{ADDRESS}": {"image_size": 8, "channels": 1},
-            f"npz:{ADDRESS}": {},
-            **{name: {"data_dir": ADDRESS} for name in ("mnist", "fashion_mnist", "cifar10")},
-            "tfds:mnist": {"data_dir": ADDRESS, "train_split": "train", "test_split": "test", "image_size": 0},
-            "sts": {"data_dir": ADDRESS, "vocab_size": 100, "max_length": 8},
-            "sick": {"data_dir": ADDRESS, "vocab_size": 100, "max_length": 8, "split": "dev"},
-            "cranfield": {"data_dir": ADDRESS, "vocab_size": 100, "max_length": 8, "rows": "documents"},
-        }.items()
-    },
+    "train": lambda run, at: labelfx.train(CONFIG, at),
+    "train, a path": lambda run, at: labelfx.train(CONFIG, Path(at)),
+    "evaluate": lambda run, at: labelfx.evaluate(at),
+    "evaluate to": lambda run, at: labelfx.evaluate(run, out=at),
+    "load": lambda run, at: labelfx.load(at),
+    "report": lambda run, at: labelfx.report([run, at]),
+    "report to": lambda run, at: labelfx.report([run], at + ".html"),
+    "table": lambda run, at: labelfx.table([at]),
+    "scores": lambda run, at: scores.draw(at),
+    "features": lambda run, at: labelfx.features(at, "test", "out.npz"),
+    "features of": lambda run, at: labelfx.features(run, at, "out.npz"),
+    "features to": lambda run, at: labelfx.features(run, "test", at + ".npz"),
+    "export": lambda run, at: labelfx.export(at, "out"),
+    "export to": lambda run, at: labelfx.export(run, at),
+    "benchmark": lambda run, at: labelfx.benchmark(DATA, ["fixmatch"], [1], [0], at),
+    "mine": lambda run, at: mine(queries=at),
+    "mine to": lambda run, at: mine(out=at),
+    "teacher": lambda run, at: labelfx.train(tiny("distillation", teacher=at), "run"),
+    "data folder": lambda run, at: on(name=f"folder:{at}", image_size=8, channels=1),
+    "data npz": lambda run, at: on(name=f"npz:{at}"),
+    "data mnist": lambda run, at: on(name="mnist", data_dir=at),
+    "data fashion_mnist": lambda run, at: on(name="fashion_mnist", data_dir=at),
+    "data cifar10": lambda run, at: on(name="cifar10", data_dir=at),
+    "data tfds": lambda run, at: on(name="tfds:a", data_dir=at, train_split="a", test_split="b", image_size=0),
+    "data sts": lambda run, at: on(name="sts", data_dir=at, vocab_size=100, max_length=8),
+    "data sick": lambda run, at: on(name="sick", data_dir=at, vocab_size=100, max_length=8, split="dev"),
+    "data cranfield": lambda run, at: on(name="cranfield", data_dir=at, vocab_size=9, max_length=8, rows="documents"),
 }
+
+
+RUNS = {"train", "train, a path", "evaluate", "evaluate to", "load", "report", "table", "scores", "features", "export"}
+RUNS |= {"teacher"}  # may be in a bucket
+
+
+def on(**data):
+    return labelfx.train(CONFIG | {"data": data}, "run")
 
 
 def mine(**changes):
@@ -64,9 +69,22 @@ def mine(**changes):
     return labelfx.mine(**files, similarity="inner", candidates=2, count=1, rule="top", seed=0)
 
 
-@pytest.mark.parametrize("what", REFUSED)
-def test_an_address_is_refused_before_anything_is_made_of_it(what, finished, tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    ("what", "at"),
+    [(what, f"{scheme}://bucket/run") for what in REFUSED for scheme in ("s3", "gs")[: 1 + (what not in RUNS)]],
+)
+def test_an_address_is_refused_before_anything_is_made_of_it(what, at, finished, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(ConfigError, match=r"(^|: )s3:/{1,2}bucket/run(\.\w+)?: an address, where only a path on"):
-        REFUSED[what](finished)
-    assert not {"s3:", "out", "out.npz", "report.html"} & set(os.listdir())
+    with pytest.raises(ConfigError, match=r"(^|: )(s3|gs):/{1,2}bucket/run(\.\w+)?: an address, where only a path on"):
+        REFUSED[what](finished, at)
+    assert not {"s3:", "gs:", "out", "out.npz", "report.html"} & set(os.listdir())
+
+
+def test_a_bucket_takes_packages_and_a_path(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setitem(sys.modules, "gcsfs", None)
+    with pytest.raises(ConfigError, match=r"^gs://nowhere: needs gcsfs; pip install 'labelfx\[gcs\]'$"):
+        labelfx.train(CONFIG, "gs://nowhere/run")
+    with pytest.raises(ConfigError, match=r"^gs://nowhere: must be gs://BUCKET/PATH$"):
+        labelfx.train(CONFIG, "gs://nowhere")
+    assert os.listdir() == []
