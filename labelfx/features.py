@@ -12,14 +12,15 @@ arrays of an .npz, or columns of a .parquet, which needs pyarrow (`pip install '
 """
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from labelfx.config import ConfigError, command, local, replacing
 from labelfx.data import DataError
-from labelfx.data.decode import decode, image_files, listing, read_all
+from labelfx.data.decode import image_files, listing, read_all
+from labelfx.data.decoders import decoded
 from labelfx.finished.encoder import BATCH, Encoder, load
 from labelfx.loop.run import keep_compiled_programs, load_config, load_data
 
@@ -63,11 +64,8 @@ def _of_folder(encoder: Encoder, root: Path) -> tuple[np.ndarray, np.ndarray]:
     if channels not in (1, 3):
         raise ConfigError(f"--images={root}: files are grey or RGB images, this run's rows are of {encoder.shape}")
 
-    def read(name):
-        try:
-            return decode(root / name, (height, width, channels))
-        except DataError as error:
-            return str(error)
+    def read(some: Sequence[str]) -> Iterator[np.ndarray | DataError]:
+        return decoded([f"{root / name}" for name in some], (height, width, channels))
 
     files, left_out = image_files(root)
     count = len(files) + len(left_out)
@@ -76,8 +74,8 @@ def _of_folder(encoder: Encoder, root: Path) -> tuple[np.ndarray, np.ndarray]:
     results = read_all(read, files, root)
     for start in range(0, len(files), BATCH):
         found = dict(zip(files[start : start + BATCH], results, strict=False))
-        left_out |= {name: value for name, value in found.items() if isinstance(value, str)}
-        images = {name: value for name, value in found.items() if name not in left_out}
+        left_out |= {name: str(value) for name, value in found.items() if isinstance(value, DataError)}
+        images = {name: value for name, value in found.items() if not isinstance(value, DataError)}
         if images:
             names += images
             chunks.append(encoder(np.stack([*images.values()])))

@@ -1,7 +1,6 @@
 """A finished run gives its encoder: to Python, to files of features, and to a file that runs without labelfx."""
 
 import dataclasses
-import importlib
 import os
 import subprocess
 import sys
@@ -18,6 +17,7 @@ import labelfx
 from labelfx import config as configs
 from labelfx import evals, models
 from labelfx.config import BACKBONES, ConfigError
+from labelfx.data import decoders
 from labelfx.data.decode import decode
 from labelfx.data.sources.images import digits
 from labelfx.export import export
@@ -157,7 +157,8 @@ def test_files_left_out_are_said_in_their_order(run, folder, tmp_path, monkeypat
         time.sleep(0.3 * (path.name == "broken.png"))
         return decode(path, shape)
 
-    monkeypatch.setattr(importlib.import_module("labelfx.features"), "decode", slow_at_first)
+    monkeypatch.setattr(decoders, "FEW", 10**9)  # threads, which see what stands in the place of a function
+    monkeypatch.setattr(decoders, "decode", slow_at_first)
     features(run, str(folder), tmp_path / "found.npz")
     (line,) = capsys.readouterr().err.splitlines()
     names = [part.split(":")[0] for part in line.removeprefix(f"{folder}: 4 of 6 files left out: ").split("; ")]

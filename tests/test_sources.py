@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from labelfx.data import DataError, decode
+from labelfx.data import DataError, decode, decoders
 from labelfx.data.sources import folders
 from labelfx.data.sources import images as sources
 
@@ -31,6 +31,12 @@ def message_of(error):
     text = str(error.value)
     assert "\n" not in text
     return text
+
+
+@pytest.fixture(autouse=True)
+def by_threads(monkeypatch):
+    """Whatever else this process has decoded before; processes would not see what a test puts in a function's place."""
+    monkeypatch.setattr(decoders, "FEW", 10**9)
 
 
 def noise(*shape, seed=0):
@@ -432,8 +438,8 @@ def test_what_is_left_out_is_said_in_the_order_of_the_rows(tmp_path, caplog, mon
 
         return slow
 
-    for name in ("decode", "check_header"):
-        monkeypatch.setattr(folders, name, slow_at_first(getattr(folders, name)))
+    for where, name in READERS:
+        monkeypatch.setattr(where, name, slow_at_first(getattr(where, name)))
     images = open_folder(tmp_path).train.images
     opened["clear"]()
     rows = images[4:]  # 1, 10, 2, 3 and more/1
@@ -488,7 +494,7 @@ def test_a_line_has_no_end_of_names(tmp_path, caplog):
 @pytest.fixture
 def opened(monkeypatch):
     """Names of the files that were decoded or of which the header was read, since it was cleared."""
-    found = {"decode": set(), "check_header": set(), "clear": lambda: [found[n].clear() for n in NAMES]}
+    found = {"decode": set(), "check_header": set(), "clear": lambda: [found[name].clear() for _, name in READERS]}
 
     def noted(name, real):
         def read(path, *shape):
@@ -497,12 +503,12 @@ def opened(monkeypatch):
 
         return read
 
-    for name in NAMES:
-        monkeypatch.setattr(folders, name, noted(name, getattr(folders, name)))
+    for where, name in READERS:
+        monkeypatch.setattr(where, name, noted(name, getattr(where, name)))
     return found
 
 
-NAMES = ("decode", "check_header")
+READERS = ((decoders, "decode"), (folders, "check_header"))
 
 
 def age(root):

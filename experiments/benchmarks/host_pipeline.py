@@ -2,8 +2,8 @@
 
     python -m experiments.benchmarks.host_pipeline --workdir=/tmp/labelfx/benchmarks
 
-`batches` alone: a gather from images in memory, and PNG files decoded by Grain's threads or worker processes. The files
-are crops of the two photographs that scikit-learn brings.
+`batches` alone: a gather from images in memory, and PNG files decoded by threads, by `labelfx.data.decoders`, as runs
+do, or by Grain's processes. The files are crops of the two photographs that scikit-learn brings.
 """
 
 import functools
@@ -19,7 +19,7 @@ from PIL import Image
 from sklearn.datasets import load_sample_images
 
 from labelfx.config import command
-from labelfx.data import Dataset
+from labelfx.data import Dataset, decoders
 from labelfx.data.batches import batches, label_view
 from labelfx.data.miners import uniform
 from labelfx.data.sources import folder
@@ -65,7 +65,7 @@ def host_pipeline(
       files: how many PNG files are made.
       batch: images.
       count: batches in a measurement.
-      workers: numbers of decoding processes.
+      workers: numbers of Grain's processes.
       repeats: rounds.
     """
     Path(workdir).mkdir(parents=True, exist_ok=True)
@@ -78,7 +78,8 @@ def host_pipeline(
         sides = {
             "the step takes": common.speed(4 * batch, functools.partial(step, 4)),
             "gather from memory": _side(memory, batch, count, 0),
-            "PNG files, threads": _side(lazy, batch, count, 0),
+            "PNG files, threads": _side(lazy, batch, count, 0, few=10**9),
+            "PNG files, decoders": _side(lazy, batch, count, 0, few=0),
             **{f"PNG files, {n} processes": _side(lazy, batch, count, n) for n in workers},
         }
         rounds = common.interleave(sides, repeats)
@@ -86,11 +87,12 @@ def host_pipeline(
     return common.report("host_pipeline", workdir, settings, common.rows(rounds))
 
 
-def _side(dataset: Dataset, batch: int, count: int, workers: int) -> Callable[[], float]:
+def _side(dataset: Dataset, batch: int, count: int, workers: int, few: int = decoders.FEW) -> Callable[[], float]:
     sizes = {"labelled": 0, "unlabelled": batch}
     view = label_view(dataset.train, np.arange(2))
 
     def measure() -> float:
+        decoders.FEW = few
         prepared = batches(0, 2 * count, workers=workers, view=view, sizes=sizes, seed=0, miner=uniform(), table={})
         # The first half starts threads and processes and fills their queues.
         for _ in itertools.islice(prepared, count):

@@ -72,7 +72,7 @@ class Run:
     devices: NonNegativeInt = 0  # of the mesh; 0: all
     fsdp: PositiveInt = 1  # devices that share one copy of the state; the batch is split over all of them
     steps_per_dispatch: PositiveInt = 1  # steps that the devices run on their own, without a word from Python
-    workers: NonNegativeInt = 0  # processes that decode images, for sources that do not fit in memory
+    workers: NonNegativeInt = 0  # processes that make batches of images that are not in memory; files need none
     log_every: PositiveInt = 50
     eval_every: NonNegativeInt = 0  # 0: at the end only
     save_every: PositiveInt = 500

@@ -93,7 +93,7 @@ def batches(start: int, stop: int, *, workers: int, **how: Any) -> Iterator[dict
     """The batches of steps start to stop - 1; `how` are the arguments of `batch_at`.
 
     Images in memory are gathered as arrays. Images that must be read and decoded come through Grain, `workers`
-    processes or, with 0, threads preparing whole batches ahead.
+    processes or, with 0, threads preparing whole batches ahead; files are then decoded by `labelfx.data.decoders`.
     """
     make: Callable[[int], dict[str, Any]] = functools.partial(batch_at, **how)
     if isinstance(how["view"].split.images, np.ndarray) or not how.get("images", True):

@@ -1,6 +1,7 @@
 """Image files to uint8 arrays of one shape."""
 
 import contextlib
+import io
 import os
 import re
 import struct
@@ -8,12 +9,10 @@ import sys
 import time
 import warnings
 import zlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, TypeVar
 
-import jax
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
@@ -24,7 +23,7 @@ T = TypeVar("T")
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
 OTHER_SUFFIXES = (".gif", ".tif", ".tiff", ".heic", ".heif", ".avif", ".jp2", ".jxl")  # images too, which are not read
 LISTED = 20  # names that a line has of one kind, at most
-FEW, AHEAD, SECONDS = 100, 256, 5  # images not worth a line; images read before they are asked for; between two lines
+FEW, AHEAD, SECONDS = 100, 1024, 5  # images not worth a line; images read before they are asked for; between two lines
 # Of an interlaced PNG: first column and row of each pass, and the steps to the next.
 ADAM7 = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2))
 PIXELS_END = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
@@ -43,6 +42,18 @@ def decode(path: Path, shape: tuple[int, int, int]) -> np.ndarray:
     image = load_image(path)
     _require_8_bits(path, image)
     return fitted(image, shape)
+
+
+def decode_bytes(encoded: bytes, shape: tuple[int, int, int]) -> np.ndarray:
+    """What an image file holds, as uint8 `shape`: fitted as `decode` does, but neither turned nor checked.
+
+    Raises:
+      DataError: not an image; why.
+    """
+    try:
+        return fitted(Image.open(io.BytesIO(encoded)), shape)
+    except Exception as error:
+        raise DataError(f"cannot be read as an image ({_why(error)})") from error
 
 
 def fitted(image: Image.Image, shape: tuple[int, int, int]) -> np.ndarray:
@@ -90,8 +101,11 @@ def _opened(path: Path) -> Iterator[Image.Image]:
                 raise ValueError(f"Image size ({size} pixels) exceeds limit of {MOST_PIXELS} pixels")
             yield image
     except Exception as error:  # Pillow raises nearly anything: OSError, SyntaxError, DecompressionBombError
-        why = "of no known format" if isinstance(error, UnidentifiedImageError) else " ".join(str(error).split())
-        raise DataError(f"{path}: cannot be read as an image ({why})") from error
+        raise DataError(f"{path}: cannot be read as an image ({_why(error)})") from error
+
+
+def _why(error: Exception) -> str:
+    return "of no known format" if isinstance(error, UnidentifiedImageError) else " ".join(str(error).split())
 
 
 def _require_8_bits(path: Path, image: Image.Image) -> None:
@@ -195,20 +209,21 @@ def shortened(names: Sequence[str]) -> str:
     return " ".join(", ".join(names[:LISTED]).split()) + more
 
 
-def read_all(read: Callable[[str], T], names: Sequence[str], root: Path) -> Iterator[T]:
-    """`read(name)` of all `names`, in their order, from a pool of threads. Standard error says what takes its time."""
+def read_all(read: Callable[[Sequence[str]], Iterable[T]], names: Sequence[str], root: Path) -> Iterator[T]:
+    """What `read` finds of each of some names, for all `names`, in order. Standard error says what takes its time."""
 
     def say(what: str) -> None:
+        import jax  # by whoever has read it already: the processes that decode images do without
+
         if jax.process_index() == 0:
             print(f"{what} {len(names):,} images of {root}", file=sys.stderr, flush=True)
 
     said = time.monotonic()
     if len(names) > FEW:
         say("reading")
-    with ThreadPoolExecutor() as pool:  # Pillow decodes and resizes outside the interpreter lock
-        for start in range(0, len(names), AHEAD):
-            for done, result in enumerate(pool.map(read, names[start : start + AHEAD]), start + 1):
-                yield result
-                if time.monotonic() - said > SECONDS:
-                    say(f"read {done:,} of")
-                    said = time.monotonic()
+    for start in range(0, len(names), AHEAD):
+        for done, result in enumerate(read(names[start : start + AHEAD]), start + 1):
+            yield result
+            if time.monotonic() - said > SECONDS:
+                say(f"read {done:,} of")
+                said = time.monotonic()

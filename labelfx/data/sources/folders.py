@@ -9,6 +9,7 @@ import json
 import logging
 import os
 import time
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Literal
@@ -22,12 +23,12 @@ from labelfx.data.decode import (
     IMAGE_SUFFIXES,
     OTHER_SUFFIXES,
     check_header,
-    decode,
     image_files,
     listing,
     read_all,
     shortened,
 )
+from labelfx.data.decoders import decoded
 from labelfx.data.sources.images import _dataset, _hash, _LazyImages
 
 UNLABELLED = "unlabelled/"
@@ -105,28 +106,28 @@ class _Files:
 
     def __call__(self, rows: list[int]) -> list[np.ndarray]:
         images = []
-        with ThreadPoolExecutor() as pool:  # Pillow decodes and resizes outside the interpreter lock
-            for image, unreadable in pool.map(self.read, rows):
-                images.append(image)
-                for name, error in unreadable.items():  # said here, in the order of the rows, not of the threads
-                    if name not in self.unreadable:
-                        self.unreadable[name] = error
-                        _warn_once(f"{error}; left out")
+        names = [self.readable(row) for row in rows]
+        found = decoded([f"{self.root / name}" for name in names], self.shape)
+        for row, name, image in zip(rows, names, found, strict=True):
+            while isinstance(image, DataError):  # said here, in the order of the rows
+                if row < self.labelled:
+                    raise image
+                if name not in self.unreadable:
+                    self.unreadable[name] = str(image)
+                    _warn_once(f"{image}; left out")
+                name = self.readable(row)
+                (image,) = decoded([f"{self.root / name}"], self.shape)
+            images.append(image)
         return images
 
-    def read(self, row: int) -> tuple[np.ndarray, dict[str, str]]:
-        """The image of `row`, or of the next that can be read, and those that were found not to be."""
+    def readable(self, row: int) -> str:
+        """The name of `row`, or of the next that is not known to be unreadable."""
         if row < self.labelled:
-            return decode(self.root / self.names[row], self.shape), {}
-        unreadable: dict[str, str] = {}
+            return self.names[row]
         for other in itertools.chain(range(row, len(self.names)), range(self.labelled, row)):
-            name = self.names[other]
-            if name not in self.unreadable:
-                try:
-                    return decode(self.root / name, self.shape), unreadable
-                except DataError as error:
-                    unreadable[name] = str(error)
-        first = (self.unreadable | unreadable)[self.names[row]]
+            if self.names[other] not in self.unreadable:
+                return self.names[other]
+        first = self.unreadable[self.names[row]]
         raise DataError(f"{self.root / UNLABELLED}: not one of its images can be read (the first: {first})")
 
 
@@ -159,15 +160,13 @@ def _unreadable(root: Path, names: list[str], shape: tuple[int, int, int]) -> di
     disks are mended without a trace in either.
     """
 
-    def read(name: str) -> str:
-        try:
-            if name.startswith(UNLABELLED):
-                check_header(root / name)
-            else:
-                decode(root / name, shape)
-        except DataError as error:
-            return str(error)
-        return ""
+    def read(some: Sequence[str]) -> Iterator[str]:
+        whole = decoded([f"{root / name}" for name in some if not name.startswith(UNLABELLED)], shape)
+        with ThreadPoolExecutor() as pool:  # they wait for the disk
+            headers = pool.map(_header, [root / name for name in some if name.startswith(UNLABELLED)])
+            for name in some:
+                found = next(headers if name.startswith(UNLABELLED) else whole)
+                yield str(found) if isinstance(found, DataError) else ""
 
     settled = time.time_ns() - SETTLED
     file = cache_folder() / "folders" / f"{_hash([str(root.resolve())])}.json"
@@ -184,6 +183,15 @@ def _unreadable(root: Path, names: list[str], shape: tuple[int, int, int]) -> di
             file.parent.mkdir(parents=True, exist_ok=True)
             write_text(file, json.dumps(keep))
     return unreadable
+
+
+def _header(path: Path) -> DataError | None:
+    """What the header of an image shows to be wrong with it."""
+    try:
+        check_header(path)
+    except DataError as error:
+        return error
+    return None
 
 
 def _stamp(path: Path) -> list[int] | None:

@@ -5,24 +5,22 @@ import contextlib
 import functools
 import gzip
 import hashlib
-import io
 import math
 import os
 import sys
 import zipfile
 import zlib
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
 from labelfx.config import local
 from labelfx.config.annotations import NonNegative, NonNegativeInt, Probability
 from labelfx.data import DataError, Dataset, Split
-from labelfx.data.decode import fitted, load_image
+from labelfx.data.decode import load_image
+from labelfx.data.decoders import decoded
 from labelfx.data.npy import read_header
 
 DIGITS = tuple("0123456789")
@@ -316,8 +314,12 @@ def _read_tfds(source: Any, image: str, shape: tuple[int, int, int] | None, rows
     found = [example[image] for example in source.__getitems__(rows)]
     if shape is None:
         return found
-    with ThreadPoolExecutor() as pool:  # Pillow decodes and resizes outside the interpreter lock
-        return list(pool.map(lambda encoded: fitted(Image.open(io.BytesIO(encoded)), shape), found))
+    images = []
+    for row, each in zip(rows, decoded(found, shape), strict=True):
+        if isinstance(each, DataError):
+            raise DataError(f"image {row} of a prepared split: {each}")
+        images.append(each)
+    return images
 
 
 def _leave_gpus_to_jax() -> None:
