@@ -5,22 +5,27 @@
 runs them, or those named, and saves them with their outputs.
 """
 
+import fnmatch
 import os
 import re
 import resource
 import sys
 import tempfile
 import time
+from importlib.metadata import version
 from pathlib import Path
+from types import ModuleType
 
 import nbformat
 import pytest
 from compiler import FLAGS
+from IPython.core.interactiveshell import InteractiveShell
 from jupyter_client.kernelspec import KernelSpecManager
 from jupyter_client.manager import AsyncKernelManager
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
 from traitlets import default
+from traitlets.config import Config
 
 ROOT = Path(__file__).parents[1]
 NOTEBOOKS = sorted((ROOT / "colabs").glob("*.ipynb"))
@@ -81,12 +86,10 @@ def test_it_can_be_read_without_running(path):
     assert f"(https://colab.research.google.com/github/labelfx/labelfx/blob/main/colabs/{path.name})" in (
         notebook.cells[0].source
     )
+    (seconds,) = re.search(r"needs no GPU .*: (\d+) seconds of a CPU", notebook.cells[0].source).groups()
+    assert re.search(rf"\({path.name}\) \|.*\| {seconds} \|", (ROOT / "colabs" / "README.md").read_text())
     first, *others = code_cells(path)
-    assert first.source == (
-        "import importlib.util\n\n"
-        'if importlib.util.find_spec("labelfx") is None:\n'
-        '    %pip install -q "labelfx[colab] @ git+https://github.com/labelfx/labelfx"'
-    )
+    assert first.outputs == [] and notebook.cells[1] == first
     assert [cell.execution_count for cell in (first, *others)] == list(range(1, len(others) + 2))
     for cell in others:
         kinds = {name for output in cell.outputs for name in output.get("data", {})}
@@ -113,6 +116,82 @@ def test_it_is_small_and_tells_nothing_of_a_machine(path):
     for text in [output.text for output in texts]:
         assert not re.search(r"/(tmp|home|root|work|Users|opt|usr|content|var)/", text), text
         assert "\r" not in text and "\x1b" not in text, text
+
+
+def test_one_first_cell():
+    assert len({code_cells(path)[0].source for path in NOTEBOOKS}) == 1
+
+
+@pytest.fixture
+def colab(tmp_path, monkeypatch):
+    """`run(driver, devices, backend)`: the first cell in a Colab of stand-ins; its result, and what pip was asked."""
+    for name in ("COLAB_TPU_ADDR", "TPU_NAME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("IPYTHONDIR", str(tmp_path))
+    monkeypatch.setenv("PATH", str(tmp_path))
+    for name, module in {"google.colab": ModuleType("google.colab"), "labelfx": None, "__main__": None}.items():
+        monkeypatch.setitem(sys.modules, name, module)  # None: not there; IPython puts a __main__ of its own
+    monkeypatch.delitem(sys.modules, "jax", raising=False)
+
+    def run(driver="", devices=(), backend="cpu"):
+        asked = []
+
+        def pip(line):
+            asked.append(line)
+            if line.startswith("install"):
+                for name in ("labelfx", "jax"):
+                    monkeypatch.setitem(sys.modules, name, ModuleType(name))
+                    sys.modules[name].__version__ = "9.9"
+                sys.modules["jax"].default_backend = lambda: backend
+
+        if driver:
+            (tmp_path / "nvidia-smi").write_text(f"#!/bin/sh\n{driver}\n")
+            (tmp_path / "nvidia-smi").chmod(0o755)
+        monkeypatch.setattr("glob.glob", lambda pattern: fnmatch.filter(devices, pattern))
+        shell = InteractiveShell(config=Config(HistoryManager={"enabled": False}))
+        shell.register_magic_function(pip, magic_name="pip")
+        return shell.run_cell(code_cells(NOTEBOOKS[0])[0].source), asked
+
+    return run
+
+
+@pytest.mark.parametrize(
+    "driver, devices, extras, backend",
+    [
+        ("", [], "colab", "cpu"),
+        ("echo NVIDIA-SMI has failed; exit 9", [], "colab", "cpu"),
+        ("echo 550.54.15", [], "colab,gpu12", "gpu"),
+        ("echo 580.82.07; echo 580.82.07", [], "colab,gpu", "gpu"),
+        ("", ["/dev/accel0"], "colab,tpu", "tpu"),
+        ("", ["/dev/vfio/0"], "colab,tpu", "tpu"),
+        ("", ["/dev/vfio/vfio"], "colab", "cpu"),  # the driver's own file, without a device
+    ],
+)
+def test_the_first_cell_installs_what_fits(colab, capsys, driver, devices, extras, backend):
+    result, asked = colab(driver, devices, backend)
+    result.raise_error()
+    assert capsys.readouterr().out == f"JAX 9.9 on {backend}\n"
+    old = "jax-cuda12-plugin jax-cuda12-pjrt jax-cuda13-plugin jax-cuda13-pjrt"
+    source = f'"labelfx[{extras}] @ git+https://github.com/labelfx/labelfx"'
+    assert asked == [f"uninstall -qqy {old}", f"install -q numpy=={version('numpy')} {source}"]
+    assert colab(driver, devices, backend)[1] == []  # a second time: labelfx is there
+
+
+def test_the_first_cell_says_that_a_gpu_is_not_used(colab):
+    result, _ = colab("echo 580.82.07")
+    assert str(result.error_in_exec) == "this runtime has a GPU or TPU, but JAX is on the CPU"
+
+
+def test_the_first_cell_replaces_no_jax_that_is_imported(colab, monkeypatch):
+    monkeypatch.setitem(sys.modules, "jax", ModuleType("jax"))
+    result, asked = colab()
+    assert "Restart session" in str(result.error_in_exec) and asked == []
+
+
+def test_the_first_cell_does_nothing_elsewhere(colab, monkeypatch, capsys):
+    monkeypatch.delitem(sys.modules, "google.colab")
+    result, asked = colab("echo 580.82.07")
+    assert result.success and asked == [] and capsys.readouterr().out == ""
 
 
 def test_the_readme_names_every_notebook():
