@@ -177,6 +177,11 @@ def test_the_first_cell_installs_what_fits(colab, capsys, driver, devices, extra
     assert colab(driver, devices, backend)[1] == []  # a second time: labelfx is there
 
 
+def test_the_first_cell_knows_a_tpu_by_its_name(colab, monkeypatch):
+    monkeypatch.setenv("TPU_NAME", "local")
+    assert "labelfx[colab,tpu]" in colab(backend="tpu")[1][-1]
+
+
 def test_the_first_cell_says_that_a_gpu_is_not_used(colab):
     result, _ = colab("echo 580.82.07")
     assert str(result.error_in_exec) == "this runtime has a GPU or TPU, but JAX is on the CPU"
