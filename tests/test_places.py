@@ -88,3 +88,12 @@ def test_a_bucket_takes_packages_and_a_path(tmp_path, monkeypatch):
     with pytest.raises(ConfigError, match=r"^gs://nowhere: must be gs://BUCKET/PATH$"):
         labelfx.train(CONFIG, "gs://nowhere")
     assert os.listdir() == []
+
+
+@pytest.mark.parametrize("below", ["", "run"])
+@pytest.mark.parametrize("command", ["train", "evaluate to", "benchmark"])
+def test_a_file_is_no_folder(command, below, finished, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "file").touch()
+    with pytest.raises(ConfigError, match=r"^\S*file\S*: must be a folder; it is a file or lies below one$"):
+        REFUSED[command](finished, str(Path("file") / below))

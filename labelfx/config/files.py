@@ -91,9 +91,16 @@ def cache_folder() -> Path:
 
 
 def make_folder(path: Path) -> None:
-    """Where it is not there yet. A bucket has none, and gcsfs, asked for one, would make the bucket."""
+    """Where it is not there yet. A bucket has none, and gcsfs, asked for one, would make the bucket.
+
+    Raises:
+      ConfigError: it is a file, or lies below one.
+    """
     if isinstance(path, Path):
-        path.mkdir(parents=True, exist_ok=True)
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+        except (FileExistsError, NotADirectoryError) as error:
+            raise ConfigError(f"{path}: must be a folder; it is a file or lies below one") from error
 
 
 def absolute(path: Path) -> Path:

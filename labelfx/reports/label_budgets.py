@@ -89,7 +89,7 @@ def benchmark(
             print(f"--labels={budget}: the same {count} labels as {distinct[count]}; left out", file=sys.stderr)
     every = list(jobs(recipes, distinct.values(), seeds, folder))
     sweep.check(every, dataset)
-    folder.mkdir(parents=True, exist_ok=True)
+    configs.make_folder(folder)
     with run.claim(folder):
         sweep.work_off(every)
     return report([folder], folder / "report.html", BASELINE)
