@@ -7,7 +7,18 @@ import struct
 import numpy as np
 import pytest
 
-from labelfx.data.labels import all_labels, fixmatch_fold, fraction, indices, labels_hash, per_class
+from labelfx.data.labels import (
+    all_labels,
+    classes,
+    first,
+    fixmatch_fold,
+    fraction,
+    indices,
+    labels_hash,
+    long_tail,
+    per_class,
+    uniform,
+)
 
 SIZES = (30, 7, 12, 55)
 LABELS = np.random.default_rng(0).permutation(np.repeat(np.arange(-1, 4), (20, *SIZES))).astype(np.int32)
@@ -36,6 +47,45 @@ def test_per_class_takes_k_of_each_class(k):
     assert np.bincount(LABELS[rows]).tolist() == [k] * 4
 
 
+def test_uniform_and_first_take_n_of_all():
+    known = np.flatnonzero(LABELS >= 0)
+    assert first(LABELS, rng(), n=9).tolist() == known[:9].tolist()
+    rows = uniform(LABELS, rng(), n=60)
+    assert_rows(rows)
+    assert len(rows) == 60 and rows.tolist() != uniform(LABELS, rng(4), n=60).tolist()
+    for view in (first, uniform):
+        with pytest.raises(ValueError, match=r"^n = 105: 104 training rows have a label$"):
+            view(LABELS, rng(), n=105)
+
+
+def test_classes_are_whole():
+    rows = classes(LABELS, rng(), classes=(3, 1))
+    assert_rows(rows)
+    assert np.bincount(LABELS[rows]).tolist() == [0, 7, 0, 55]
+    for wrong in (4, -1):
+        with pytest.raises(ValueError, match=rf"^classes has {wrong}, .*; allowed \[0, 1, 2, 3\]$"):
+            classes(LABELS, rng(), classes=(0, wrong))
+
+
+@pytest.mark.parametrize(
+    ("sizes", "imbalance", "expected"),
+    [
+        ((5000,) * 10, 100.0, [5000, 2997, 1796, 1077, 645, 387, 232, 139, 83, 50]),  # CIFAR-10-LT
+        ((30, 7, 12, 55), 1.0, [7, 7, 7, 7]),
+        ((30, 7, 12, 55), 8.0, [14, 7, 3, 1]),  # the second class, of half the first's size, has 7
+        ((30, 7), 1000.0, [30, 1]),
+    ],
+)
+def test_a_long_tail(sizes, imbalance, expected):
+    labels = np.random.default_rng(0).permutation(np.repeat(np.arange(len(sizes)), sizes))
+    assert np.bincount(labels[long_tail(labels, rng(), imbalance=imbalance)]).tolist() == expected
+
+
+def test_a_long_tail_needs_every_class():
+    with pytest.raises(ValueError, match=r"^class 1 has no labelled row$"):
+        long_tail(np.array([0, 2, -1]), rng(), imbalance=2.0)
+
+
 def test_fixmatch_folds():
     """Rows 3, 0, 2, 1, 3, 0, 3, 3, 0, 3 by class: of the class furthest behind its share; by hand."""
     assert np.bincount(LABELS[fixmatch_fold(LABELS, rng(), size=10, fold=3)]).tolist() == [3, 1, 1, 5]
@@ -57,6 +107,9 @@ def test_smaller_budgets_are_subsets_of_larger_ones(seed):
     shares = (0.02, 0.3, 0.4, 1.0)
     for views in (
         [per_class(LABELS, rng(seed), k=k) for k in range(1, 8)],
+        [uniform(LABELS, rng(seed), n=n) for n in (1, 7, 50, 104)],
+        [first(LABELS, rng(seed), n=n) for n in (1, 7, 50, 104)],
+        [classes(LABELS, rng(seed), classes=some) for some in ((2,), (2, 0), (3, 0, 2))],
         [fraction(LABELS, rng(seed), fraction=share, balanced=True) for share in shares],
         [fraction(LABELS, rng(seed), fraction=share, balanced=False) for share in shares],
     ):
@@ -136,6 +189,11 @@ def test_indices_refuses(rows, message):
         lambda labels, rng: per_class(labels, rng, k=1),
         lambda labels, rng: fraction(labels, rng, fraction=0.5, balanced=True),
         lambda labels, rng: fraction(labels, rng, fraction=0.5, balanced=False),
+        lambda labels, rng: uniform(labels, rng, n=1),
+        lambda labels, rng: first(labels, rng, n=1),
+        lambda labels, rng: classes(labels, rng, classes=(0,)),
+        lambda labels, rng: long_tail(labels, rng, imbalance=2.0),
+        lambda labels, rng: fixmatch_fold(labels, rng, size=1, fold=1),
     ],
 )
 def test_no_label_at_all_is_an_error(view):

@@ -12,6 +12,7 @@ import numpy as np
 
 from labelfx.config.annotations import Limit, NonNegativeInt, PositiveInt
 
+AtLeastOne = Annotated[float, Limit("a number, 1 or larger", lambda v: 1 <= v < float("inf"))]
 Share = Annotated[float, Limit("a number in (0, 1]", lambda v: 0 < v <= 1)]
 
 
@@ -58,6 +59,57 @@ def fraction(labels: np.ndarray, rng: np.random.Generator, *, fraction: Share, b
     groups = _permuted_classes(labels, rng) if balanced else [rng.permutation(all_labels(labels, rng))]
     kept = [rows[: max(1, int(fraction * len(rows) + 0.5))] for rows in groups]
     return np.sort(np.concatenate(kept))
+
+
+def uniform(labels: np.ndarray, rng: np.random.Generator, *, n: PositiveInt) -> np.ndarray:
+    """`n` of the labelled rows at random, whatever their class: what one gets who sends that many to be labelled.
+
+    Raises:
+      ValueError: fewer have a label.
+    """
+    return np.sort(_first(rng.permutation(all_labels(labels, rng)), n))
+
+
+def first(labels: np.ndarray, rng: np.random.Generator, *, n: PositiveInt) -> np.ndarray:
+    """The first `n` labelled rows in the order of the data set, the same for every seed.
+
+    Raises:
+      ValueError: fewer have a label.
+    """
+    return _first(all_labels(labels, rng), n)
+
+
+def classes(labels: np.ndarray, rng: np.random.Generator, *, classes: tuple[int, ...]) -> np.ndarray:
+    """Every labelled row of these classes: the others are to be discovered, or met for the first time in the test.
+
+    Raises:
+      ValueError: one of the classes has no labelled row.
+    """
+    counts = np.bincount(labels[all_labels(labels, rng)])
+    for c in classes:
+        if not (0 <= c < len(counts) and counts[c]):
+            raise ValueError(f"classes has {c}, which has no labelled row; allowed {np.flatnonzero(counts).tolist()}")
+    return np.flatnonzero(np.isin(labels, classes))
+
+
+def long_tail(labels: np.ndarray, rng: np.random.Generator, *, imbalance: AtLeastOne) -> np.ndarray:
+    """The largest long-tailed part of the labelled rows: class c of C has n imbalance^(-c / (C - 1)) of them, so that
+    the first has `imbalance` times as many as the last (Cui et al. 2019, section 5.1, "Class-Balanced Loss Based on
+    Effective Number of Samples").
+
+    `n` is the size of the first class, or as many as leave every class enough; sizes are rounded down, and never 0.
+
+    Raises:
+      ValueError: a class has no labelled row.
+    """
+    every = _permuted_classes(labels, rng)
+    sizes = np.array([len(rows) for rows in every])
+    if not sizes.all():
+        raise ValueError(f"class {int(np.argmin(sizes))} has no labelled row")
+    shares = imbalance ** (-np.arange(len(sizes)) / max(1, len(sizes) - 1))
+    n = np.min(sizes / shares) * (1 + 1e-12)  # lest a quotient that is whole be rounded to the number below
+    taken = np.maximum(1, np.floor(n * shares).astype(int))
+    return np.sort(np.concatenate([rows[:k] for rows, k in zip(every, taken, strict=True)]))
 
 
 def fixmatch_fold(
@@ -115,6 +167,12 @@ def target_scale(labels: np.ndarray) -> tuple[float, float]:
     where all are equal."""
     known = labels[labels >= 0]
     return float(known.mean()), float(known.std()) or 1.0
+
+
+def _first(rows: np.ndarray, n: int) -> np.ndarray:
+    if len(rows) < n:
+        raise ValueError(f"n = {n}: {len(rows)} training rows have a label")
+    return rows[:n]
 
 
 def _permuted_classes(labels: np.ndarray, rng: np.random.Generator) -> list[np.ndarray]:
