@@ -17,7 +17,7 @@ from ml_collections import ConfigDict
 from labelfx import config as configs
 from labelfx.config import ConfigError
 from labelfx.data import Dataset
-from labelfx.hardware import tpu
+from labelfx.hardware import feeding, tpu
 from labelfx.hardware.blank import Blank, blank_dataset, blank_loop
 from labelfx.hardware.costs import Collective, collectives, hbm_bytes, product_flops
 
@@ -52,6 +52,7 @@ class Row:
     flops: float = 0.0  # as the compiler counts
     moved: float = 0.0
     collectives: Sequence[Collective] = ()
+    machines: int = 1  # that the chips are in
 
     def times(self) -> dict[str, float]:
         """The roofline, in seconds."""
@@ -131,12 +132,17 @@ def plan(
         rows += found
         if not fits(found):
             notes.append(f"{name} does not fit. {what_would_fit(checked, dataset, found)}")
-    several = len(configs.phases(checked)) > 1
-    lines = [list(COLUMNS), ["---"] + ["---:"] * (len(COLUMNS) - 1), *(row.cells() for row in rows)]
-    for line, row in zip(lines[2:], rows, strict=True):
-        line[0] += f", phases {', '.join(map(str, row.phases))}" if several else ""
+    phases = configs.phases(checked)
+    names = [row.topology + f", phases {', '.join(map(str, row.phases))}" * (len(phases) > 1) for row in rows]
+    lines = [list(COLUMNS), ["---"] + ["---:"] * (len(COLUMNS) - 1)]
+    lines += [[name, *row.cells()[1:]] for name, row in zip(names, rows, strict=True)]
     table = "\n".join("| " + " | ".join(line) + " |" for line in lines)
-    return "\n\n".join([table, CAPTION, *notes]) + "\n"
+    wanted = {
+        name: (sum(phases[row.phases[0]]["batch"].values()) / max(row.times().values()), row.machines)
+        for name, row in zip(names, rows, strict=True)
+        if row.memory is not None
+    }
+    return "\n\n".join(filter(None, [table, CAPTION, *notes, feeding.note(checked, wanted)])) + "\n"
 
 
 def loop_on(config: configs.Run, dataset: Dataset, topology: str) -> Blank:
@@ -157,6 +163,7 @@ def compile_for(config: configs.Run, dataset: Dataset, topology: str) -> list[Ro
         else:
             products = product_flops(traced.jaxpr.jaxpr) / chips
             row = Row(topology, chips, config.fsdp, [index], loop.state_bytes(index), products)
+            row.machines = len({device.process_index for device in loop.mesh.devices.flat})
             rows[text] = _compiled(lowered, row)
     return list(rows.values())
 
