@@ -142,6 +142,7 @@ STEPS = [
     [*UP, "--project=p", "--keep", "--gcloud=--network=n", "--runtime=r", "--", *ODD],
     ["create", *AT, "--accelerator=v6e-8"],
     ["setup", *AT, "--share=h:/s"],
+    ["setup", *AT, "--share=h:/s", "--data=gs://b/c d"],
     ["run", *AT, "--", *ODD],
     ["status", *AT],
     ["logs", *AT, "--worker=all"],
@@ -320,6 +321,7 @@ def test_ctrl_c_leaves_the_slice(cloud, capsys, monkeypatch):
         (["run", *AT, "--", "--workdir=x"], "--workdir after --"),
         (["setup", *AT, "--share=gs://bucket"], "must be HOST:/PATH of an NFS server, and no bucket"),
         (["status", "--name=A_b", "--zone=z"], "all lower case"),
+        (["setup", *AT, "--share=h:/s", "--data=/home/me"], "--data=/home/me: must be gs://BUCKET/FOLDER or a disk"),
         (["create", *AT, "--accelerator=tpu7x-8"], "Google rents TPU7x through Kubernetes (GKE) only"),
     ],
 )
@@ -327,6 +329,28 @@ def test_mistakes_in_the_command_line(words, why, capsys):
     with pytest.raises(SystemExit) as stopped:
         launch.main(words)
     assert stopped.value.code == 2 and why in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "words, text, place",
+    [
+        (["--config.data.name=folder:/mnt/labelfx/some pictures"], "", "/mnt/labelfx/some"),
+        (["--config.data.name=tfds:imagenet2012", "--config.data.data_dir=/mnt/labelfx/tfds"], "", "/mnt/labelfx/tfds"),
+        ([], 'data=dict(name="folder:/mnt/labelfx", image_size=224)', "/mnt/labelfx"),
+        ([], 'data=dict(name="tfds:imagenet2012", data_dir="/mnt/labelfx/d")', "/mnt/labelfx/d"),
+        (["--config.data.name=folder:/mnt/data/pictures"], "", None),
+        (["--config.data.name=folder:/mnt/labelfx2"], "", None),
+        (["--config.data.data_dir=/mnt/labelfx/cifar10"], 'data=dict(name="cifar10")', None),  # read once
+    ],
+)
+def test_files_on_the_share_are_warned_of(words, text, place, cloud, tmp_path, capsys):
+    (tmp_path / "own.py").write_text(text)
+    assert launch.main(["run", *AT, "--", f"--config={tmp_path / 'own.py'}", *words]) == 0
+    found = capsys.readouterr().err
+    if place is None:
+        assert found == ""
+    else:
+        assert found.startswith(f"warning: {place} is on the share, which") and found.count("\n") == 1
 
 
 def finished(condition) -> bool:
@@ -339,7 +363,7 @@ def finished(condition) -> bool:
 def test_a_machine_of_a_slice(cloud, tmp_path, capsys):
     """The script that runs there, by the very words that ssh is given: its setup, and a run that ends in three ways."""
     home = Path.home()
-    write(tmp_path / "bin/mountpoint", "#!/bin/sh\ntest -e mounted -o -e ../mounted\n")
+    write(tmp_path / "bin/mountpoint", '#!/bin/sh\n[ "$2" != /mnt/data ] && test -e mounted -o -e ../mounted\n')
     write(
         tmp_path / "bin/sudo", f'#!/bin/sh\necho "$@" >>{home}/sudo\ncase "$1" in mount) touch {home}/mounted;; esac\n'
     )
@@ -375,6 +399,12 @@ exit $(cat {home}/code)
         "git clone -q a.bundle labelfx\n" in tools
         and "uv pip install -q --python venv/bin/python -e ./labelfx[tpu]" in tools
     )
+    assert not cloud.calls("storage")
+    assert remote(*setup, "--data=gs://b/c d").returncode == 0
+    assert cloud.calls("storage") == [["gcloud", *"storage rsync -q --recursive".split(), "gs://b/c d", "/mnt/data"]]
+    assert remote(*setup, "--data=/dev/sdb").returncode == 0
+    assert (home / "sudo").read_text().endswith("mount -o ro,noload /dev/sdb /mnt/data\n")
+    tools = (home / "tools").read_text()
     write(home / "venv/bin/python", python)
     assert state() == "none"
     assert remote(*run).returncode == 0

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # What experiments.launch does on each machine of a TPU slice, in the home folder:
-#   worker.sh setup SHARE BUNDLE     labelfx at the bundle's commit, and the share on /mnt/labelfx
+#   worker.sh setup SHARE BUNDLE [DATA]  labelfx at the bundle's commit, the share on /mnt/labelfx, DATA in /mnt/data
 #   worker.sh start WORKDIR FLAG...  python -m labelfx.train, unless it is running
 #   worker.sh state                  running, exit CODE, or none
 set -euo pipefail
@@ -10,7 +10,7 @@ cd
 
 case $step in
 setup)
-    share=$2 bundle=$3
+    share=$2 bundle=$3 data=${4:-}
     exec 9>launch.lock
     flock -n 9 || exit 0 # a run is using all this
     if ! mountpoint -q /mnt/labelfx; then
@@ -34,6 +34,14 @@ setup)
     python3 -m pip install -q --user uv
     .local/bin/uv venv -q --python 3.12 venv
     .local/bin/uv pip install -q --python venv/bin/python -e './labelfx[tpu]'
+    if [ -n "$data" ]; then
+        sudo mkdir -p /mnt/data
+        sudo chown "$(id -u)" /mnt/data
+    fi
+    case $data in
+    gs://*) gcloud storage rsync -q --recursive "$data" /mnt/data ;; # what is there already stays
+    /dev/*) mountpoint -q /mnt/data || sudo mount -o ro,noload "$data" /mnt/data ;;
+    esac
     ;;
 start)
     workdir=$2
