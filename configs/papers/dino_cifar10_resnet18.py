@@ -5,11 +5,11 @@
 Published: 89.52 %, of a linear classifier trained beside the student (README of solo-learn, vturrisi/solo-learn).
 Values are those of scripts/pretrain/cifar/dino.yaml there, and of solo/methods/dino.py.
 
-DIR holds CIFAR-10's binary version. Otherwise than there: the teacher's temperature is 0.07 throughout, there it rises
-from 0.04 in the first 50 epochs; the prototypes learn from the first step, there they are frozen for an epoch; the
-projector has ReLU, there GELU; the evals read the teacher; one augmentation makes both views, there one of the two is
-solarized with probability 0.2; saturation is jittered as much as brightness, there by half; the rest is as for
-papers/simclr_cifar10_resnet18.
+DIR holds CIFAR-10's binary version. Otherwise than there: the teacher's temperature is 0.07 throughout, there in July
+2021 it rises from 0.04 in the first 50 epochs, which today's code does not; the prototypes learn from the first step,
+there they are frozen for an epoch; the projector has ReLU, there GELU, and starts from larger weights; the evals read
+the teacher; one augmentation makes both views, there one of the two is solarized with probability 0.2; saturation is
+jittered as much as brightness, there by half; the rest is as for papers/simclr_cifar10_resnet18.
 """
 
 from typing import Any

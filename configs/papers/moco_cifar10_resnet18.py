@@ -8,8 +8,9 @@ temperature 0.1, BatchNorm in 8 groups with shuffled keys, SGD at 0.06 with a co
 
 DIR holds CIFAR-10's binary version. Otherwise than there: the kNN reads the 512 features of the backbone, there the 128
 of its last layer, in which the loss acts; momentum is Nesterov's, there plain; weight decay acts on kernels alone;
-precision is bfloat16 with a float32 projector, there float32; the order of the colour jitter is fixed, there drawn; the
-rate falls at each step, there at each epoch; images are scaled to [-1, 1].
+precision is bfloat16 with a float32 projector, there float32; the first and the last layer start from other weights
+than PyTorch's; the order of the colour jitter is fixed, there drawn; the rate falls at each step, there at each epoch;
+images are scaled to [-1, 1].
 """
 
 from ml_collections import ConfigDict

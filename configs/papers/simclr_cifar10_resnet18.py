@@ -3,16 +3,20 @@
     python -m labelfx.train --config=papers/simclr_cifar10_resnet18 --workdir=DIR --config.data.data_dir=DIR
 
 Published: 90.74 %, of a linear classifier trained beside the network (README of solo-learn, vturrisi/solo-learn).
-Values are those of scripts/pretrain/cifar/simclr.sh there, the oldest that it keeps: temperature 0.2, a projector
-without BatchNorm, LARS whose rates are clipped, at 0.4 with a trust coefficient of 0.02, 10 epochs of warm-up, then a
-cosine. Its present simclr.yaml has weight decay 1e-4, here 1e-5, and blur with probability 0.5, here none.
+Values are those of bash_files/pretrain/cifar/simclr.sh in commit fca55e3 of July 2021, where all numbers of this source
+appear: temperature 0.2, a projector without BatchNorm, LARS whose rates are clipped, at 0.4 with a trust coefficient of
+0.02, 10 epochs of warm-up, then a cosine. Today's scripts/pretrain/cifar/simclr.yaml has weight decay 1e-4, here 1e-5,
+and blur with probability 0.5, here none: that commit's default was 0.5 where both views have one augmentation, the
+default before June and the script since August 2021 were 0.
 
 DIR holds CIFAR-10's binary version. Otherwise than there, in this and the other *_cifar10_resnet18 of that source: the
 classifier is trained afterwards, on features of whole images, there online on the views, by labels that reach nothing
 else; BatchNorm normalises both views together, there each view in a forward pass of its own (BYOL's is so here, too);
-precision is bfloat16 with a float32 projector, there float16; the first convolution pads one pixel, which some versions
-there pad with two; the rate warms up from 0, there from 3e-5; the colour jitter's order is fixed, there drawn; and the
-norm by which a rate is clipped is of gradient and decay together, there the sum of their norms.
+precision is bfloat16 with a float32 projector, there float16; the first convolution pads one pixel, there two; it and
+the dense layers start from other weights than PyTorch's; crops are resized bilinearly, there bicubically; the rate
+warms up from 0 and changes at each step, in July 2021 from 3e-3 and at each epoch, today from 3e-5; the colour jitter's
+order is fixed, there drawn; and the norm by which a rate is clipped is of gradient and decay together, there the sum of
+their norms.
 """
 
 from ml_collections import ConfigDict

@@ -9,8 +9,9 @@ probability 0.5, here nothing does.
 
 DIR holds CIFAR-10's binary version. Otherwise than there: a batch is assigned to the 3,000 prototypes by itself, there
 from epoch 50 on beside a queue of 3,840 embeddings, which is likely to cost points; prototypes learn from the first
-step, there they are frozen for two epochs, and have unit length, there a learnt one; only kernels have clipped rates,
-there all parameters; the rate ends at 0, there at 0.0006; the rest is as for papers/simclr_cifar10_resnet18.
+step, there they are frozen for two epochs, and have unit length, there a learnt one until 2022; only kernels have
+clipped rates, there all parameters, which today's swav.yaml has changed; the rate ends at 0, there at 0.0006; the rest
+is as for papers/simclr_cifar10_resnet18.
 """
 
 from typing import Any
