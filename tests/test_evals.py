@@ -17,7 +17,7 @@ from labelfx import config as configs
 from labelfx import evals
 from labelfx import scores as drawing
 from labelfx.config import ConfigError, command, rooms
-from labelfx.evals import classification, floors, representation, scores
+from labelfx.evals import blocks, classification, floors, representation, scores
 from labelfx.loop import inputs, results
 from labelfx.loop.run import build_model, load_data
 from labelfx.models import Model, stack
@@ -81,26 +81,29 @@ def test_linear_probe_is_cross_validated_logistic_regression():
     }
 
 
+@pytest.mark.parametrize(("devices", "size"), [(1, 100), (1, 30), (8, 5)])
 @pytest.mark.parametrize(("regularisation", "tolerance"), [(1e-2, 1e-3), (1e-4, 1e-2)])
-def test_every_fold_is_fitted_to_convergence(regularisation, tolerance):
+def test_every_fold_is_fitted_to_convergence(regularisation, tolerance, devices, size):
+    """In one block; in several, the last of them filled up; on devices, of which the last have nothing but filling."""
     features, test_features, labels, _ = pixels(10)
-    x, test = scaled(features, test_features)
-    train_on = np.stack([np.ones(len(x)), np.arange(len(x)) % 3 > 0]).astype(np.float32)
-    left, singular, axes = np.linalg.svd(x, full_matrices=False)
+    scaled_features, test = scaled(features, test_features)
+    kept_by = np.stack([np.ones(100), np.arange(100) % 3 > 0])
+    left, singular, axes = np.linalg.svd(scaled_features, full_matrices=False)
     start = np.zeros((64, 2, 10), np.float32), np.zeros((2, 10), np.float32)
-    rows = (left * singular).astype(np.float32)
-    moment = (singular**2 / len(x)).astype(np.float32)
-    weights, bias, held_out, converged = classification._fit(
-        *start, rows, labels, train_on, moment, np.ones((1, 1), np.float32), *np.float32([regularisation, 3e-5])
-    )
+    x, train_on = (left * singular).astype(np.float32), kept_by.astype(np.float32)
+    moment = (singular**2 / 100).astype(np.float32)
+    mesh = blocks.own_devices(every=devices > 1)
+    placed = blocks.place(mesh, size, x), blocks.place(mesh, size, labels, fill=-1), blocks.place(mesh, size, train_on.T)
+    numbers = moment, np.ones((1, 1), np.float32), *np.float32([regularisation, 3e-5])
+    weights, bias, held_out, converged = classification._fit(*start, *placed, *numbers, mesh=mesh, size=size)
     assert converged
     for fold, kept in enumerate(train_on > 0):
-        reference = reference_fit(x[kept], labels[kept], regularisation)
+        reference = reference_fit(scaled_features[kept], labels[kept], regularisation)
         logits = test @ axes.T @ np.asarray(weights[:, fold]) + np.asarray(bias[None, fold])
         probabilities = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
         np.testing.assert_allclose(probabilities, reference.predict_proba(test), atol=tolerance)
     left_out = train_on[1] == 0
-    expected = log_loss(labels[left_out], reference.predict_proba(x[left_out]))
+    expected = log_loss(labels[left_out], reference.predict_proba(scaled_features[left_out]))
     np.testing.assert_allclose(held_out, expected, rtol=tolerance)
 
 
@@ -132,14 +135,23 @@ def test_linear_probe_of_many_labels_holds_one_fifth_out(monkeypatch):
     assert probe(features, test_features, few, test_labels)["chosen_by"].startswith("fixed")
 
 
-@pytest.mark.parametrize("count", [100, 400])
-def test_principal_axes_of_many_labels(count):
-    """Orthonormal, and the features' second moment is diagonal on them; with fewer rows than features too."""
-    x = np.maximum(RNG.normal(size=(count, 64)) @ RNG.normal(size=(64, 200)), 0).astype(np.float32)
-    rotated, second_moment, axes = classification._principal_axes(x, True)
-    np.testing.assert_allclose(axes @ axes.T, np.eye(len(axes)), atol=1e-5)
-    np.testing.assert_allclose(rotated @ axes, x, atol=1e-3)
-    moment = np.float64(rotated).T @ rotated / count
+@pytest.mark.parametrize("every", [False, True])
+@pytest.mark.parametrize(("count", "size"), [(100, 100), (403, 403), (403, 17)])
+def test_principal_axes_of_many_labels(count, size, every):
+    """Orthogonal, and the features' second moment is diagonal on them; with fewer rows than features too. The features
+    themselves stay as they are, wherever the devices turn theirs."""
+    x = (np.maximum(RNG.normal(size=(count, 64)) @ RNG.normal(size=(64, 200)), 0) + 3).astype(np.float32)
+    given, mesh = x.copy(), blocks.own_devices(every)
+    turned, mean, turn, second_moment = classification._principal_axes(x, mesh, size, True)
+    np.testing.assert_array_equal(x, given)
+    centred = np.float64(x) - np.float64(x).mean(axis=0)
+    scale = np.sqrt(np.mean(np.sum(centred**2, axis=1)))
+    np.testing.assert_allclose(mean[0], np.float64(x).mean(axis=0), rtol=1e-5)
+    np.testing.assert_allclose(scale**2 * turn.T @ turn, np.eye(turn.shape[1]), atol=1e-5)
+    assert len(turned) % (size * mesh.size) == 0
+    turned = np.float64(turned)[:count]
+    np.testing.assert_allclose(turned @ turn.T * scale**2, centred, atol=1e-3)
+    moment = turned.T @ turned / count
     np.testing.assert_allclose(moment, np.diag(second_moment), atol=1e-5 * second_moment.max())
 
 

@@ -12,6 +12,9 @@ import numpy as np
 import optax
 
 from labelfx.config.annotations import Positive, PositiveInt
+from labelfx.evals import blocks
+from labelfx.loop.mesh import on_every_device
+from labelfx.mining.search import top_k
 
 GRID = (1e-1, 1e-2, 1e-3, 1e-4, 1e-5, 1e-6)  # strong to weak: each fit starts from the one before
 # The best of GRID at 1, 2 and 4 labels a class over 8 draws of MNIST's training images, pixels and random features.
@@ -21,6 +24,8 @@ TOLERANCE, MOST_STEPS = 3e-5, 1000  # of L-BFGS: the largest slope at which it h
 # Rows x features x classes beyond which five folds take minutes of a core; there a slope of 5e-3 is enough to choose
 # by, and at 5e-4 the accuracy is that of full convergence to a few hundredths of a point.
 LARGE, CHOOSING, FINAL = 1e8, 5e-3, 5e-4
+MANY = 1e11  # training rows x features x queries of kNN beyond which devices share the search
+VOTES = 2**24  # votes, neighbours x classes, of the queries that are counted at once
 HELD_OUT = "a held-out fifth of the label view"
 HIGHEST = jax.lax.Precision.HIGHEST  # accelerators round the factors of a float32 product to fewer bits by default
 
@@ -50,42 +55,44 @@ def linear_probe(
     Returns:
       accuracy, regularisation, chosen_by, converged (whether every fit did), split, n (= Q), n_labels (= L).
     """
-    mean = labelled_features.mean(axis=0, keepdims=True)
-    x, test = labelled_features - mean, test_features - mean
-    scale = max(np.sqrt(np.mean(np.sum(x**2, axis=1))), np.finfo(np.float32).tiny)
-    x, test = x / scale, test / scale
-    large = x.size * num_classes > LARGE
-    rotated, second_moment, axes = _principal_axes(x, large)
-    everything = np.ones((1, len(x)), np.float32)
+    large = labelled_features.size * num_classes > LARGE
+    train_on = np.ones((1, len(labelled_labels)), np.float32)
     grid: tuple[float, ...] = GRID
-    train_on, tolerance = everything, TOLERANCE
+    tolerance = TOLERANCE
     if np.bincount(labelled_labels, minlength=num_classes).min() < FOLDS:
         grid, chosen_by = (FIXED,), f"fixed (fewer than {FOLDS} labels a class)"
     elif large:
         train_on, tolerance, chosen_by = _folds(labelled_labels)[:1], CHOOSING, HELD_OUT
     else:
-        train_on = np.concatenate([everything, _folds(labelled_labels)])
+        train_on = np.concatenate([train_on, _folds(labelled_labels)])
         chosen_by = f"{FOLDS}-fold cross-validation in the label view"
+    probes, mesh = len(train_on), blocks.own_devices(large)
+    size = rows_of_a_block(*labelled_features.shape, num_classes, probes, mesh.size)
+    x, mean, turn, second_moment = _principal_axes(labelled_features, mesh, size, large)
+    labels = blocks.place(mesh, size, labelled_labels, fill=-1)
 
     def fit(weights, bias, train_on, regularisation, tolerance):
-        curvature = _curvature(weights, bias, rotated, train_on) if large else np.ones((1, 1), np.float32)
+        where, placed = {"mesh": mesh, "size": size}, blocks.place(mesh, size, train_on.T)
+        curvature = np.ones((1, 1), np.float32)
+        if large:
+            curvature = _curvature(weights, bias, x, placed, **where)
         how = second_moment, curvature, np.float32(regularisation), np.float32(tolerance)
-        return _fit(weights, bias, rotated, labelled_labels, train_on, *how)
+        return _fit(weights, bias, x, labels, placed, *how, **where)
 
-    weights = np.zeros((len(second_moment), len(train_on), num_classes), np.float32)
-    bias = np.zeros((len(train_on), num_classes), np.float32)
+    zeros = [np.zeros(shape, np.float32) for shape in ((len(second_moment), probes, num_classes), (probes, num_classes))]
+    weights, bias = jax.device_put(zeros, on_every_device(mesh))
     fits = []
     for regularisation in grid:
         weights, bias, held_out, converged = fit(weights, bias, train_on, regularisation, tolerance)
         fits.append((regularisation, weights, bias, float(held_out), bool(converged)))
     best = min(fits, key=lambda fit: fit[3])
     if chosen_by == HELD_OUT:
-        weights, bias, _, converged = fit(best[1], best[2], everything, best[0], FINAL)
+        weights, bias, _, converged = fit(best[1], best[2], np.ones_like(train_on), best[0], FINAL)
         best = (best[0], weights, bias, best[3], bool(converged))
         fits.append(best)
-    predicted = np.argmax(test @ axes.T @ np.asarray(best[1][:, 0]) + np.asarray(best[2][:1]), axis=1)
+    logits = (test_features - mean) @ (turn @ np.asarray(best[1][:, 0])) + np.asarray(best[2][:1])
     return {
-        "accuracy": float(np.mean(predicted == test_labels)),
+        "accuracy": float(np.mean(np.argmax(logits, axis=1) == test_labels)),
         "regularisation": best[0],
         "chosen_by": chosen_by,
         "converged": all(fit[4] for fit in fits),
@@ -93,6 +100,11 @@ def linear_probe(
         "n": len(test_labels),
         "n_labels": len(labelled_labels),
     }
+
+
+def rows_of_a_block(count: int, width: int, num_classes: int, probes: int, devices: int) -> int:
+    """Rows of a block of the linear probe, which has a row's features and, some four times, its logits."""
+    return blocks.rows_of_a_block(count, max(width, 8 * probes * num_classes), devices)
 
 
 def _folds(labels):
@@ -106,50 +118,109 @@ def _folds(labels):
     return train_on
 
 
-def _principal_axes(x, large):
-    """x on its principal axes, [L, R]; the second moment along each; the axes as rows, [R, F].
+def _principal_axes(features, mesh, size, large):
+    """Centred and scaled features on their principal axes, placed, [L + padding, R]; the mean [1, F] and the matrix
+    [F, R] that lead there; the second moment along each axis [R].
 
     The penalty does not change under rotation, and on their principal axes the features are easily preconditioned.
     """
-    if large and len(x) > x.shape[1]:  # float32 will do: any rotation is right, this one need only be nearly the best
-        second_moment, axes = np.linalg.eigh(x.T @ x / np.float32(len(x)))
-        return jnp.asarray(x @ axes), np.maximum(second_moment, 0), axes.T
-    left, singular, axes = np.linalg.svd(x, full_matrices=False)
-    return jnp.asarray(left * singular), singular**2 / len(x), axes
+    if large and len(features) > features.shape[1]:
+        # float32 will do for the axes: any rotation is right, this one need only be nearly the best
+        x, count = blocks.place(mesh, size, features), np.int32(len(features))
+        mean, second_moment = map(np.asarray, _moments(x, count, mesh=mesh, size=size))
+        scale = _positive(np.sqrt(np.trace(second_moment)))
+        second_moment, axes = np.linalg.eigh(second_moment / scale**2)
+        turn = axes / scale
+        return _turn(x, mean, turn, mesh=mesh, size=size), mean, turn, np.maximum(second_moment, 0)
+    mean = features.mean(axis=0, keepdims=True)
+    x = features - mean
+    scale = _positive(np.sqrt(np.mean(np.sum(x**2, axis=1))))
+    left, singular, axes = np.linalg.svd(x / scale, full_matrices=False)
+    return blocks.place(mesh, size, left * singular), mean, axes.T / scale, singular**2 / len(x)
+
+
+def _positive(scale):
+    return max(scale, np.finfo(np.float32).tiny)
+
+
+@functools.partial(jax.jit, static_argnames=("mesh", "size"))
+def _moments(x, count, *, mesh, size):
+    """The mean [1, F] and the centred second moment [F, F] of the first `count` of the placed rows."""
+    real = (jnp.arange(len(x)) < count).astype(x.dtype)[:, None]
+    mean = blocks.total(mesh, size, lambda _, x: jnp.sum(x, axis=0, keepdims=True), (), x) / count.astype(x.dtype)
+
+    def products(mean, x, real):
+        centred = (x - mean) * real
+        return jnp.matmul(centred.T, centred, precision=HIGHEST)
+
+    return mean, blocks.total(mesh, size, products, mean, x, real) / count.astype(x.dtype)
+
+
+@functools.partial(jax.jit, static_argnames=("mesh", "size"), donate_argnames="x")
+def _turn(x, mean, turn, *, mesh, size):
+    """Placed rows, centred and turned, in the memory that they had."""
+
+    def turned(shared, x):
+        return jnp.matmul(x - shared[0], shared[1], precision=HIGHEST)
+
+    return blocks.change(mesh, size, turned, (mean, turn), x)
 
 
 def _logits(weights, bias, x):
     return jnp.einsum("lf,fkc->klc", x, weights, precision=HIGHEST) + bias[:, None]
 
 
-@jax.jit
-def _curvature(weights, bias, x, train_on):
+@functools.partial(jax.jit, static_argnames=("mesh", "size"))
+def _curvature(weights, bias, x, train_on, *, mesh, size):
     """That of the mean cross-entropy along each class's logit, p (1 - p): [K, C]."""
-    p = jax.nn.softmax(_logits(weights, bias, x))
-    return jnp.einsum("kl,klc->kc", train_on, p * (1 - p), precision=HIGHEST) / jnp.sum(train_on, axis=1)[:, None]
+
+    def of_block(shared, x, train_on):
+        p = jax.nn.softmax(_logits(*shared, x))
+        return jnp.einsum("lk,klc->kc", train_on, p * (1 - p), precision=HIGHEST), jnp.sum(train_on, axis=0)
+
+    sums, num_rows = blocks.total(mesh, size, of_block, (weights, bias), x, train_on)
+    return sums / num_rows[:, None]
 
 
-@jax.jit
-def _fit(weights, bias, x, labels, train_on, second_moment, curvature, regularisation, tolerance):
-    """Fits K probes at once, probe k on the rows where train_on[k] is 1; weights [F, K, C], bias [K, C].
+@functools.partial(jax.jit, static_argnames=("mesh", "size"))
+def _fit(weights, bias, x, labels, train_on, second_moment, curvature, regularisation, tolerance, *, mesh, size):
+    """Fits K probes at once, probe k on the rows where train_on[:, k] is 1; weights [R, K, C], bias [K, C].
 
     L-BFGS moves in coordinates in which the loss curves alike in all directions, as far as `curvature`, [K, C] or
-    [1, 1], times `second_moment`, [F], and the penalty tell. `tolerance` is of the slope there.
+    [1, 1], times `second_moment`, [R], and the penalty tell. `tolerance` is of the slope there. Rows are placed, and
+    padded ones have the label -1. The gradient is summed in the pass that sums the loss, so that no more logits are
+    there at once than a block's.
 
     Returns weights, bias, the mean cross-entropy over all held-out rows, and whether L-BFGS converged.
     """
     stretch = jnp.sqrt(second_moment[:, None, None] * curvature[None] + regularisation)
     stretch_bias = jnp.sqrt(curvature)
-    num_rows = jnp.sum(train_on, axis=1)
+    share = train_on / jnp.sum(train_on, axis=0, keepdims=True)  # of a row in its probe's loss
 
-    def cross_entropies(weights, bias):
-        logits = _logits(weights, bias, x)
+    def each(shared, x, labels):
+        logits = _logits(*shared, x)
         return optax.softmax_cross_entropy_with_integer_labels(logits, jnp.broadcast_to(labels, logits.shape[:2]))
 
+    def with_slopes(shared, x, labels, share):
+        return jax.value_and_grad(lambda shared: jnp.sum(each(shared, x, labels) * share.T))(shared)
+
+    def left_out(shared, x, labels, train_on):
+        held_out = jnp.where(labels < 0, 0, 1 - train_on.T)
+        return jnp.sum(each(shared, x, labels) * held_out), jnp.sum(held_out)
+
+    def sums(*shared):
+        """The mean cross-entropy on the rows trained on, summed over probes, and its gradient."""
+        return blocks.total(mesh, size, with_slopes, shared, x, labels, share)
+
+    @jax.custom_vjp
+    def cross_entropy(*shared):
+        return sums(*shared)[0]
+
+    cross_entropy.defvjp(sums, lambda slopes, tangent: tuple(tangent * slope for slope in slopes))
+
     def loss(params):
-        weights, bias = params["weights"] / stretch, params["bias"] / stretch_bias
-        each = jnp.sum(cross_entropies(weights, bias) * train_on, axis=1) / num_rows
-        return jnp.sum(each) + regularisation / 2 * jnp.sum(weights**2)
+        weights = params["weights"] / stretch
+        return cross_entropy(weights, params["bias"] / stretch_bias) + regularisation / 2 * jnp.sum(weights**2)
 
     solver = optax.lbfgs()
     value_and_grad = optax.value_and_grad_from_state(loss)
@@ -166,9 +237,10 @@ def _fit(weights, bias, x, labels, train_on, second_moment, curvature, regularis
     params = {"weights": weights * stretch, "bias": bias * stretch_bias}
     start = params, solver.init(params), 0, jnp.float32(jnp.inf)
     params, _, _, slope = jax.lax.while_loop(unfinished, step, start)
-    weights, bias = params["weights"] / stretch, params["bias"] / stretch_bias
-    held_out = jnp.sum(cross_entropies(weights, bias) * (1 - train_on)) / jnp.maximum(jnp.sum(1 - train_on), 1)
-    return weights, bias, held_out, slope <= tolerance
+    found = params["weights"] / stretch, params["bias"] / stretch_bias
+    weights, bias = jax.lax.with_sharding_constraint(found, on_every_device(mesh))  # as they came: compiled once
+    loss_left, count_left = blocks.total(mesh, size, left_out, (weights, bias), x, labels, train_on)
+    return weights, bias, loss_left / jnp.maximum(count_left, 1), slope <= tolerance
 
 
 def knn_predict(
@@ -182,8 +254,9 @@ def knn_predict(
 ) -> jax.Array:
     """Weighted kNN votes (Wu et al. 2018, section 3.4): a class scores the sum of e^(cos / T) over the k nearest rows.
 
-    Nearest is by cosine; a neighbour adds to the score of its own class. Queries are taken 1,024 at a time, so memory
-    is 1,024 x N. At equal cosines the earlier training row is nearer.
+    Nearest is by cosine; a neighbour adds to the score of its own class. At equal cosines the earlier training row is
+    nearer. Training rows are searched in blocks (`labelfx.mining.search.top_k`), by all devices of this process where
+    there are many.
 
     Args:
       train_features, test_features: float [N, F], [Q, F]; normalised here, and a row of zeros has cosine 0.
@@ -203,26 +276,26 @@ def knn_predict(
         wrong = np.setdiff1d(train_labels, np.arange(num_classes))
         if len(wrong):
             raise ValueError(f"train_labels has {wrong[0]}; labels must be 0 to {num_classes - 1}")
-    return _votes(train_features, train_labels, test_features, k=k, temperature=temperature, num_classes=num_classes)
+    many = train_features.size * len(test_features) > MANY
+    score = _scores if many else _scores_at_once
+    how = {"k": k, "temperature": temperature, "num_classes": num_classes, "mesh": blocks.own_devices(every=many)}
+    return score(train_features, jnp.asarray(train_labels), test_features, **how)
 
 
-@functools.partial(jax.jit, static_argnames=("k", "temperature", "num_classes"))
-def _votes(train_features, train_labels, test_features, *, k, temperature, num_classes):
+def _scores(train_features, train_labels, test_features, *, k, temperature, num_classes, mesh):
     dtype = jnp.promote_types(jnp.promote_types(train_features.dtype, test_features.dtype), jnp.float32)
+    cosines, nearest = top_k(test_features.astype(dtype), train_features, k, similarity="cosine", mesh=mesh)
 
-    def normalise(x):
-        x = x.astype(dtype)
-        return x / jnp.maximum(jnp.linalg.norm(x, axis=-1, keepdims=True), 1e-12)
-
-    train = normalise(train_features)
-    classes = jax.nn.one_hot(train_labels, num_classes, dtype=dtype)
-
-    def votes(query):
-        cosine, nearest = jax.lax.top_k(jnp.matmul(train, query, precision=HIGHEST), k)
+    def votes(found):
+        cosine, nearest = found
         shift = cosine[0] if temperature < 1 / 70 else 0.0
-        return jnp.matmul(jnp.exp((cosine - shift) / temperature), classes[nearest], precision=HIGHEST)
+        classes = jax.nn.one_hot(train_labels[nearest], num_classes, dtype=dtype)
+        return jnp.matmul(jnp.exp((cosine - shift) / temperature), classes, precision=HIGHEST)
 
-    return jax.lax.map(votes, normalise(test_features), batch_size=1024)
+    return jax.lax.map(votes, (cosines, nearest), batch_size=max(VOTES // (k * num_classes), 1))
+
+
+_scores_at_once = jax.jit(_scores, static_argnames=("k", "temperature", "num_classes", "mesh"))
 
 
 def knn(

@@ -19,6 +19,20 @@ HEADS = Part("models.heads")
 SCORED = 25_600  # images that label-free scores look at, as many as RankMe's authors take: their cost grows fast
 
 
+class Some:
+    """Some rows of images, read when they are asked for: those of ImageNet fit in no memory."""
+
+    def __init__(self, images: Any, rows: np.ndarray):
+        self.images, self.rows = images, rows
+        self.shape, self.dtype = (len(rows), *images.shape[1:]), images.dtype
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, rows: Any) -> np.ndarray:
+        return self.images[self.rows[rows]]
+
+
 class Inputs:
     """What evals may ask for by name, each made when first asked for."""
 
@@ -35,7 +49,7 @@ class Inputs:
         self.train_images, self.test_images = dataset.train.images, dataset.test.images
         self.test_labels, self.rows, self.judgements = dataset.test.labels, view.rows, dataset.judgements
         self.labelled_labels = view.split.labels[view.rows]
-        self.variables, self.method = variables, method
+        self.variables, self.method, self.workers = variables, method, config.workers
 
     def _features(self, images: Any, rows: np.ndarray | None = None) -> np.ndarray:
         return features(self.model, models.backbone(self.variables), images, rows)
@@ -51,9 +65,9 @@ class Inputs:
     def test_features(self) -> np.ndarray:
         return self._features(self.test_images)
 
-    @functools.cached_property
-    def labelled_images(self) -> np.ndarray:
-        return self.train_images[self.rows]
+    @property
+    def labelled_images(self) -> "Some":
+        return Some(self.train_images, self.rows)
 
     @functools.cached_property
     def labelled_features(self) -> np.ndarray:

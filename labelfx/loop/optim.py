@@ -122,6 +122,12 @@ def cosine(peak, steps, *, warmup_steps: NonNegativeInt):
     return _warm_up(optax.cosine_decay_schedule(peak, steps - warmup_steps), peak, warmup_steps)
 
 
+def step_decay(peak, steps, *, at: tuple[Fraction, ...], factor: Fraction):
+    """`peak`, multiplied by `factor` once each of these fractions of the updates is done: (0.6, 0.8) of 100 epochs is
+    after 60 and 80."""
+    return optax.piecewise_constant_schedule(peak, {round(each * steps): factor for each in at})
+
+
 def fixmatch_cosine(peak, steps):
     """`peak cos(7 pi t / (16 steps))` (FixMatch, Sohn et al. 2020, section 2.3): ends at 0.195 peak."""
     return lambda step: peak * jnp.cos(7 * jnp.pi / 16 * step / steps)

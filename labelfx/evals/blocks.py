@@ -1,0 +1,76 @@
+"""Rows split over the devices of this process, each of which goes through its share a block at a time.
+
+Evals are the first process's own (`labelfx.loop.distributed.by_the_first`), so its devices are all that they have.
+"""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh, PartitionSpec
+
+from labelfx.loop.mesh import make_mesh, split_rows
+
+BLOCK = 2**27  # numbers, half a gibibyte in float32, that a block of rows may take
+
+
+def own_devices(every: bool) -> Mesh:
+    """All devices of this process or, for what is done before several have met, one."""
+    return make_mesh(0 if every else 1, 1, jax.local_devices())
+
+
+def rows_of_a_block(rows: int, width: int, devices: int) -> int:
+    """Rows of a block where a row takes `width` numbers: all blocks are alike, and as few as may be."""
+    share = math.ceil(rows / devices)
+    return math.ceil(share / math.ceil(share * width / BLOCK))
+
+
+def place(mesh: Mesh, size: int, rows: np.ndarray, *, fill: int = 0) -> jax.Array:
+    """Rows [N, ...] on the devices, then as many of `fill` as make the blocks of `size` rows equally many on each."""
+    total = math.ceil(len(rows) / (size * mesh.size)) * size * mesh.size
+
+    def part(index: Any) -> np.ndarray:
+        start, stop, _ = index[0].indices(total)
+        found = rows[start:stop]
+        missing = stop - start - len(found)
+        widths = [(0, missing), *[(0, 0)] * (rows.ndim - 1)]
+        return np.pad(found, widths, constant_values=fill) if missing else found
+
+    return jax.make_array_from_callback((total, *rows.shape[1:]), split_rows(mesh), part)
+
+
+def total(mesh: Mesh, size: int, body: Callable[..., Any], shared: Any, *rows: jax.Array) -> Any:
+    """The sum of `body(shared, *block)`, a tree of arrays, over all blocks of the placed `rows`."""
+
+    def of_one_device(shared: Any, *rows: jax.Array) -> Any:
+        blocks = [x.reshape(-1, size, *x.shape[1:]) for x in rows]
+
+        def add(sums: Any, block: Any) -> Any:
+            return jax.tree.map(jnp.add, sums, body(shared, *block)), None
+
+        shapes = jax.eval_shape(body, shared, *(x[0] for x in blocks))
+        sums, _ = jax.lax.scan(add, jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes), blocks)
+        return jax.lax.psum(sums, mesh.axis_names)
+
+    return _split(mesh, of_one_device, PartitionSpec(), len(rows))(shared, *rows)
+
+
+def change(mesh: Mesh, size: int, body: Callable[..., jax.Array], shared: Any, rows: jax.Array) -> jax.Array:
+    """The placed rows with `body(shared, block)`, of the block's own shape, in the place of each block."""
+
+    def of_one_device(shared: Any, rows: jax.Array) -> jax.Array:
+        def turn(number: jax.Array, rows: jax.Array) -> jax.Array:
+            block = jax.lax.dynamic_slice_in_dim(rows, number * size, size)
+            return jax.lax.dynamic_update_slice_in_dim(rows, body(shared, block), number * size, 0)
+
+        return jax.lax.fori_loop(0, len(rows) // size, turn, rows)
+
+    return _split(mesh, of_one_device, PartitionSpec(mesh.axis_names), 1)(shared, rows)
+
+
+def _split(mesh: Mesh, function: Callable[..., Any], out: PartitionSpec, count: int) -> Callable[..., Any]:
+    each = (PartitionSpec(mesh.axis_names),) * count
+    return jax.shard_map(function, mesh=mesh, in_specs=(PartitionSpec(), *each), out_specs=out, check_vma=False)
