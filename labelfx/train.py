@@ -11,7 +11,7 @@ from ml_collections import ConfigDict
 from labelfx import config as configs
 from labelfx.config import ConfigError as ConfigError
 from labelfx.config import command
-from labelfx.loop import distributed, metrics, results, run
+from labelfx.loop import distributed, inputs, metrics, results, run
 from labelfx.loop.checkpoint import Checkpoints
 from labelfx.loop.dispatch import IN_FLIGHT as IN_FLIGHT
 from labelfx.loop.dispatch import check_divisible
@@ -42,6 +42,7 @@ def train(config: ConfigDict | Mapping[str, Any], workdir: str | Path) -> dict[s
         with metrics.telling(f"reading {checked.data['name']}"):
             dataset, view = run.load_data(checked, folder)
         model = run.build_model(checked)
+        inputs.check_sizes(checked, dataset, view, model)
         loop = Loop(checked, folder, dataset, view, model, mesh, root=jax.random.key(checked.seed))
         with contextlib.ExitStack() as stack:
             loop.checkpoints = stack.enter_context(Checkpoints(folder, keep=checked.keep))

@@ -93,7 +93,11 @@ def test_every_fold_is_fitted_to_convergence(regularisation, tolerance, devices,
     x, train_on = (left * singular).astype(np.float32), kept_by.astype(np.float32)
     moment = (singular**2 / 100).astype(np.float32)
     mesh = blocks.own_devices(every=devices > 1)
-    placed = blocks.place(mesh, size, x), blocks.place(mesh, size, labels, fill=-1), blocks.place(mesh, size, train_on.T)
+    placed = (
+        blocks.place(mesh, size, x),
+        blocks.place(mesh, size, labels, fill=-1),
+        blocks.place(mesh, size, train_on.T),
+    )
     numbers = moment, np.ones((1, 1), np.float32), *np.float32([regularisation, 3e-5])
     weights, bias, held_out, converged = classification._fit(*start, *placed, *numbers, mesh=mesh, size=size)
     assert converged

@@ -20,8 +20,8 @@ PROVIDED = {
     "models.backbones": ("vocab_size",),
     "models.heads": (),
     "evals": (
-        "model projector variables seed workers num_classes train_images features test_images test_features test_labels "
-        "test_logits test_predictions labelled_images labelled_features labelled_labels judgements"
+        "model projector variables seed workers num_classes train_images features test_images test_features "
+        "test_labels test_logits test_predictions labelled_images labelled_features labelled_labels judgements"
     ).split(),
 }
 

@@ -32,12 +32,14 @@ def features(
       batch: rows a call; the last one is padded, so that a model is compiled once.
     """
     rows = np.arange(len(images)) if rows is None else rows
-    chunks = []
+    found: Any = None
     for start in range(0, len(rows), batch):
         chunk = images[rows[start : start + batch]]
         padded = np.pad(chunk, [(0, batch - len(chunk)), *[(0, 0)] * (chunk.ndim - 1)])
-        chunks.append(np.asarray(_encode(variables, padded, apply=model.apply))[: len(chunk)])
-    return np.concatenate(chunks)
+        encoded = np.asarray(_encode(variables, padded, apply=model.apply))
+        found = np.empty((len(rows), *encoded.shape[1:]), np.float32) if found is None else found
+        found[start : start + batch] = encoded[: len(chunk)]
+    return found
 
 
 @functools.partial(jax.jit, static_argnames="apply")

@@ -67,7 +67,7 @@ def linear_probe(
         train_on = np.concatenate([train_on, _folds(labelled_labels)])
         chosen_by = f"{FOLDS}-fold cross-validation in the label view"
     probes, mesh = len(train_on), blocks.own_devices(large)
-    size = rows_of_a_block(*labelled_features.shape, num_classes, probes, mesh.size)
+    size = probe_block(*labelled_features.shape, num_classes, probes, mesh.size)
     x, mean, turn, second_moment = _principal_axes(labelled_features, mesh, size, large)
     labels = blocks.place(mesh, size, labelled_labels, fill=-1)
 
@@ -79,7 +79,9 @@ def linear_probe(
         how = second_moment, curvature, np.float32(regularisation), np.float32(tolerance)
         return _fit(weights, bias, x, labels, placed, *how, **where)
 
-    zeros = [np.zeros(shape, np.float32) for shape in ((len(second_moment), probes, num_classes), (probes, num_classes))]
+    zeros = [
+        np.zeros(shape, np.float32) for shape in ((len(second_moment), probes, num_classes), (probes, num_classes))
+    ]
     weights, bias = jax.device_put(zeros, on_every_device(mesh))
     fits = []
     for regularisation in grid:
@@ -102,7 +104,7 @@ def linear_probe(
     }
 
 
-def rows_of_a_block(count: int, width: int, num_classes: int, probes: int, devices: int) -> int:
+def probe_block(count: int, width: int, num_classes: int, probes: int, devices: int) -> int:
     """Rows of a block of the linear probe, which has a row's features and, some four times, its logits."""
     return blocks.rows_of_a_block(count, max(width, 8 * probes * num_classes), devices)
 

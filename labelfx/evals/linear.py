@@ -1,4 +1,4 @@
-"""The protocol of papers: a linear classifier on the frozen network, trained by gradient descent on augmented images."""
+"""The protocol of papers: a linear classifier on the frozen network, trained by gradient descent on its views."""
 
 import collections
 import functools
@@ -47,12 +47,12 @@ def linear_evaluation(
 
     Each step encodes a batch of augmented images, in evaluation mode, and moves the classifier by their mean
     cross-entropy. Its kernel starts with standard deviation `initial_scale`, its bias at 0, and those of the last step
-    are tested, where some papers take the best epoch's. What is left of an epoch and fills no batch is left out. Batches
-    are split over the devices of this process. Nothing is kept on the way: what is stopped begins anew.
+    are tested, where some papers take the best epoch's. What is left of an epoch and fills no batch is left out.
+    Batches are split over the devices of this process. Nothing is kept on the way: what is stopped begins anew.
 
     Published for ImageNet with random resized crops and flips: SGD at 0.1 batch / 256 with a cosine, batch 4096, 90
-    epochs, from 0 (SimCLR); at 30, divided by 10 after 60 and 80 of 100 epochs, batch 256, from 0.01 (MoCo); LARS at 1.6
-    with a cosine, batch 4096, 90 epochs, from 0.01 (SimSiam).
+    epochs, from 0 (SimCLR); at 30, divided by 10 after 60 and 80 of 100 epochs, batch 256, from 0.01 (MoCo); LARS at
+    1.6 with a cosine, batch 4096, 90 epochs, from 0.01 (SimSiam).
 
     Args:
       model, variables: the backbone, and the method's variables, of which it takes the backbone's.
@@ -93,7 +93,9 @@ def linear_evaluation(
         jax.block_until_ready(losses[-1])  # one batch is read while another is at work, and no more wait
         if time.monotonic() > said + MINUTE:
             said = time.monotonic()
-            print(f"linear_evaluation: step {step} of {steps}, loss {float(losses[-1]):.4g}", file=sys.stderr, flush=True)
+            print(
+                f"linear_evaluation: step {step} of {steps}, loss {float(losses[-1]):.4g}", file=sys.stderr, flush=True
+            )
         state, loss = _descend(state, encoded, jax.device_put(labels, split_rows(mesh)), update=tx.update)
         losses.append(loss)
     loss = float(np.mean(losses))

@@ -8,7 +8,7 @@ import math
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
-from labelfx.evals import blocks, classification, linear
+from labelfx.evals import classification, linear
 
 FLOAT = 4  # bytes
 AT_ONCE, BLOCK = 1024, 16384  # queries that kNN, recall and uniformity take at once; rows that kNN does
@@ -53,7 +53,7 @@ def _linear_probe(sizes):
     rows, width, classes = max(sizes.labelled, 1), sizes.features, max(sizes.classes, 1)
     large = rows * width * classes > classification.LARGE
     probes, devices = (1, sizes.devices) if large else (classification.FOLDS + 1, 1)
-    block = classification.rows_of_a_block(rows, width, classes, probes, devices)
+    block = classification.probe_block(rows, width, classes, probes, devices)
     share = math.ceil(rows / devices / block) * block
     # The rows; weights, of which L-BFGS keeps ten steps and ten gradients, and a line search some; what a block makes.
     device = share * (width + 3 * probes + 1) + 40 * (width + 1) * probes * classes
@@ -65,10 +65,10 @@ def _linear_probe(sizes):
 
 def _knn(sizes, *, k, temperature):
     k, shared = min(k, sizes.labelled), sizes.labelled * sizes.features * sizes.test > classification.MANY
-    queries = 3 * sizes.test * sizes.features
     rows = min(BLOCK, sizes.labelled) if shared else sizes.labelled
-    found = sizes.test * (6 * k + 2 * sizes.classes) + 4 * max(classification.VOTES, k * sizes.classes)
-    return queries + rows * (4 * sizes.features + 4 * AT_ONCE) + found, sizes.test * sizes.classes
+    search = 3 * sizes.test * sizes.features + rows * (3 * sizes.features + 2 * AT_ONCE)
+    votes = sizes.test * (6 * k + 2 * sizes.classes) + 4 * max(classification.VOTES, k * sizes.classes)
+    return max(search, votes), sizes.test * sizes.classes
 
 
 def _linear_evaluation(sizes, *, optimizer, epochs, batch, initial_scale, augment):

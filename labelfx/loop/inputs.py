@@ -1,22 +1,63 @@
 """What evals may ask for by name, of a run's data and of its network."""
 
 import functools
+import math
 from typing import Any
 
+import jax
 import numpy as np
 
 from labelfx import config as configs
 from labelfx import models
 from labelfx.config.annotations import Part
 from labelfx.data import Dataset
+from labelfx.data.augment import to_float
 from labelfx.data.batches import View
 from labelfx.data.labels import target_scale
-from labelfx.evals import features
+from labelfx.evals import features, memory
+from labelfx.evals.blocks import own_devices
+from labelfx.loop.mesh import device_memory, machine_memory
 from labelfx.models import Model
 from labelfx.models.heads import linear
 
 HEADS = Part("models.heads")
 SCORED = 25_600  # images that label-free scores look at, as many as RankMe's authors take: their cost grows fast
+
+
+def check_sizes(config: configs.Run, dataset: Dataset, view: View, model: Model) -> None:
+    """ConfigError where an eval cannot run, before weeks of training: its batch is larger than the label view, or even
+    its blocks take more memory than there is."""
+    images, mesh = dataset.test.images, own_devices(every=True)
+    row = jax.ShapeDtypeStruct((1, *images.shape[1:]), images.dtype)
+    shape = jax.eval_shape(
+        lambda x: model.apply(model.init(jax.random.key(0), to_float(x)), to_float(x), train=False), row
+    )
+    sizes = memory.Sizes(
+        labelled=len(view.rows),
+        scored=min(len(view.truth), SCORED),
+        test=len(images),
+        inputs=math.prod(images.shape[1:]),
+        features=shape[0].shape[-1],
+        classes=len(dataset.class_names),
+        devices=mesh.size,
+    )
+    takes = {name: configs.parameters(configs.function(configs.EVALS, name))[0] for name in config.evals}
+    asked = {each for names in takes.values() for each in names}
+    for name, keywords in config.evals.items():
+        if keywords.get("batch", 0) > sizes.labelled:
+            raise configs.ConfigError(
+                f"config.evals.{name}.batch = {keywords['batch']}: must be at most the {sizes.labelled} labelled images"
+            )
+        need = memory.needs(name, keywords, asked, sizes)
+        host = need.host + (mesh.size * need.device if mesh.devices.flat[0].platform == "cpu" else 0)
+        limits = {"a device": (need.device, device_memory(mesh)), "this machine": (host, machine_memory())}
+        for where, (bytes_, have) in limits.items():
+            if bytes_ > have:
+                raise configs.ConfigError(
+                    f"config.evals.{name}: takes {bytes_ / 1e9:.3g} GB of the {have / 1e9:.3g} GB of {where} for "
+                    f"{sizes.labelled} labelled images of {sizes.features} features; leave it out, label fewer images "
+                    "or take a larger machine"
+                )
 
 
 class Some:

@@ -53,7 +53,11 @@ def make_mesh(devices: int, fsdp: int, among: Sequence[Any] = ()) -> Mesh:
 def device_memory(mesh: Mesh) -> int:
     """Bytes of one device; those of the machine where the device is its processor."""
     stats = mesh.local_devices[0].memory_stats()
-    return stats["bytes_limit"] if stats else os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return stats["bytes_limit"] if stats else machine_memory()
+
+
+def machine_memory() -> int:
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
 def products(precision: Literal["default", "highest"]) -> contextlib.AbstractContextManager[None]:
