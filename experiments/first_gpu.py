@@ -227,7 +227,7 @@ def speed(folder: Path, tiny: bool) -> list[dict[str, Any]]:
 
     A side that fails, for want of memory perhaps, is a row with its error.
     """
-    file = _random_images(folder, 500 if tiny else 20_480)
+    file = _random_images(folder, 5_000 if tiny else 20_480)
     table: list[dict[str, Any]] = []
     for side, (name, changes) in SPEEDS.items():
         config = labelfx.recipe(name, changes | {"devices": 1, "data.name": f"npz:{file}"})
@@ -277,7 +277,7 @@ def _torch_sees_a_gpu() -> bool:
 
 def moco_demo(folder: Path, tiny: bool, data_dir: str | None, seconds: float) -> list[dict[str, Any]]:
     """As many of the recipe's steps as go into these seconds, the whole cosine over them; stopped, it goes on."""
-    data = {"data.data_dir": data_dir} if data_dir else {"data.name": f"npz:{_random_images(folder.parent, 500)}"}
+    data = {"data.data_dir": data_dir} if data_dir else {"data.name": f"npz:{_random_images(folder.parent, 5_000)}"}
     config = labelfx.recipe(DEMO, data)
     del config["evals"]["linear_probe"]
     published, batch = config["steps"], config["batch"]["unlabelled"]

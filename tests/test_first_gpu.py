@@ -104,7 +104,10 @@ def test_sides_are_recipes(name, changes):
 
 
 def test_a_side_that_fails_is_a_row(here, tmp_path, monkeypatch):
-    sides = {"bad": (stages.DEMO, {"method.queue_size": 24}), "good": ("simclr", {"model.dtype": "bfloat16"})}
+    sides = {
+        "bad": (stages.DEMO, {"method.queue_size": 24}),
+        "good": ("papers/fixmatch_cifar10", {"model.dtype": "bfloat16"}),
+    }
     monkeypatch.setattr(stages, "SPEEDS", sides)
     bad, good = stages.speed(tmp_path, tiny=True)
     assert bad == {
@@ -112,7 +115,7 @@ def test_a_side_that_fails_is_a_row(here, tmp_path, monkeypatch):
         "error": "ConfigError: config.method: queue_size = 24: must be a multiple of batch.unlabelled = 16",
     }
     assert good["side"] == "good" and good["images/s"]["low"] > 0
-    assert good["ms a step"] == pytest.approx(16e3 / good["images/s"]["median"])
+    assert good["ms a step"] == pytest.approx(32e3 / good["images/s"]["median"])
 
 
 def test_an_error_of_many_lines_is_one():
@@ -153,7 +156,8 @@ def test_a_demo_that_was_stopped_keeps_its_number_of_steps(here, tmp_path, monke
     assert asked[-1] == 300
 
 
-def test_what_is_refused(here, tmp_path):
+def test_what_is_refused(here, tmp_path, monkeypatch):
+    monkeypatch.setitem(STAGES, "runs", (lambda folder, tiny: [], ("tiny",)))
     with pytest.raises(ConfigError, match="--stages = 'sped': no such stage; did you mean 'speed'[?] allowed: grad"):
         first_gpu(tmp_path, ["sped"], **SETTINGS)
     with pytest.raises(ConfigError, match="^--data_dir: missing; the folder of CIFAR-10"):
