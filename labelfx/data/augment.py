@@ -291,7 +291,7 @@ def equalize(image):
     """Flattens the histogram of every channel, at 256 levels and with Pillow's rounding."""
 
     def channel(levels):
-        histogram = lookups.count(levels, 256)
+        histogram = lookups.count(levels)
         below = jnp.cumsum(histogram) - histogram
         step = jnp.sum(levels < levels.max()) // 255
         table = jnp.where(step > 0, jnp.minimum((step // 2 + below) // jnp.maximum(step, 1), 255), jnp.arange(256))

@@ -1,71 +1,65 @@
-"""What augmentation picks by index: by gathers and scatters, and on a TPU, which runs those one by one, by comparing.
+"""What augmentation picks by index: by gathers and scatters, but on a TPU, which runs those one by one, by products.
 
-There every index is compared with every place, and the value at the one that is equal is kept: a sum of it and zeros,
-so that the same bits come out. On a CPU that takes some twenty times longer than looking them up.
+There a one-hot row for each index is multiplied by what is picked from: one term and zeros, so that the same bits come
+out, at the precision that each product asks for. On a CPU that takes several times longer than looking them up.
 """
-
-from functools import partial
 
 import jax
 import jax.numpy as jnp
 
-_places = partial(jax.nn.one_hot, dtype=bool)  # [...] and a size to [..., size]
+
+def count(levels: jax.Array) -> jax.Array:
+    """Integers [256]: how often each level is among `levels`, int32 [N] in 0 .. 255."""
+
+    def multiply(levels):
+        high, low = _digits(levels)
+        return (high.T @ low).astype(int).reshape(256)
+
+    return jax.lax.platform_dependent(levels, tpu=multiply, default=lambda levels: jnp.bincount(levels, length=256))
 
 
-def count(levels: jax.Array, length: int) -> jax.Array:
-    """Integers [length]: how often each of 0 .. length - 1 is among `levels`, int32 [N] in that range."""
-    return jax.lax.platform_dependent(
-        levels,
-        tpu=lambda levels: jnp.sum(_places(levels, length), 0),
-        default=lambda levels: jnp.bincount(levels, length=length),
-    )
+def pick(table: jax.Array, levels: jax.Array) -> jax.Array:
+    """`table[levels]`, [N], of a table [256] of integers in 0 .. 255 and levels, int32 [N], in the same range."""
 
+    def multiply(table, levels):
+        high, low = _digits(levels)
+        rows = low @ table.astype(low.dtype).reshape(16, 16).T  # [N, high digit]; bfloat16 holds 0 .. 255 as they are
+        return jnp.sum(high * rows, 1).astype(table.dtype)
 
-def pick(table: jax.Array, index: jax.Array) -> jax.Array:
-    """`table[index]`, [N], of integers [L] and int32 [N] in 0 .. L - 1."""
-    return jax.lax.platform_dependent(
-        table,
-        index,
-        tpu=lambda table, index: jnp.sum(jnp.where(_places(index, len(table)), table[None], 0), 1),
-        default=lambda table, index: table[index],
-    )
+    return jax.lax.platform_dependent(table, levels, tpu=multiply, default=lambda table, levels: table[levels])
 
 
 def window(image: jax.Array, top: jax.Array, left: jax.Array, rows: int, columns: int) -> jax.Array:
     """The [rows, columns, C] of an image [H, W, C] that begin at (top, left), int32 [], and lie inside it."""
 
-    def compare(image, top, left):
-        down = _places(top + jnp.arange(rows), image.shape[0])  # [row of the result, row asked]
-        image = jnp.sum(jnp.where(down[:, :, None, None], image[None], 0), 1)
-        across = _places(left + jnp.arange(columns), image.shape[1])
-        return jnp.sum(jnp.where(across[None, :, :, None], image[:, None], 0), 2)
+    def multiply(image, top, left):
+        down = jax.nn.one_hot(top + jnp.arange(rows), image.shape[0], dtype=image.dtype)
+        across = jax.nn.one_hot(left + jnp.arange(columns), image.shape[1], dtype=image.dtype)
+        return jnp.einsum("yi,xj,ijc->yxc", down, across, image, precision="highest")
 
     def cut(image, top, left):
         return jax.lax.dynamic_slice(image, (top, left, jnp.zeros_like(top)), (rows, columns, image.shape[2]))
 
-    return jax.lax.platform_dependent(image, top, left, tpu=compare, default=cut)
+    return jax.lax.platform_dependent(image, top, left, tpu=multiply, default=cut)
 
 
 def warp(image: jax.Array, source_y: jax.Array, source_x: jax.Array) -> jax.Array:
-    """`image[source_y, source_x]` of an image [H, W, C], with int32 [H, W] each; whatever where those lie outside.
+    """`image[source_y, source_x]` of an image [H, W, C], with int32 [Y, X] each; whatever where those lie outside."""
 
-    Along a row of `source_y` and `source_x` the first must rise or fall throughout, and no value of the second be there
-    more than twice: so it is in rotations by less than 60 degrees, shears and translations.
-    """
+    def multiply(image, source_y, source_x):
+        rows, columns, channels = image.shape
 
-    def compare(image, source_y, source_x):
-        # Down the columns first: each row of the result asks a column for no pixel, one, or two, the `upper` and the
-        # `lower`. Then along the rows.
-        rows, columns, _ = image.shape
-        asked = _places(source_x, columns)  # [row of the result, column of it, column asked]
-        upper = jnp.min(jnp.where(asked, source_y[:, :, None], rows), 1)
-        lower = jnp.max(jnp.where(asked, source_y[:, :, None], -1), 1)
+        def line(source):  # one row of the result at a time: all at once take memory of [Y, X, W, C]
+            down = jax.nn.one_hot(source[0], rows, dtype=image.dtype)
+            lines = jnp.matmul(down, image.reshape(rows, -1), precision="highest").reshape(-1, columns, channels)
+            across = jax.nn.one_hot(source[1], columns, dtype=bool)
+            return jnp.sum(jnp.where(across[..., None], lines, 0), 1)
 
-        def down(row):
-            return jnp.sum(jnp.where(_places(row, rows, axis=1)[..., None], image[None], 0), 1)
+        return jax.lax.map(line, (source_y, source_x))
 
-        first = (source_y[:, :, None] == upper[:, None])[..., None]
-        found = jnp.where(first, down(upper)[:, None], down(lower)[:, None])
-        return jnp.sum(jnp.where(asked[..., None], found, 0), 2)
+    return jax.lax.platform_dependent(image, source_y, source_x, tpu=multiply, default=lambda image, y, x: image[y, x])
 
-    return jax.lax.platform_dependent(image, source_y, source_x, tpu=compare, default=lambda image, y, x: image[y, x])
+
+def _digits(levels):
+    """[N, 16] each: one-hot high and low hexadecimal digits, which take an eighth of the work of 256 levels."""
+    return jax.nn.one_hot(levels // 16, 16), jax.nn.one_hot(levels % 16, 16)
