@@ -1,4 +1,7 @@
-"""A server of Google Cloud Storage's interface on this machine (fsouza/fake-gcs-server), for runs in a bucket."""
+"""A server of Google Cloud Storage's interface on this machine (fsouza/fake-gcs-server), for runs in a bucket.
+
+It compares generations where google-cloud-storage and gcsfs ask for that, but not where TensorStore does.
+"""
 
 import contextlib
 import json

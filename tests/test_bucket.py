@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from buckets import server
 from recipes import tiny
+from test_processes import ended, start
 from test_robustness import Command, assert_same_run, said, stop_when
 
 import labelfx
@@ -132,7 +133,15 @@ def test_a_file_is_whole_or_as_it_was():
     assert path.read_text() == "before"
 
 
-def test_what_cannot_be_reached_is_one_line(storage, monkeypatch):
+def test_what_others_have_written_is_seen():
+    folder = configs.place("gs://bucket/lists")
+    configs.write_text(folder / "a", "")
+    assert {path.name for path in folder.iterdir()} == {"a"}
+    assert bucket._Lock(folder).write(0)  # by another library, as another process
+    assert {path.name for path in folder.iterdir()} == {"a", ".lock"}
+
+
+def test_what_cannot_be_reached_is_one_line():
     with pytest.raises(ConfigError, match=r"^gs://other: no such bucket, or these credentials may not see it$"):
         labelfx.train(CONFIG, "gs://other/run")
     with pytest.raises(FileNotFoundError, match=r"^gs://bucket/none: no config.json there; give the workdir of a run$"):
@@ -236,3 +245,14 @@ def test_ten_kills_change_nothing(tmp_path):
     assert half_written >= 5
     assert all(saves(workdir).values())
     assert_same_run(workdir, tmp_path / "reference", every=5)
+
+
+@pytest.mark.slow
+def test_two_processes_write_one_run_there(tmp_path):
+    """Both save what is theirs of each checkpoint, straight to the bucket, and a second start of both reads it."""
+    command, cache = Command(tmp_path, devices=0), tmp_path / "cache"
+    for workdir in (tmp_path / "reference", *(2 * ["gs://bucket/two"])):
+        arguments = ["-m", "labelfx.train", f"--config={command.config}", f"--workdir={workdir}"]
+        for code, lines in ended(start(arguments, 2, 1, cache), 240):
+            assert code == 0, lines
+    assert_same_run(configs.place("gs://bucket/two"), tmp_path / "reference", every=2)
