@@ -86,7 +86,7 @@ def test_all_that_reads_a_run_reads_it_there(finished, tmp_path):
 def test_a_run_starts_from_one_there(finished):
     config = tiny("distillation", teacher=finished[1], model=CONFIG["model"])
     found = labelfx.train(config, "gs://bucket/student")
-    assert found["config_hash"] == configs.config_hash({**config, "teacher": str(finished[0])})
+    assert found["config_hash"] == configs.config_hash(configs.check({**config, "teacher": str(finished[0])}))
     labelfx.train(tiny("meta_pseudo_labels"), "gs://bucket/phases")
 
 
