@@ -233,6 +233,18 @@ def test_knn_is_the_same_over_several_blocks():
         np.testing.assert_allclose(whole[rows], evals.knn_predict(train, labels, test[rows], **how), rtol=1e-5)
 
 
+def test_knn_of_many_rows_is_searched_by_all_devices(monkeypatch):
+    train, test = RNG.normal(size=(43, 6)).astype(np.float32), RNG.normal(size=(9, 6)).astype(np.float32)
+    labels = RNG.integers(0, 4, 43).astype(np.int32)
+    how = dict(k=7, temperature=0.1, num_classes=4)
+    few = evals.knn_predict(train, labels, test, **how)
+    monkeypatch.setattr(classification, "MANY", 0)
+    monkeypatch.setattr(classification, "VOTES", 100)  # of three queries at once
+    many = evals.knn_predict(train, labels, test, **how)
+    assert len(many.sharding.device_set) == jax.local_device_count() > 1
+    np.testing.assert_allclose(many, few, rtol=2e-5)
+
+
 def test_knn_refuses_what_it_cannot_count():
     x, labels = np.ones((3, 2), np.float32), np.array([0, 1, 1], np.int32)
     with pytest.raises(ValueError, match="k = 4, but there are 3 training rows"):

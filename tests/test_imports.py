@@ -32,9 +32,9 @@ NAMES = {
     "models": "conv3 mean_pool mlp resnet18 resnet50 transformer vit wrn28",
     "heads": "linear projector prototypes siamese_mlp",
     "optimisers": "adamw larc lars sgd",
-    "schedules": "constant cosine fixmatch_cosine",
-    "evals": "head knn linear_probe random_encoder rankme raw_pixels recall_at_k regression_error retrieval "
-    "score_distribution spearman tfidf uniformity untrained",
+    "schedules": "constant cosine fixmatch_cosine step_decay",
+    "evals": "head knn linear_evaluation linear_probe random_encoder rankme raw_pixels recall_at_k regression_error "
+    "retrieval score_distribution spearman tfidf uniformity untrained",
 }
 
 RECIPES = (

@@ -170,3 +170,10 @@ def test_impossible_lengths_are_named():
         optim.adamw(
             3, learning_rate=0.1, b1=0.9, b2=0.999, weight_decay=0.0, schedule=schedule, clip_norm=None, accumulate=4
         )
+
+
+def test_step_decay_drops_once_each_fraction_is_done():
+    schedule = optim.step_decay(30.0, 10, at=(0.6, 0.8), factor=0.1)
+    with jax.numpy_dtype_promotion("standard"):  # as an optimiser's update does
+        rates = [float(schedule(np.int32(step))) for step in range(10)]
+    np.testing.assert_allclose(rates, [30.0] * 6 + [3.0] * 2 + [0.3] * 2, rtol=1e-6)

@@ -2,8 +2,8 @@
 
     JAX_PLATFORMS=cpu python -m experiments.plans.evals
 
-One process evaluates, on the devices of its machine: here one GPU, for which the CPU's compiler stands in, or the chips
-that a machine of a TPU slice has, by the TPU's own.
+The first process evaluates, on the devices of its machine: here one GPU, for which the CPU's compiler stands in, and
+the four chips that a machine of v5e:4x4 has, a slice of 2x2, by the TPU's own.
 """
 
 from collections.abc import Iterator
@@ -14,6 +14,7 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding
 
 from labelfx import config as configs
+from labelfx.config.annotations import Part
 from labelfx.evals import classification, linear, memory, representation
 from labelfx.hardware import tpu
 from labelfx.loop.inputs import SCORED
@@ -21,7 +22,7 @@ from labelfx.loop.mesh import make_mesh, on_every_device, split_rows
 from labelfx.loop.run import build_model
 from labelfx.mining import search
 
-TOPOLOGY = "v5e:4x4"
+MACHINE = "v5e:2x2"
 RECIPE = configs.check(configs.recipe("papers/simclr_imagenet"))
 IMAGENET = memory.Sizes(
     labelled=1_281_167, scored=SCORED, test=50_000, inputs=224 * 224 * 3, features=2048, classes=1000, devices=1
@@ -42,7 +43,7 @@ EVALS: dict[str, dict[str, Any]] = {
 def compiled(name: str, sizes: memory.Sizes, mesh: Mesh) -> int | None:
     """Bytes of a device: arguments, temporaries and outputs of the largest of an eval's programs; None: it has none of
     its own that can be compiled without its data."""
-    found = [program.compile().memory_analysis() for program in programs(name, sizes, mesh)]
+    found: list[Any] = [program.compile().memory_analysis() for program in programs(name, sizes, mesh)]
     each = [
         m.argument_size_in_bytes + m.temp_size_in_bytes + m.output_size_in_bytes - m.alias_size_in_bytes for m in found
     ]
@@ -72,9 +73,9 @@ def programs(name: str, sizes: memory.Sizes, mesh: Mesh) -> Iterator[jax.stages.
         best = of(sizes.test, EVALS["knn"]["k"]), of(sizes.test, EVALS["knn"]["k"], dtype=np.int32)
         block = memory.BLOCK
         index = of(block * mesh.size, width, sharding=rows)
-        numbers = of(dtype=np.int32), of(dtype=np.int32)
         how: dict[str, Any] = {"mesh": mesh, "block": block, "cosine": True}
-        yield search._search.lower(best, of(sizes.test, width), index, *numbers, **how)
+        first, end = of(dtype=np.int32), of(dtype=np.int32)
+        yield search._search.lower(best, of(sizes.test, width), index, first, end, **how)
     if name == "rankme":
         yield jax.jit(representation.rankme).lower(of(sizes.scored, width))
     if name == "uniformity":
@@ -85,15 +86,14 @@ def programs(name: str, sizes: memory.Sizes, mesh: Mesh) -> Iterator[jax.stages.
         backbone = jax.eval_shape(model.init, jax.random.key(0), np.zeros((1, 224, 224, 3), np.float32))
         backbone = jax.tree.map(lambda x: of(*x.shape), backbone)
         images, key = of(part, 224, 224, 3, dtype=np.uint8, sharding=rows), of(dtype=jax.random.key(0).dtype)
-        views = configs.build(configs.Part("data.augment"), EVALS[name]["augment"])
+        views = configs.build(Part("data.augment"), EVALS[name]["augment"])
         fixed = {"apply": model.apply, "augment": views}
         yield linear._encode.lower(backbone, images, key, of(2, dtype=np.int32), **fixed)
 
 
 def table() -> str:
     tpu.take_compiler()
-    host = [device for device in tpu.devices_of(TOPOLOGY) if device.process_index == 0]
-    machines = {"one GPU": jax.devices()[:1], f"{len(host)} chips of {TOPOLOGY}": host}
+    machines = {"one GPU": jax.devices()[:1], "4 chips of v5e:4x4": tpu.devices_of(MACHINE)}
     head = ["eval", *(f"{name}: {what}" for name in machines for what in ("a device", "compiled", "host"))]
     lines = [head, ["---", *["---:"] * (len(head) - 1)]]
     for name, keywords in EVALS.items():

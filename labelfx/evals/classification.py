@@ -45,7 +45,10 @@ def linear_probe(
     regularisation means. It is chosen from `GRID` by the held-out cross-entropy of stratified 5-fold cross-validation
     in the label view or, where some class has fewer than 5 labels, fixed at 1e-2.
 
-    optax's L-BFGS fits all folds and the whole view at once, on the accelerator where there is one.
+    optax's L-BFGS fits all folds and the whole view at once, on the accelerator where there is one. Beyond `LARGE` rows
+    x features x classes one held-out fifth stands for the folds, and all devices of this process share the rows and
+    go through them in blocks: a device has its share of the features and half a gibibyte of logits at most, whatever
+    the number of classes.
 
     Args:
       labelled_features, test_features: float32 [L, F], [Q, F].
@@ -67,7 +70,7 @@ def linear_probe(
         train_on = np.concatenate([train_on, _folds(labelled_labels)])
         chosen_by = f"{FOLDS}-fold cross-validation in the label view"
     probes, mesh = len(train_on), blocks.own_devices(large)
-    size = probe_block(*labelled_features.shape, num_classes, probes, mesh.size)
+    size = probe_block(len(labelled_features), labelled_features.shape[1], num_classes, probes, mesh.size)
     x, mean, turn, second_moment = _principal_axes(labelled_features, mesh, size, large)
     labels = blocks.place(mesh, size, labelled_labels, fill=-1)
 
@@ -168,7 +171,8 @@ def _turn(x, mean, turn, *, mesh, size):
     return blocks.change(mesh, size, turned, (mean, turn), x)
 
 
-def _logits(weights, bias, x):
+def _logits(shared, x):
+    weights, bias = shared
     return jnp.einsum("lf,fkc->klc", x, weights, precision=HIGHEST) + bias[:, None]
 
 
@@ -177,7 +181,7 @@ def _curvature(weights, bias, x, train_on, *, mesh, size):
     """That of the mean cross-entropy along each class's logit, p (1 - p): [K, C]."""
 
     def of_block(shared, x, train_on):
-        p = jax.nn.softmax(_logits(*shared, x))
+        p = jax.nn.softmax(_logits(shared, x))
         return jnp.einsum("lk,klc->kc", train_on, p * (1 - p), precision=HIGHEST), jnp.sum(train_on, axis=0)
 
     sums, num_rows = blocks.total(mesh, size, of_block, (weights, bias), x, train_on)
@@ -200,7 +204,7 @@ def _fit(weights, bias, x, labels, train_on, second_moment, curvature, regularis
     share = train_on / jnp.sum(train_on, axis=0, keepdims=True)  # of a row in its probe's loss
 
     def each(shared, x, labels):
-        logits = _logits(*shared, x)
+        logits = _logits(shared, x)
         return optax.softmax_cross_entropy_with_integer_labels(logits, jnp.broadcast_to(labels, logits.shape[:2]))
 
     def with_slopes(shared, x, labels, share):

@@ -89,7 +89,9 @@ def linear_evaluation(
         encoded = []
         for first in range(0, batch, size):
             part = jax.device_put(images[first : first + size], split_rows(mesh))
-            encoded.append(_encode(backbone, part, root, np.int32([step, first]), apply=model.apply, augment=augment))
+            encoded.append(
+                _encode(backbone, part, root, np.array([step, first], np.int32), apply=model.apply, augment=augment)
+            )
         jax.block_until_ready(losses[-1])  # one batch is read while another is at work, and no more wait
         if time.monotonic() > said + MINUTE:
             said = time.monotonic()

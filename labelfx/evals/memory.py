@@ -93,7 +93,7 @@ def _pairs(rows, width):
     return 3 * rows * width + 4 * AT_ONCE * rows
 
 
-OWN = {
+OWN: dict[str, Any] = {
     "head": lambda sizes: (3 * sizes.test * sizes.classes, sizes.test * sizes.classes),
     "knn": _knn,
     "linear_evaluation": _linear_evaluation,
