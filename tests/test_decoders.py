@@ -170,7 +170,7 @@ def test_a_script_is_not_run_again_and_nothing_is_left(tmp_path):
 
 
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="children are found in /proc")
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
 def test_decoders_end_with_their_parent_however_it_ends(tmp_path, number):
     """In the middle of their work, and without a word of theirs."""
     process = script(tmp_path, 100_000)
