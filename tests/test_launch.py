@@ -366,7 +366,8 @@ def test_a_machine_of_a_slice(cloud, tmp_path, capsys):
     write(tmp_path / "bin/mountpoint", f'#!/bin/sh\ntest -e "{home}/mounted${{2##*/}}"\n')
     write(
         tmp_path / "bin/sudo",
-        f'#!/bin/sh\necho "$@" >>{home}/sudo\ncase "$1" in mount) for at; do :; done; touch {home}/mounted"${{at##*/}}";; esac\n',
+        f'#!/bin/sh\necho "$@" >>{home}/sudo\nfor at; do :; done\n'
+        f'case "$1" in mount) touch {home}/mounted"${{at##*/}}";; esac\n',
     )
     for tool in ("bin/git", "bin/python3", "home/.local/bin/uv"):
         write(tmp_path / tool, f'#!/bin/sh\nmkdir -p {home}/labelfx; echo "${{0##*/}}" "$@" >>{home}/tools\n')

@@ -34,13 +34,15 @@ setup)
     python3 -m pip install -q --user uv
     .local/bin/uv venv -q --python 3.12 venv
     .local/bin/uv pip install -q --python venv/bin/python -e './labelfx[tpu]'
-    if [ -n "$data" ]; then
-        sudo mkdir -p /mnt/data
-        sudo chown "$(id -u)" /mnt/data
-    fi
     case $data in
-    gs://*) gcloud storage rsync -q --recursive "$data" /mnt/data ;; # what is there already stays
-    /dev/*) mountpoint -q /mnt/data || sudo mount -o ro,noload "$data" /mnt/data ;;
+    gs://*)
+        sudo install -d -o "$(id -u)" /mnt/data
+        gcloud storage rsync -q --recursive "$data" /mnt/data # what is there already stays
+        ;;
+    /dev/*)
+        sudo mkdir -p /mnt/data
+        mountpoint -q /mnt/data || sudo mount -o ro,noload "$data" /mnt/data
+        ;;
     esac
     ;;
 start)
