@@ -13,7 +13,8 @@ command: 0.075 sqrt(4096) = 4.8 and 1e-4.
 The images are those of `--config.data.name=folder:PATH`, which has train/CLASS/ and, with the validation images,
 test/CLASS/. Otherwise than published: there are no selective kernels and no ResNet-152, so the largest teacher is a
 wider ResNet-50, whose fine-tuned accuracy at two times the width is published as 66.3 % and 73.9 %; it is fine-tuned
-from the backbone, not from a layer of the projector; crops are from the central square.
+from the backbone, not from a layer of the projector; crops are from the central square, resized to 224 pixels before
+(what it costs is not measured; we expect a few points: papers/simclr_imagenet).
 """
 
 from ml_collections import ConfigDict

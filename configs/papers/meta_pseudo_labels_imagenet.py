@@ -11,8 +11,9 @@ released of the fine-tuning: the second phase has the values of papers/meta_pseu
 PATH has train/CLASS/ and, with the validation images, test/CLASS/. Otherwise than in that code: pseudo-labels are drawn
 and h is positive when the student has improved, as in the paper (labelfx/methods/meta_pseudo_labels.py); there is no
 dropout, there of 0.1 on the features; the strong view is shifted by up to 28 pixels, there it is of the same crop as
-the weak one, and the strengths of RandAugment are drawn, there fixed at 17 of 10; crops are from the central square;
-the student's rate rises from step 0 to 25,000, not from 20,000, so that it starts at 4/5 of its peak; gradients are cut
+the weak one, and the strengths of RandAugment are drawn, there fixed at 17 of 10; crops are from the central square,
+resized to 224 pixels before (what it costs is not measured; we expect a few points: papers/simclr_imagenet); the
+student's rate rises from step 0 to 25,000, not from 20,000, so that it starts at 4/5 of its peak; gradients are cut
 without the weight decay; BatchNorm is over the whole batch, there over 1,024 images.
 """
 

@@ -6,9 +6,11 @@ PATH has train/CLASS/ and, with the validation images, test/CLASS/. What it take
 experiments/plans/README.md. The published number is that of the eval `linear_evaluation`, whose values are those of
 main_lincls.py in the authors' code, facebookresearch/moco; the best epoch counts there, here the last. Otherwise than
 published, momentum is Nesterov's, in both trainings, biases and BatchNorm are not decayed, crops are from the central
-square, resized to 224 pixels before, the order of the colour jitter is fixed, and BatchNorm is over the whole batch on
-any mesh. That hides which images a query shares a GPU with, not which batch it is of: with `model.norm_groups` 8, the
-published GPUs, groups are normalised apart and keys shuffled between them, as published.
+square, resized to 224 pixels before (of a picture of 500x375 three quarters, and the smallest crop has 100 pixels a
+side, there 194: what it costs is not measured, we expect a few points), the order of the colour jitter is fixed, and
+BatchNorm is over the whole batch on any mesh. That hides which images a query shares a GPU with, not which batch it is
+of: with `model.norm_groups` 8, the published GPUs, groups are normalised apart and keys shuffled between them, as
+published.
 """
 
 from ml_collections import ConfigDict
