@@ -9,6 +9,7 @@ import fnmatch
 import os
 import re
 import resource
+import subprocess
 import sys
 import tempfile
 import time
@@ -29,6 +30,19 @@ from traitlets.config import Config
 
 ROOT = Path(__file__).parents[1]
 NOTEBOOKS = sorted((ROOT / "colabs").glob("*.ipynb"))
+# Of what Colab has on its GPUs: googlecolab/backend-info, pip-freeze.gpu.txt, June 2026.
+COLAB = """
+numpy==2.0.2 ipykernel==6.17.1 ipython==7.34.0 protobuf==5.29.6 tensorflow-datasets==4.9.10 tensorflow-metadata==1.21.0
+""".split()
+JAX = ["jax==0.7.2", "jaxlib==0.7.2", "flax==0.11.2"]
+PLUGIN = ["jax-cuda12-plugin==0.7.2", "jax-cuda12-pjrt==0.7.2"]
+IN_COLAB = """
+import sys, types
+import numpy
+from IPython.core.interactiveshell import InteractiveShell
+sys.modules["google.colab"] = types.SimpleNamespace(output=None)  # JAX asks for it
+InteractiveShell.instance().run_cell(sys.argv[1]).raise_error()
+"""
 
 
 class OwnKernel(AsyncKernelManager):
@@ -197,6 +211,27 @@ def test_the_first_cell_does_nothing_elsewhere(colab, monkeypatch, capsys):
     monkeypatch.delitem(sys.modules, "google.colab")
     result, asked = colab("echo 580.82.07")
     assert result.success and asked == [] and capsys.readouterr().out == ""
+
+
+@pytest.mark.slow
+def test_the_first_cell_beside_the_packages_of_colab(tmp_path):
+    """Minutes, and a package index. The plugin is a stand-in without CUDA's libraries; there is no GPU."""
+    python = str(tmp_path / "bin" / "python")
+    subprocess.run([sys.executable, "-m", "venv", tmp_path], check=True)
+    subprocess.run([python, "-m", "pip", "install", "-q", *JAX, *COLAB], check=True)
+    subprocess.run([python, "-m", "pip", "install", "-q", "--no-deps", *PLUGIN], check=True)
+    cell = code_cells(NOTEBOOKS[0])[0].source.replace("git+https://github.com/labelfx/labelfx", ROOT.as_uri())
+    environment = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "JAX_PLATFORMS")}
+    environment |= {"IPYTHONDIR": str(tmp_path), "PATH": f"{tmp_path / 'bin'}:/usr/bin:/bin"}
+    options = {"env": environment, "cwd": tmp_path, "capture_output": True, "text": True}
+    done = subprocess.run([python, "-c", IN_COLAB, cell], **options)
+    assert re.search(r"^JAX 0\.\d\d.* on cpu$", done.stdout, flags=re.M) and not done.returncode, (
+        done.stdout + done.stderr
+    )
+    assert "ERROR" not in done.stdout + done.stderr  # pip's conflicts
+    after = subprocess.run([python, "-m", "pip", "list", "--format=freeze"], **options).stdout.split()
+    assert set(COLAB) <= {line.replace("_", "-") for line in after}
+    assert not [line for line in after if "cuda" in line]
 
 
 def test_the_readme_names_every_notebook():
