@@ -33,12 +33,17 @@ def features(
     """
     rows = np.arange(len(images)) if rows is None else rows
     found: Any = None
+    before: Any = None
     for start in range(0, len(rows), batch):
         chunk = images[rows[start : start + batch]]
         padded = np.pad(chunk, [(0, batch - len(chunk)), *[(0, 0)] * (chunk.ndim - 1)])
-        encoded = np.asarray(_encode(variables, padded, apply=model.apply))
-        found = np.empty((len(rows), *encoded.shape[1:]), np.float32) if found is None else found
-        found[start : start + batch] = encoded[: len(chunk)]
+        encoded = _encode(variables, padded, apply=model.apply)
+        if found is None:
+            found = np.empty((len(rows), *encoded.shape[1:]), np.float32)
+        else:  # one batch is read while another is encoded
+            found[start - batch : start] = before
+        before = encoded
+    found[start:] = np.asarray(before)[: len(chunk)]
     return found
 
 
