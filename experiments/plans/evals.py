@@ -91,11 +91,11 @@ def programs(name: str, sizes: memory.Sizes, mesh: Mesh) -> Iterator[jax.stages.
         yield linear._encode.lower(backbone, images, key, of(2, dtype=np.int32), **fixed)
 
 
-def table() -> str:
+def table() -> Iterator[str]:
     tpu.take_compiler()
     machines = {"one GPU": jax.devices()[:1], "4 chips of v5e:4x4": tpu.devices_of(MACHINE)}
     head = ["eval", *(f"{name}: {what}" for name in machines for what in ("a device", "compiled", "host"))]
-    lines = [head, ["---", *["---:"] * (len(head) - 1)]]
+    yield from map(_line, (head, ["---", *["---:"] * (len(head) - 1)]))
     for name, keywords in EVALS.items():
         line = [name]
         for devices in machines.values():
@@ -104,8 +104,11 @@ def table() -> str:
             asked = configs.parameters(configs.function(configs.EVALS, name))[0]
             stated, counted = memory.needs(name, keywords, asked, sizes), compiled(name, sizes, mesh)
             line += [_gigabytes(stated.device), _gigabytes(counted) if counted else "-", _gigabytes(stated.host)]
-        lines.append(line)
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+        yield _line(line)
+
+
+def _line(cells: list[str]) -> str:
+    return f"| {' | '.join(cells)} |"
 
 
 def _gigabytes(size: float) -> str:
@@ -113,4 +116,5 @@ def _gigabytes(size: float) -> str:
 
 
 if __name__ == "__main__":
-    print(table())
+    for line in table():
+        print(line, flush=True)

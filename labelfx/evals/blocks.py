@@ -46,14 +46,15 @@ def total(mesh: Mesh, size: int, body: Callable[..., Any], shared: Any, *rows: j
     """The sum of `body(shared, *block)`, a tree of arrays, over all blocks of the placed `rows`."""
 
     def of_one_device(shared: Any, *rows: jax.Array) -> Any:
-        blocks = [x.reshape(-1, size, *x.shape[1:]) for x in rows]
+        def block(number: Any) -> list[jax.Array]:  # a slice: cut into blocks beforehand, a TPU would copy all of it
+            return [jax.lax.dynamic_slice_in_dim(x, number * size, size) for x in rows]
 
-        def add(sums: Any, block: Any) -> Any:
-            return jax.tree.map(jnp.add, sums, body(shared, *block)), None
+        def add(number: Any, sums: Any) -> Any:
+            return jax.tree.map(jnp.add, sums, body(shared, *block(number)))
 
-        shapes = jax.eval_shape(body, shared, *(x[0] for x in blocks))
-        sums, _ = jax.lax.scan(add, jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes), blocks)
-        return jax.lax.psum(sums, mesh.axis_names)
+        shapes = jax.eval_shape(lambda: body(shared, *block(0)))
+        nothing = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
+        return jax.lax.psum(jax.lax.fori_loop(0, len(rows[0]) // size, add, nothing), mesh.axis_names)
 
     return _split(mesh, of_one_device, PartitionSpec(), len(rows))(shared, *rows)
 
