@@ -24,7 +24,7 @@ NAMES = {
     "similarity_distribution_matching sinkhorn sup_con sup_con_mask swapped_prediction uda vicreg w_mse",
     "pseudo-labels": "fixmatch flexmatch freematch softmatch uda",
     "data sources": "cifar10 cranfield diabetes digits digits_corrupted fashion_mnist folder mnist npz sick sts tfds",
-    "label views": "all_labels classes first fixmatch_fold fraction indices long_tail none per_class uniform",
+    "label views": "all_labels classes file first fixmatch_fold fraction indices long_tail none per_class uniform",
     "augmentations": "crop_flip identity noise randaugment simclr simclr_resized small_grey",
     "pairs": "halves stacked",
     "batch miners": "clusters communities curriculum mined ngame uniform",

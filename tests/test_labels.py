@@ -2,6 +2,7 @@
 
 import hashlib
 import itertools
+import json
 import struct
 
 import numpy as np
@@ -10,6 +11,7 @@ import pytest
 from labelfx.data.labels import (
     all_labels,
     classes,
+    file,
     first,
     fixmatch_fold,
     fraction,
@@ -180,6 +182,40 @@ def test_indices_refuses(rows, message):
     with pytest.raises(ValueError) as error:
         indices(np.array([0, 1, -1, 1, 0], np.int32), rng(), rows=rows)
     assert str(error.value) == message
+
+
+def test_a_file_names_the_rows(tmp_path):
+    known = np.flatnonzero(LABELS >= 0)
+    np.save(tmp_path / "rows.npy", known[[7, 3]].astype(np.uint16))
+    (tmp_path / "labels.json").write_text(json.dumps({"hash": "", "rows": known[[7, 3]].tolist()}))
+    for name in ("rows.npy", "labels.json"):
+        assert file(LABELS, rng(), path=str(tmp_path / name)).tolist() == known[[3, 7]].tolist()
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("none.npy", None, "No such file or directory"),
+        ("none.json", None, "No such file or directory"),
+        ("a.json", b"{", "Expecting property name"),
+        ("a.json", b"[1]", "no rows there"),
+        ("a.json", b"{}", "no rows there"),
+        ("a.json", b'{"rows": [0.5]}', r"float64 \[1\]; must be row numbers, integers \[n\]"),
+        ("a.json", b'{"rows": [[1]]}', r"int64 \[1, 1\]; must be row numbers, integers \[n\]"),
+        ("a.npy", b"abc", "no header of an array"),
+    ],
+)
+def test_a_file_that_names_no_rows(name, content, message, tmp_path):
+    if content is not None:
+        (tmp_path / name).write_bytes(content)
+    with pytest.raises(ValueError, match=rf"^path = '\S*{name}': {message}"):
+        file(LABELS, rng(), path=str(tmp_path / name))
+
+
+def test_a_file_of_pickles_is_no_file_of_rows(tmp_path):
+    np.save(tmp_path / "a.npy", np.array([{}, {}]), allow_pickle=True)
+    with pytest.raises(ValueError, match="an array of Python objects, which are pickled"):
+        file(LABELS, rng(), path=str(tmp_path / "a.npy"))
 
 
 @pytest.mark.parametrize(

@@ -6,11 +6,15 @@ larger one, because each budget is a prefix of the same permutation. Label budge
 """
 
 import hashlib
+import json
+import os
 from typing import Annotated
 
 import numpy as np
 
+from labelfx.config import local
 from labelfx.config.annotations import Limit, NonNegativeInt, PositiveInt
+from labelfx.data.npy import read_header
 
 AtLeastOne = Annotated[float, Limit("a number, 1 or larger", lambda v: 1 <= v < float("inf"))]
 Share = Annotated[float, Limit("a number in (0, 1]", lambda v: 0 < v <= 1)]
@@ -154,6 +158,28 @@ def indices(labels: np.ndarray, rng: np.random.Generator, *, rows: tuple[int, ..
     if unknown.size:
         raise ValueError(f"rows has {unknown[0]}, whose label is unknown; {unknown.size} of {chosen.size} rows are")
     return chosen
+
+
+def file(labels: np.ndarray, rng: np.random.Generator, *, path: str) -> np.ndarray:
+    """Exactly the rows that a file names: a `.npy` of integers [n], or the `rows` of a JSON file, such as the
+    `labels.json` of a run.
+
+    Raises:
+      ValueError: it cannot be read or holds no row numbers; or as for `indices`.
+    """
+    try:
+        with local(path).open("rb") as stream:
+            if path.endswith(".npy"):
+                dtype, shape, _ = read_header(stream, os.fstat(stream.fileno()).st_size)
+                found = np.frombuffer(stream.read(), dtype).reshape(shape)
+            else:
+                found = np.asarray(json.load(stream)["rows"])
+    except (KeyError, OSError, RecursionError, TypeError, ValueError) as error:
+        why = "no rows there" if isinstance(error, KeyError | TypeError) else getattr(error, "strerror", None) or error
+        raise ValueError(f"path = {path!r}: {why}") from error
+    if found.ndim != 1 or found.dtype.kind not in "iu":
+        raise ValueError(f"path = {path!r}: {found.dtype} {list(found.shape)}; must be row numbers, integers [n]")
+    return indices(labels, rng, rows=tuple(found.tolist()))
 
 
 def labels_hash(rows: np.ndarray, labels: np.ndarray) -> str:
