@@ -42,7 +42,6 @@ def train(config: ConfigDict | Mapping[str, Any], workdir: str | Path) -> dict[s
         with metrics.telling(f"reading {checked.data['name']}"):
             dataset, view = run.load_data(checked, folder)
         model = run.build_model(checked)
-        inputs.check_sizes(checked, dataset, view, model)
         loop = Loop(checked, folder, dataset, view, model, mesh, root=jax.random.key(checked.seed))
         with contextlib.ExitStack() as stack:
             loop.checkpoints = stack.enter_context(Checkpoints(folder, keep=checked.keep))
@@ -54,6 +53,7 @@ def train(config: ConfigDict | Mapping[str, Any], workdir: str | Path) -> dict[s
                 loop.enter(index)
                 if index == first:
                     loop.metrics(loop.phase, loop.state, loop.table)  # ConfigError where the step fits not these images
+                    inputs.check_sizes(checked, dataset, view, model)
                     run.begin(checked, folder, view)  # not before all of it is known to be right
                     if jax.process_index() == 0:
                         writer = metrics.Writer(folder, start=loop.done)
