@@ -41,8 +41,8 @@ EVALS: dict[str, dict[str, Any]] = {
 
 
 def compiled(name: str, sizes: memory.Sizes, mesh: Mesh) -> int | None:
-    """Bytes of a device: arguments, temporaries and outputs of the largest of an eval's programs; None: it has none of
-    its own that can be compiled without its data."""
+    """Bytes of a device: arguments, temporaries and outputs of the largest of an eval's programs. None of those that
+    have none of their own, and of `rankme`, whose SVD takes the TPU's compiler longer than all others."""
     found: list[Any] = [program.compile().memory_analysis() for program in programs(name, sizes, mesh)]
     each = [
         m.argument_size_in_bytes + m.temp_size_in_bytes + m.output_size_in_bytes - m.alias_size_in_bytes for m in found
@@ -76,8 +76,6 @@ def programs(name: str, sizes: memory.Sizes, mesh: Mesh) -> Iterator[jax.stages.
         how: dict[str, Any] = {"mesh": mesh, "block": block, "cosine": True}
         first, end = of(dtype=np.int32), of(dtype=np.int32)
         yield search._search.lower(best, of(sizes.test, width), index, first, end, **how)
-    if name == "rankme":
-        yield jax.jit(representation.rankme).lower(of(sizes.scored, width))
     if name == "uniformity":
         yield jax.jit(representation.uniformity, static_argnames="t").lower(of(sizes.scored, width), t=2.0)
     if name == "linear_evaluation":
