@@ -55,8 +55,7 @@ def check_sizes(config: configs.Run, dataset: Dataset, view: View, model: Model)
             if bytes_ > have:
                 raise configs.ConfigError(
                     f"config.evals.{name}: takes {bytes_ / 1e9:.3g} GB of the {have / 1e9:.3g} GB of {where} for "
-                    f"{sizes.labelled} labelled images of {sizes.features} features; leave it out, label fewer images "
-                    "or take a larger machine"
+                    f"{sizes.labelled} labelled images; leave it out, label fewer images or take a larger machine"
                 )
 
 
