@@ -30,6 +30,11 @@ DOORS = {  # for users' own code alone, and why
     "labelfx.objectives.metric_learning.utilization": "of test queries and a training set, as its paper reports it",
     "labelfx.evals.representation.alignment": "wants two views of each row, of which evals are given one",
     "labelfx.data.labels.indices": "rows that somebody has chosen, which no recipe can know",
+    "labelfx.data.labels.file": "likewise",
+    "labelfx.data.labels.uniform": "a value of config.labels for any recipe: rows sent to be labelled",
+    "labelfx.data.labels.first": "likewise: the split of those who take the first rows",
+    "labelfx.data.labels.classes": "likewise: classes that are met in the test alone",
+    "labelfx.data.labels.long_tail": "likewise: imbalanced labels",
 }
 
 
