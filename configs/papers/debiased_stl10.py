@@ -15,79 +15,14 @@ where Adam's 1e-6 there is added to every gradient; BatchNorm is over both views
 view on one of two GPUs; blur is not cut to 3 pixels; the order of the colour jitter is fixed, there drawn.
 """
 
-from ml_collections import ConfigDict
+from typing import Any
+
+import labelfx
 
 
-def get_config() -> ConfigDict:
-    return ConfigDict(
-        dict(
-            name="debiased_stl10",
-            seed=0,
-            label_seed=0,
-            data_seed=0,
-            data=dict(
-                name="tfds:stl10",
-                data_dir="data/tensorflow_datasets",
-                train_split="train+unlabelled",
-                test_split="test",
-                image_size=0,
-            ),
-            labels=dict(name="all_labels"),
-            model=dict(name="resnet50", stem="cifar", width=64, remat=False, dtype="float32"),
-            method=dict(
-                name="contrastive",
-                augment=dict(
-                    name="simclr_resized",
-                    size=32,
-                    min_scale=0.08,
-                    flip=True,
-                    jitter_strength=0.5,
-                    grayscale=0.2,
-                    blur=0.5,
-                ),
-                projector=dict(name="projector", hidden=(512,), features=128, batch_norm=True, dtype="float32"),
-                objective=dict(name="debiased", temperature=0.5, tau_plus=0.1),
-            ),
-            optimizer=dict(
-                name="adamw",
-                learning_rate=1e-3,
-                b1=0.9,
-                b2=0.999,
-                weight_decay=1e-6,
-                schedule=dict(name="constant", warmup_steps=0),
-                clip_norm=None,
-                accumulate=1,
-            ),
-            batch=dict(labelled=0, unlabelled=256),
-            batches=dict(name="uniform"),
-            steps=164_000,
-            evals=dict(
-                linear_evaluation=dict(
-                    optimizer=dict(
-                        name="adamw",
-                        learning_rate=1e-3,
-                        b1=0.9,
-                        b2=0.999,
-                        weight_decay=1e-6,
-                        schedule=dict(name="constant", warmup_steps=0),
-                        clip_norm=None,
-                        accumulate=1,
-                    ),
-                    epochs=100,
-                    batch=512,
-                    initial_scale=0.0128,
-                    augment=dict(
-                        name="simclr_resized",
-                        size=32,
-                        min_scale=0.08,
-                        flip=True,
-                        jitter_strength=0.5,
-                        grayscale=0.2,
-                        blur=0.5,
-                    ),
-                ),
-                linear_probe={},
-                knn=dict(k=200, temperature=0.5),
-            ),
-        )
-    )
+def get_config() -> dict[str, Any]:
+    changes = {
+        "name": "debiased_stl10",
+        "method.objective": dict(name="debiased", temperature=0.5, tau_plus=0.1),
+    }
+    return labelfx.recipe("papers/simclr_stl10", changes)

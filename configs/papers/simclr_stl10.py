@@ -19,6 +19,19 @@ from ml_collections import ConfigDict
 
 
 def get_config() -> ConfigDict:
+    augment = dict(
+        name="simclr_resized", size=32, min_scale=0.08, flip=True, jitter_strength=0.5, grayscale=0.2, blur=0.5
+    )
+    adam = dict(
+        name="adamw",
+        learning_rate=1e-3,
+        b1=0.9,
+        b2=0.999,
+        weight_decay=1e-6,
+        schedule=dict(name="constant", warmup_steps=0),
+        clip_norm=None,
+        accumulate=1,
+    )
     return ConfigDict(
         dict(
             name="simclr_stl10",
@@ -36,55 +49,21 @@ def get_config() -> ConfigDict:
             model=dict(name="resnet50", stem="cifar", width=64, remat=False, dtype="float32"),
             method=dict(
                 name="contrastive",
-                augment=dict(
-                    name="simclr_resized",
-                    size=32,
-                    min_scale=0.08,
-                    flip=True,
-                    jitter_strength=0.5,
-                    grayscale=0.2,
-                    blur=0.5,
-                ),
+                augment=augment,
                 projector=dict(name="projector", hidden=(512,), features=128, batch_norm=True, dtype="float32"),
                 objective=dict(name="nt_xent", temperature=0.5),
             ),
-            optimizer=dict(
-                name="adamw",
-                learning_rate=1e-3,
-                b1=0.9,
-                b2=0.999,
-                weight_decay=1e-6,
-                schedule=dict(name="constant", warmup_steps=0),
-                clip_norm=None,
-                accumulate=1,
-            ),
+            optimizer=adam,
             batch=dict(labelled=0, unlabelled=256),
             batches=dict(name="uniform"),
             steps=164_000,
             evals=dict(
                 linear_evaluation=dict(
-                    optimizer=dict(
-                        name="adamw",
-                        learning_rate=1e-3,
-                        b1=0.9,
-                        b2=0.999,
-                        weight_decay=1e-6,
-                        schedule=dict(name="constant", warmup_steps=0),
-                        clip_norm=None,
-                        accumulate=1,
-                    ),
+                    optimizer=adam,
                     epochs=100,
                     batch=512,
                     initial_scale=0.0128,
-                    augment=dict(
-                        name="simclr_resized",
-                        size=32,
-                        min_scale=0.08,
-                        flip=True,
-                        jitter_strength=0.5,
-                        grayscale=0.2,
-                        blur=0.5,
-                    ),
+                    augment=augment,
                 ),
                 linear_probe={},
                 knn=dict(k=200, temperature=0.5),

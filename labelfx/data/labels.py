@@ -1,8 +1,9 @@
 """Label views: which training rows carry their label in a run.
 
 Every view takes the labels int32 [N] (-1 where unknown: such rows are never chosen) and a generator seeded by the
-run's `label_seed`, and returns sorted int64 row indices. Views nest: for one seed a smaller budget is a subset of a
-larger one, because each budget is a prefix of the same permutation. Label budgets are thus compared on paired draws.
+run's `label_seed`, and returns sorted int64 row indices. Budgets nest: for one seed a smaller one is a subset of a
+larger one, because each is a prefix of the same permutation. They are thus compared on paired draws. (The tails of
+`long_tail` do not nest, whose classes shrink and grow apart.)
 """
 
 import hashlib

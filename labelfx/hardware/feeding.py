@@ -67,5 +67,6 @@ def _measure(config: configs.Run, root: str) -> Rate | None:
 
 
 def _images(root: str) -> Iterator[Path]:
+    """Some images, without a list of all, as `image_files` makes it: ImageNet's takes longer than what is measured."""
     for where, _, names in os.walk(root):
         yield from (Path(where, name) for name in names if name.lower().endswith(IMAGE_SUFFIXES))
