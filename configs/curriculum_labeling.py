@@ -11,12 +11,12 @@ from ml_collections import ConfigDict
 
 def get_config() -> ConfigDict:
     method = dict(
-        name="curriculum_labeling",
+        name="relabelling",
         augment=dict(name="small_grey", min_scale=0.5, max_rotation=15.0, jitter_strength=0.5, cutout=0.0),
-        label_smoothing=0.0,
-        percentile=100.0,
+        objective=dict(name="cross_entropy", label_smoothing=0.0),
+        rule=dict(name="given"),
     )
-    rounds = (100.0, 80.0, 60.0, 40.0, 20.0, 0.0)
+    confident = [dict(name="percentile", percentile=percentile) for percentile in (80.0, 60.0, 40.0, 20.0, 0.0)]
     return ConfigDict(
         dict(
             name="curriculum_labeling",
@@ -40,7 +40,7 @@ def get_config() -> ConfigDict:
             batch=dict(labelled=0, unlabelled=64),
             batches=dict(name="uniform"),
             steps=200,
-            phases=tuple(dict(method=dict(method, percentile=percentile)) for percentile in rounds),
+            phases=tuple(dict(method=dict(method, rule=rule)) for rule in (method["rule"], *confident)),
             evals=dict(head={}, raw_pixels={}, random_encoder={}),
         )
     )

@@ -22,7 +22,7 @@ def get_config() -> ConfigDict:
             method=dict(
                 name="finetune",
                 augment=dict(name="small_grey", min_scale=0.5, max_rotation=15.0, jitter_strength=0.5, cutout=0.0),
-                label_smoothing=0.0,
+                objective=dict(name="cross_entropy", label_smoothing=0.0),
                 head="fresh",
             ),
             optimizer=dict(

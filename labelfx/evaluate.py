@@ -53,7 +53,7 @@ def evaluate(
         if not (before or out):
             raise ConfigError(f"{run}: no results.json there: that run has not ended; the same train command ends it")
         training, device = before.get("training", {}), before.get("device")
-        return finish(config, folder, dataset, view, build_model(config), variables, training, device)
+        return finish(config, folder, dataset, view, build_model(config, dataset), variables, training, device)
 
 
 def main() -> None:

@@ -41,7 +41,7 @@ def train(config: ConfigDict | Mapping[str, Any], workdir: str | Path) -> dict[s
         announce(mesh, checked.model.get("dtype", "float32"))
         with metrics.telling(f"reading {checked.data['name']}"):
             dataset, view = run.load_data(checked, folder)
-        model = run.build_model(checked)
+        model = run.build_model(checked, dataset)
         loop = Loop(checked, folder, dataset, view, model, mesh, root=jax.random.key(checked.seed))
         with contextlib.ExitStack() as stack:
             loop.checkpoints = stack.enter_context(Checkpoints(folder, keep=checked.keep))

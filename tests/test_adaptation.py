@@ -108,7 +108,7 @@ def test_a_step():
         **SETTINGS | {"strong": strong},
     )
     truth = np.array([0, 1, -1, 2], np.int32)
-    state = method.init(jax.random.key(0), {"unlabelled": {"image": np.zeros((4, 2, 2, 1), np.float32)}})
+    state = method.init(jax.random.key(0), {"unlabelled": {"input": np.zeros((4, 2, 2, 1), np.float32)}})
     jax.tree.map(np.testing.assert_array_equal, method.variables(state), trained)
     params, momentum = (jax.tree.map(np.float64, trained["params"]) for _ in range(2))
     bank_features, bank_probs, bank_keys, bank_labels = [], [], [], []
@@ -121,7 +121,7 @@ def test_a_step():
     step = jax.jit(method.step)
     for _ in range(3):  # the third step overwrites the first one's rows
         image = rng.random((4, 2, 2, 1), np.float32)
-        batch = {"unlabelled": {"image": image}, "audit": {"unlabelled": {"label": truth}}}
+        batch = {"unlabelled": {"input": image}, "audit": {"unlabelled": {"label": truth}}}
         momentum = jax.tree.map(lambda old, new: 0.9 * old + 0.1 * new, momentum, params)
         features, logits = look(momentum, image)
         probs = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
@@ -159,7 +159,7 @@ def test_a_step():
 
 def test_errors_say_what_is_allowed():
     trained = start(0, 3, 5)
-    batch = {"unlabelled": {"image": np.zeros((4, 2, 2, 1), np.float32)}}
+    batch = {"unlabelled": {"input": np.zeros((4, 2, 2, 1), np.float32)}}
     settings = SETTINGS | dict(neighbours=1, contrastive_weight=1.0, diversity_weight=1.0, queue_size=6)
     with pytest.raises(ValueError, match=r"queue_size = 6: must be a multiple of batch.unlabelled = 4"):
         adaptation(affine("w", 5), optax.sgd(1.0), 3, trained, **settings).init(jax.random.key(0), batch)
@@ -173,13 +173,13 @@ def test_errors_say_what_is_allowed():
 def test_corrupted_digits():
     """A function of the seed; the clean ones where nothing is corrupted; noise of the size that was asked for."""
     clean, same = sources.digits(), sources.digits_corrupted(contrast=1.0, noise=0.0, seed=0)
-    np.testing.assert_array_equal(same.test.images, clean.test.images)
+    np.testing.assert_array_equal(same.test.inputs, clean.test.inputs)
     flat = [sources.digits_corrupted(contrast=0.0, noise=0.1, seed=seed) for seed in (0, 0, 1)]
-    np.testing.assert_array_equal(flat[0].train.images, flat[1].train.images)
-    assert np.any(flat[0].test.images != flat[2].test.images)
-    assert flat[0].train.images.dtype == np.uint8
+    np.testing.assert_array_equal(flat[0].train.inputs, flat[1].train.inputs)
+    assert np.any(flat[0].test.inputs != flat[2].test.inputs)
+    assert flat[0].train.inputs.dtype == np.uint8
     np.testing.assert_array_equal(flat[0].train.labels, clean.train.labels)
-    residual = flat[0].train.images - clean.train.images.mean((1, 2, 3), keepdims=True)
+    residual = flat[0].train.inputs - clean.train.inputs.mean((1, 2, 3), keepdims=True)
     assert abs(residual.std() / 25.5 - 1) < 0.02
 
 
@@ -214,10 +214,10 @@ def accuracy(rng, neighbours, steps):
 
     def step(state, rng):
         rows = jax.random.permutation(rng, IMAGES)[:32]
-        batch = {"unlabelled": {"image": image[rows]}, "audit": {"unlabelled": {"label": label[rows]}}}
+        batch = {"unlabelled": {"input": image[rows]}, "audit": {"unlabelled": {"label": label[rows]}}}
         return method.step(state, batch, rng)[0], None
 
-    state = method.init(rng_init, {"unlabelled": {"image": jnp.zeros((32, WIDTH))}})
+    state = method.init(rng_init, {"unlabelled": {"input": jnp.zeros((32, WIDTH))}})
     state, _ = jax.lax.scan(step, state, jax.random.split(rng_steps, steps))
     params = state.network.params
     (head,) = params["head"].values()

@@ -46,10 +46,10 @@ def mixup(model, tx, num_classes, *, augment: Augment, alpha: NonNegative):
     net = stack(backbone=model, head=linear(features=num_classes))
 
     def init(rng, batch):
-        return state.create(net, tx, rng, batch["labelled"]["image"])
+        return state.create(net, tx, rng, batch["labelled"]["input"])
 
     def step(old, batch, rng):
-        image = augment(rng, batch["labelled"]["image"])
+        image = augment(rng, batch["labelled"]["input"])
         label = batch["labelled"]["label"]
         weight = jax.random.uniform(rng)
 

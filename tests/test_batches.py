@@ -63,7 +63,7 @@ def test_a_batch_holds_no_row_twice_and_what_a_pass_leaves_over_is_dropped(size)
 def test_a_step_has_its_batch_whatever_came_before():
     first = [make(step) for step in range(6)]
     again = make(4)
-    np.testing.assert_array_equal(again["unlabelled"]["image"], first[4]["unlabelled"]["image"])
+    np.testing.assert_array_equal(again["unlabelled"]["input"], first[4]["unlabelled"]["input"])
     np.testing.assert_array_equal(again["labelled"]["index"], first[4]["labelled"]["index"])
 
 
@@ -72,8 +72,8 @@ def test_streams_hold_what_they_say():
     labelled, unlabelled = batch["labelled"], batch["unlabelled"]
     assert set(labelled["index"]) == set(VIEW.rows.tolist())  # 6 draws from 4 rows
     np.testing.assert_array_equal(labelled["label"], LABELS[labelled["index"]])
-    assert set(unlabelled) == {"image", "index"}
-    np.testing.assert_array_equal(unlabelled["image"][:, 0, 0, 0], unlabelled["index"])
+    assert set(unlabelled) == {"index", "input"}
+    np.testing.assert_array_equal(unlabelled["input"][:, 0, 0, 0], unlabelled["index"])
     np.testing.assert_array_equal(batch["audit"]["unlabelled"]["label"], LABELS[unlabelled["index"]])
     assert "unlabelled" not in make(2, sizes={"labelled": 6, "unlabelled": 0})
 
@@ -94,12 +94,12 @@ def test_a_table_travels_with_its_rows_and_may_leave_rows_out():
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_lazy_images_make_the_same_batches(workers):
-    lazy = VIEW._replace(split=VIEW.split._replace(images=Lazy(IMAGES)))
+    lazy = VIEW._replace(split=VIEW.split._replace(inputs=Lazy(IMAGES)))
     how = {"sizes": {"labelled": 6, "unlabelled": 16}, "seed": 0, "miner": uniform(), "table": {}, "workers": workers}
     pairs = zip(range(3, 9), batches(3, 9, view=VIEW, **how), batches(3, 9, view=lazy, **how), strict=True)
     for step, memory, read in pairs:
         np.testing.assert_array_equal(memory["unlabelled"]["index"], make(step)["unlabelled"]["index"])
-        np.testing.assert_array_equal(memory["unlabelled"]["image"], read["unlabelled"]["image"])
+        np.testing.assert_array_equal(memory["unlabelled"]["input"], read["unlabelled"]["input"])
         np.testing.assert_array_equal(memory["labelled"]["label"], read["labelled"]["label"])
 
 

@@ -185,7 +185,7 @@ def step_of_method(z_a, z_b, *settings, **more):
         model, optax.sgd(0.1), augment=lambda rng, image: image, projector=model, objective=objective
     )
     label = jnp.zeros(batch, jnp.int32)
-    batch = {"unlabelled": {"image": z_a}, "audit": {"unlabelled": {"label": label}}}
+    batch = {"unlabelled": {"input": z_a}, "audit": {"unlabelled": {"label": label}}}
     key = jax.random.key(0)
     return method.step(method.init(key, batch), batch, key)
 

@@ -38,7 +38,7 @@ def last_metrics(build, **settings):
     keys = jax.random.split(jax.random.key(0), SEEDS)
 
     def train(values, images, key):
-        method, batch = build(**values), {"unlabelled": {"image": images}}
+        method, batch = build(**values), {"unlabelled": {"input": images}}
         start = method.init(jax.random.fold_in(key, 0), batch)
         return jax.lax.scan(lambda s, k: method.step(s, batch, k), start, jax.random.split(key, STEPS))[1]
 

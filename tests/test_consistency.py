@@ -60,9 +60,9 @@ def batches(count, seed=1):
     for _ in range(count):
         truth = rng.integers(-1, CLASSES, 6).astype(np.int32)
         yield {
-            "labelled": {"image": rng.normal(size=(4, 2, 2, 1)), "label": rng.integers(0, CLASSES, 4).astype(np.int32)},
+            "labelled": {"input": rng.normal(size=(4, 2, 2, 1)), "label": rng.integers(0, CLASSES, 4).astype(np.int32)},
             "unlabelled": {
-                "image": 2 * rng.normal(size=(6, 2, 2, 1)),
+                "input": 2 * rng.normal(size=(6, 2, 2, 1)),
                 "index": rng.permutation(EXAMPLES)[:6].astype(np.int32),
             },
             "audit": {"unlabelled": {"label": truth}},
@@ -149,19 +149,19 @@ class Loops:
     def step(self, params, average, batch):
         """Metrics, parameters and their average: the gradient by a step of 1e-30 along the imaginary axis, which is
         exact, with the pseudo-labels held."""
-        image, label = batch["unlabelled"]["image"], batch["labelled"]["label"]
+        image, label = batch["unlabelled"]["input"], batch["labelled"]["label"]
         raw = rows = predict(params, weak(None, image))
         if self.alignment is not None:
             self.marginal = blend(self.marginal, np.mean(raw, 0), self.alignment)
             rows = [row * (1 / CLASSES + 1e-6) / (self.marginal + 1e-6) for row in raw]
             rows = [row / sum(row) for row in rows]
         targets, weights, threshold = getattr(self, self.name)(raw, rows, batch["unlabelled"]["index"], **self.settings)
-        given = predict(params, weak(None, batch["labelled"]["image"]))
+        given = predict(params, weak(None, batch["labelled"]["input"]))
         counted = [i for i, row in enumerate(given) if row[label[i]] <= self.ceiling()]
         self.done += 1
 
         def losses(params):
-            given = predict(params, weak(None, batch["labelled"]["image"]))
+            given = predict(params, weak(None, batch["labelled"]["input"]))
             labelled = sum(-np.log(given[i][label[i]]) for i in counted) / max(len(counted), 1)
             rows, unlabelled = predict(params, strong(None, image)), 0.0
             for row, target, weight in zip(rows, targets, weights, strict=True):
@@ -290,8 +290,8 @@ def problem(seed):
     (images, label), (hidden, truth) = features(rng, 4), features(rng, 64)
     images[:, :, 1] = 0
     return {
-        "labelled": {"image": images, "label": label},
-        "unlabelled": {"image": hidden, "index": np.arange(64, dtype=np.int32)},
+        "labelled": {"input": images, "label": label},
+        "unlabelled": {"input": hidden, "index": np.arange(64, dtype=np.int32)},
         "audit": {"unlabelled": {"label": truth}},
     }
 

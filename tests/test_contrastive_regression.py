@@ -43,12 +43,12 @@ def test_the_step_descends_the_loop_form_of_the_loss(weight):
     rng = np.random.default_rng(0)
     image, label = rng.normal(size=(5, 1, 1, 4)), np.array([3, 4, 9, 3, 8])
     method = contrastive_regression(one_layer("w", 3, jnp.tanh), optax.sgd(1.0), augment=noise(0.1), **settings)
-    old = method.init(jax.random.key(0), {"labelled": {"image": image.astype(np.float32)}})
+    old = method.init(jax.random.key(0), {"labelled": {"input": image.astype(np.float32)}})
     with jax.enable_x64(True):
         key = jax.random.key(1)
         table = {k: v.astype(np.float64) for k, v in method.refresh(old, Split(image, label), key).items()}
         old = jax.tree.map(lambda x: 0.3 * jnp.asarray(x, jnp.float64) + 0.1, old)
-        new, metrics = jax.jit(method.step)(old, {"labelled": {"image": jnp.asarray(image), **table}}, key)
+        new, metrics = jax.jit(method.step)(old, {"labelled": {"input": jnp.asarray(image), **table}}, key)
         views = np.stack([noise(0.1)(each, image) for each in named(key, "labelled/a", "labelled/b")], 1).reshape(10, 4)
         flat, metrics = jax.device_get(([jax.tree.leaves(state.params) for state in (old, new)], metrics))
     (w, bias, kernel), _ = flat
@@ -106,7 +106,7 @@ def test_rare_targets_do_not_collapse_into_the_frequent():
         rng = np.random.default_rng(seed)
         image, label = draw(rng, size, 0.125)
         rows = rng.integers(0, size, (steps, batch))
-        columns = {"image": image, **method(0).refresh(None, Split(image, label), None)}
+        columns = {"input": image, **method(0).refresh(None, Split(image, label), None)}
         return {k: v[rows] for k, v in columns.items()}, draw(rng, 400, 0.5), label
 
     def train(weight, seed, batches, test):
@@ -116,7 +116,7 @@ def test_rare_targets_do_not_collapse_into_the_frequent():
             t, labelled = each
             return method(weight).step(state, {"labelled": labelled}, jax.random.fold_in(key, t))[0], None
 
-        state = method(weight).init(key, {"labelled": {"image": test}})
+        state = method(weight).init(key, {"labelled": {"input": test}})
         params = jax.lax.scan(step, state, (jnp.arange(steps), batches))[0].params
         z, _ = mlp(hidden=(16,), dtype="float32").apply({"params": params["backbone"]}, test, train=False)
         dense = params["regressor"]["Dense_0"]
@@ -144,14 +144,14 @@ def test_rare_targets_do_not_collapse_into_the_frequent():
 def test_diabetes():
     data, original = diabetes(), load_diabetes(scaled=False)
     for split, rows in ((data.train, [r for r in range(442) if r % 4 != 3]), (data.test, range(3, 442, 4))):
-        assert split.images.shape == (len(rows), 1, 1, 10) and split.images.dtype == np.uint8
+        assert split.inputs.shape == (len(rows), 1, 1, 10) and split.inputs.dtype == np.uint8
         assert split.labels.dtype == np.int32
         np.testing.assert_array_equal(split.labels, original.target[rows])
     train = original.data[np.arange(442) % 4 != 3]
     low, high = train.min(0), train.max(0)
-    restored = low + data.train.images[:, 0, 0] / 255 * (high - low)
+    restored = low + data.train.inputs[:, 0, 0] / 255 * (high - low)
     assert np.all(np.abs(restored - train) <= (high - low) / 509)
-    assert data.class_names == () and blank.SHAPES["diabetes"] == (data.train.images.shape[1:], 0, len(data.train[0]))
+    assert data.class_names == () and blank.SHAPES["diabetes"] == (data.train.inputs.shape[1:], 0, len(data.train[0]))
 
 
 def test_regression_error():
@@ -177,7 +177,7 @@ def test_a_run_predicts_in_the_units_of_the_labels(tmp_path):
     found = labelfx.train(config, tmp_path)["metrics"]["regression_error"]
     train, test = diabetes()[:2]
     dense = weights.load(tmp_path / "weights" / "0.safetensors")["params"]["regressor"]["Dense_0"]
-    outputs = (2 * (test.images.reshape(-1, 10) / 255) - 1) @ dense["kernel"][:, 0] + dense["bias"]
+    outputs = (2 * (test.inputs.reshape(-1, 10) / 255) - 1) @ dense["kernel"][:, 0] + dense["bias"]
     error = np.abs(train.labels.mean() + train.labels.std() * outputs - test.labels).mean()
     np.testing.assert_allclose(found["error"], error, rtol=1e-5)
 

@@ -106,7 +106,7 @@ def test_what_a_folder_leaves_out_is_the_same(tmp_path, pool, monkeypatch, caplo
         monkeypatch.setattr(decoders, "FEW", few)
         folders._warn_once.cache_clear()
         caplog.clear()
-        images = folders.folder(str(tmp_path), image_size=6, channels=3).train.images
+        images = folders.folder(str(tmp_path), image_size=6, channels=3).train.inputs
         rows.append(images[:])
         lines.append(caplog.messages[:])
     np.testing.assert_array_equal(*rows)

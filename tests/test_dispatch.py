@@ -18,7 +18,7 @@ from labelfx.data.batches import batch_at
 from labelfx.finished import weights
 from labelfx.loop import dispatch, phases, run
 from labelfx.loop.dispatch import complete, jit_step
-from labelfx.loop.mesh import make_mesh, on_every_device, own_rows, place_batches, place_images, split_rows
+from labelfx.loop.mesh import make_mesh, on_every_device, own_rows, place_batches, place_inputs, split_rows
 from labelfx.loop.training import Loop
 from labelfx.methods import Method
 
@@ -59,45 +59,45 @@ def rolled(request, monkeypatch):
         monkeypatch.setattr(jax.lax, "scan", lambda *how, unroll, **more: scan(*how, unroll=1, **more))
 
 
-def stacked(begun, first, count, *, images):
+def stacked(begun, first, count, *, inputs):
     how = begun.how(begun.phase, begun.table)
-    several = [batch_at(step, images=images, **how) for step in range(first, first + count)]
+    several = [batch_at(step, inputs=inputs, **how) for step in range(first, first + count)]
     return place_batches(begun.mesh, jax.tree.map(lambda *each: np.stack(each), *several))
 
 
-def see(begun, count, *, images):
+def see(begun, count, *, inputs):
     """Every batch of 50 steps as the step sees it, and its augmented pixels, in dispatches of `count`."""
     weak = augment.small_grey(min_scale=0.5, max_rotation=15.0, jitter_strength=0.5, cutout=0.25)
 
     def step(state, batch, rng):
         # The state gathers what the steps saw, each at its place.
         place, seen = state
-        found = {"batch": batch, "pixels": weak(rng, batch["unlabelled"]["image"])}
+        found = {"batch": batch, "pixels": weak(rng, batch["unlabelled"]["input"])}
         seen = jax.tree.map(lambda all, one: jax.lax.dynamic_update_index_in_dim(all, one, place, 0), seen, found)
         return (place + 1, seen), {"loss": jnp.float32(0)}
 
-    fixed = {} if images else {"images": begun.fixed["images"]}
-    batch = jax.tree.map(lambda x: x[0], stacked(begun, 0, 1, images=images))
+    fixed = {} if inputs else {"inputs": begun.fixed["inputs"]}
+    batch = jax.tree.map(lambda x: x[0], stacked(begun, 0, 1, inputs=inputs))
     shapes = jax.eval_shape(lambda batch: complete(batch, fixed), batch)
-    shapes = {"batch": shapes, "pixels": jax.ShapeDtypeStruct(shapes["unlabelled"]["image"].shape, np.float32)}
+    shapes = {"batch": shapes, "pixels": jax.ShapeDtypeStruct(shapes["unlabelled"]["input"].shape, np.float32)}
     state = (jnp.int32(0), jax.tree.map(lambda x: jnp.zeros((50, *x.shape), x.dtype), shapes))
     state = jax.device_put(state, on_every_device(begun.mesh))
     run, bad = jit_step(Method(None, step, None), begun.mesh, state, count), {"loss": jnp.int32(2**31 - 1)}
     for first in range(0, 50, count):
-        batches = stacked(begun, first, count, images=images)
+        batches = stacked(begun, first, count, inputs=inputs)
         state, bad, _ = run(state, bad, fixed, batches, jax.random.key(3), np.int32(first))
     return jax.device_get(state[1])
 
 
 def test_batches_and_pixels_are_the_same_to_the_bit(begun, rolled):
-    expected = see(begun, 1, images=True)
+    expected = see(begun, 1, inputs=True)
     how = begun.how(begun.phase, begun.table)
     for step in (0, 17, 49):  # the step's batches are those of `batch_at`
-        image = batch_at(step, **how)["unlabelled"]["image"]
-        np.testing.assert_array_equal(expected["batch"]["unlabelled"]["image"][step], image)
+        image = batch_at(step, **how)["unlabelled"]["input"]
+        np.testing.assert_array_equal(expected["batch"]["unlabelled"]["input"][step], image)
     assert len({pixels.tobytes() for pixels in expected["pixels"]}) == 50
-    for count, images in ((1, False), (50, True), (50, False)):
-        found = see(begun, count, images=images)
+    for count, inputs in ((1, False), (50, True), (50, False)):
+        found = see(begun, count, inputs=inputs)
         jax.tree.map(np.testing.assert_array_equal, found, expected)
 
 
@@ -107,22 +107,22 @@ def test_batches_and_pixels_are_the_same_to_the_bit(begun, rolled):
 def test_parameters_after_100_double_steps(begun, count, rolled):
     """Rolled is what an accelerator runs, unrolled what a CPU does."""
 
-    def run(count, images):
+    def run(count, inputs):
         with jax.enable_x64(True), jax.numpy_dtype_promotion("standard"):
             state, bad = double(jax.device_get(begun.state)), {name: np.int32(2**31 - 1) for name in names}
             steps = jit_step(begun.phase.method, begun.mesh, state, count)
-            fixed = {} if images else {"images": begun.fixed["images"]}
+            fixed = {} if inputs else {"inputs": begun.fixed["inputs"]}
             for first in range(0, 100, count):
-                batches = stacked(begun, first, count, images=images)
+                batches = stacked(begun, first, count, inputs=inputs)
                 state, bad, _ = steps(state, bad, fixed, batches, jax.random.key(3), np.int32(first))
             return jax.device_get(state)
 
     names = begun.metrics(begun.phase, begun.state, begun.table)
     reference = run(1, True)
-    for images in (True, False):
-        found = run(count, images)
+    for inputs in (True, False):
+        found = run(count, inputs)
         errors = [np.abs(a - b).max(initial=0) for a, b in zip(*map(jax.tree.leaves, (found, reference)), strict=True)]
-        print(f"k = {count}, images {'in the batch' if images else 'on the devices'}: {max(errors):.1e}")
+        print(f"k = {count}, images {'in the batch' if inputs else 'on the devices'}: {max(errors):.1e}")
         assert max(errors) < 1e-10
     moved = zip(*map(jax.tree.leaves, (reference, begun.state)), strict=True)
     assert max(np.abs(a - b).max(initial=0) for a, b in moved) > 1e-2
@@ -191,7 +191,7 @@ def test_dispatches_stop_where_the_loop_has_something_to_do(begun):
 
 def test_images_are_shared_out():
     mesh, images = make_mesh(8, 2), np.arange(13, dtype=np.uint8).reshape(13, 1, 1, 1)
-    placed = place_images(mesh, images)
+    placed = place_inputs(mesh, images)
     assert placed.shape == (16, 1, 1, 1) and placed.sharding == split_rows(mesh)
     assert {shard.data.shape for shard in placed.addressable_shards} == {(2, 1, 1, 1)}
     np.testing.assert_array_equal(placed[:13], images)

@@ -55,7 +55,7 @@ def some_batch(rng, labelled=4, unlabelled=6):
         return rng.random((rows, 2, 2, 1), np.float32)
 
     streams = {"labelled": labelled, "unlabelled": unlabelled}
-    batch = {name: {"image": image(rows)} for name, rows in streams.items() if rows}
+    batch = {name: {"input": image(rows)} for name, rows in streams.items() if rows}
     batch["audit"] = {"unlabelled": {"label": np.array([0, 1, 2, -1, 1, 0][:unlabelled], np.int32)}}
     if labelled:
         batch["labelled"]["label"] = rng.integers(0, CLASSES, labelled, dtype=np.int32)
@@ -83,7 +83,7 @@ def test_a_step_of_distillation(labelled, unlabelled, soft_weight, teacher):
     batch = some_batch(np.random.default_rng(0), labelled, unlabelled) | {"frozen": method.frozen}
     state = method.init(jax.random.key(0), batch)
     assert method.frozen is teacher.variables
-    image = np.concatenate([batch[name]["image"] for name in ("labelled", "unlabelled") if name in batch])
+    image = np.concatenate([batch[name]["input"] for name in ("labelled", "unlabelled") if name in batch])
     target = logits_of(teacher.variables, 1 - image)
 
     def loss(params):
@@ -118,7 +118,7 @@ def test_a_step_of_mutual_learning():
     )
     batch = some_batch(np.random.default_rng(0))
     state = method.init(jax.random.key(0), batch)
-    image = np.concatenate([batch["labelled"]["image"], batch["unlabelled"]["image"]])
+    image = np.concatenate([batch["labelled"]["input"], batch["unlabelled"]["input"]])
     before = [logits_of(network.variables, image) for network in state]
     after, metrics = jax.jit(method.step)(state, batch, jax.random.key(1))
     rng = np.random.default_rng(1)

@@ -138,7 +138,7 @@ def test_a_step(shared):
     )
     rows = rng.random((6, 2, 4), np.float32)
     truth = {"unlabelled": {"label": np.zeros(6, np.int32)}}
-    batch = {"unlabelled": {"image": rows}, "audit": truth}
+    batch = {"unlabelled": {"input": rows}, "audit": truth}
     state = method.init(jax.random.key(0), batch)
     assert len(state) == (1 if shared else 2)
     params = [jax.tree.map(np.float64, network.params) for network in state]

@@ -24,7 +24,7 @@ from labelfx.export import export
 from labelfx.features import features
 from labelfx.loop.run import load_variables
 
-IMAGES = digits().test.images
+IMAGES = digits().test.inputs
 SIZES = {
     "norm_groups": 1,
     "remat": False,

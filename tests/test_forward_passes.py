@@ -31,7 +31,7 @@ def build(name, model, image, *, tx=None, **changes):
     net = stack(backbone=model, head=linear(features=CLASSES))
     trained = net.init(jax.random.key(7), image)
     index = np.arange(ROWS, dtype=np.int32)
-    stream = {"image": image, "label": index % CLASSES, "index": index}
+    stream = {"input": image, "label": index % CLASSES, "index": index}
     method = configs.build(
         configs.METHODS,
         settings,
@@ -134,7 +134,7 @@ def test_keys_are_shuffled_between_groups_and_put_back(name, groups):
         settings = {"augment": lambda rng, x: x, "momentum": 0.9, "queue_size": ROWS, "projector": one_layer("v", 3)}
         init, advance = momentum_contrast(grouped(groups, seen), optax.sgd(0.0), **settings)
         tell = lambda query, key, queue: (jnp.mean(query), {"pair": (query, key)})  # noqa: E731
-        batch = {"unlabelled": {"image": numbered}}
+        batch = {"unlabelled": {"input": numbered}}
         step = jax.jit(functools.partial(advance, loss_fn=tell))
         query, key = step(init(jax.random.key(0), batch), batch, jax.random.key(1))[2]["pair"]
     else:
@@ -179,7 +179,7 @@ def test_methods_of_two_streams_give_each_group_its_share(name):
     for groups in (4, 1):
         seen, changes = [], {"feedback_forward": "frozen"} if name.endswith("meta_pseudo_labels") else {}
         method, batch = build(name, grouped(groups, seen), images(), **changes)
-        batch |= {"labelled": batch["labelled"] | {"image": np.zeros_like(images())}}
+        batch |= {"labelled": batch["labelled"] | {"input": np.zeros_like(images())}}
         after.append(jax.jit(method.step)(method.init(jax.random.key(0), batch), batch, jax.random.key(1)))
         jax.effects_barrier()
         assert seen and all(np.all(np.sum(rows == 0, 1) == ROWS // groups) for rows in seen)

@@ -150,7 +150,7 @@ def image_folder(kind: str, part: str, read, left_out=lambda *_: False) -> Reade
 def all_images(folder):
     folders._warn_once.cache_clear()  # each case is a process of its own
     dataset = sources.folder(str(folder), image_size=8, channels=3)
-    return dataset.train.images[:]
+    return dataset.train.inputs[:]
 
 
 def is_next_in_its_place(name, images, whole) -> bool:
@@ -316,7 +316,7 @@ def is_idx(name, content, found) -> bool:
     if "labels" in name:
         right = content[:8] == struct.pack(">II", 0x801, count) and array[8:].max() < 10
         return right and same(part.labels, array[8:].astype(np.int32))
-    return content[:16] == struct.pack(">I3I", 0x803, count, 28, 28) and same(part.images.reshape(-1), array[16:])
+    return content[:16] == struct.pack(">I3I", 0x803, count, 28, 28) and same(part.inputs.reshape(-1), array[16:])
 
 
 def bomb(rng, content):
@@ -344,7 +344,7 @@ def is_cifar(name, content, found) -> bool:
     if rows.size != CIFAR.size:
         return False
     rows = rows.reshape(CIFAR.shape)
-    planes = found.train.images.transpose(0, 3, 1, 2).reshape(10000, -1)
+    planes = found.train.inputs.transpose(0, 3, 1, 2).reshape(10000, -1)
     return rows[:, 0].max() < 10 and (planes == rows[:, 1:]).all() and (found.train.labels == rows[:, 0]).all()
 
 

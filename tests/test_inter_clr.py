@@ -32,7 +32,7 @@ def build(num_examples, inter_weight=0.5, tx=None, augment=None, **changes):
 
 def batch_of(images, rows, classes=4):
     truth = rows % classes
-    return {"unlabelled": {"image": images[rows], "index": rows}, "audit": {"unlabelled": {"label": truth}}}
+    return {"unlabelled": {"input": images[rows], "index": rows}, "audit": {"unlabelled": {"label": truth}}}
 
 
 def normalised(x):

@@ -80,7 +80,7 @@ def test_labels_find_a_signal_that_a_nuisance_hides():
             temperature=0.2,
             base_temperature=0.2,
         )
-        batch = {"labelled": {"image": image, "label": labels if with_labels else jnp.arange(size)}}
+        batch = {"labelled": {"input": image, "label": labels if with_labels else jnp.arange(size)}}
         state, metrics = jax.lax.scan(
             lambda state, rng: method.step(state, batch, rng),
             method.init(rng_init, batch),
@@ -135,7 +135,7 @@ def test_a_metric_of_seen_classes_finds_unseen_ones(objective, learning_rate):
             mix_weight=0.4,
         )
         given = jnp.where(shuffled, jax.random.permutation(rng_labels, labels), labels)
-        batch = {"labelled": {"image": image[:size], "label": given}}
+        batch = {"labelled": {"input": image[:size], "label": given}}
         state, _ = jax.lax.scan(
             lambda state, rng: method.step(state, batch, rng),
             method.init(rng_init, batch),

@@ -34,9 +34,9 @@ def digits():
 
 
 def evaluated(batch=64, *, images=None, test=None, model=FLAT, rate=1.0, changes=PLAIN, **how):
-    given, labels, test_images, test_labels = digits()
+    given, labels, test_inputs, test_labels = digits()
     images = given if images is None else images
-    test = test_images.reshape(len(test_images), -1).astype(np.float32) / 255 if test is None else test
+    test = test_inputs.reshape(len(test_inputs), -1).astype(np.float32) / 255 if test is None else test
     optimizer = functools.partial(SGD, learning_rate=rate, weight_decay=how.pop("decay", 0.0), schedule=STEPS)
     how = {"epochs": 5, "initial_scale": 0.0} | how
     what = model, VARIABLES, 3, 0, images, labels[: len(images)], test, test_labels, 10

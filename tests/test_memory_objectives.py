@@ -149,9 +149,9 @@ def test_filtering_keeps_classes_together_that_hard_negatives_break_up():
 
         def step(state, rng):
             rows = jax.random.permutation(jax.random.fold_in(rng, 1), 64)[:32]
-            return method.step(state, {"unlabelled": {"image": images[rows]}}, rng)
+            return method.step(state, {"unlabelled": {"input": images[rows]}}, rng)
 
-        state = method.init(rng_init, {"unlabelled": {"image": images[:32]}})
+        state = method.init(rng_init, {"unlabelled": {"input": images[:32]}})
         state, metrics = jax.lax.scan(step, state, jax.random.split(rng_steps, 150))
         params = method.variables(state)["params"]
         z = images.reshape(64, -1) @ params["backbone"]["w"] @ params["projector"]["v"]

@@ -336,7 +336,7 @@ def a_step(builder, **changes):
     rng = np.random.default_rng(0)
     image = rng.integers(0, 256, (16, 8, 8, 1)).astype(np.uint8)
     label = rng.integers(0, 2, 16).astype(np.int32)
-    batch = {"labelled": {"image": image[:8], "label": label[:8]}, "unlabelled": {"image": image}}
+    batch = {"labelled": {"input": image[:8], "label": label[:8]}, "unlabelled": {"input": image}}
     batch["audit"] = {"unlabelled": {"label": label}}
     built = method(builder, conv3(width=2, dtype="float32"), 10, **changes)
     with jax.enable_x64(False):
@@ -395,10 +395,10 @@ def test_two_moons():
         def train(x, y, rows, key):
             def batch(key):
                 drawn = jax.random.randint(key, (64,), 0, len(y))
-                labelled = {"image": x[rows], "label": y[rows]}
+                labelled = {"input": x[rows], "label": y[rows]}
                 return {
                     "labelled": labelled,
-                    "unlabelled": {"image": x[drawn]},
+                    "unlabelled": {"input": x[drawn]},
                     "audit": {"unlabelled": {"label": y[drawn]}},
                 }
 

@@ -62,7 +62,7 @@ def test_moco_order_of_a_step(transform):
     tx = optax.sgd(0.5)
     settings = dict(augment=identity, temperature=0.3, momentum=0.9, queue_size=8, **(transform or {}))
     method = (feature_transform if transform else moco)(affine("w", 5), tx, projector=affine("v", 3), **settings)
-    batch = {"unlabelled": {"image": rng.random((4, 2, 2, 1), np.float32)}}
+    batch = {"unlabelled": {"input": rng.random((4, 2, 2, 1), np.float32)}}
     state = method.init(jax.random.key(0), batch)
     # A query that has moved on from its keys, as after some training.
     moved = jax.tree.map(lambda p: p + 0.3 * rng.standard_normal(p.shape).astype(np.float32), state.query.params)
@@ -91,7 +91,7 @@ def test_moco_order_of_a_step(transform):
         queue[oldest : oldest + 4] = key
         oldest = (oldest + 4) % 8
 
-        state, metrics = jax.jit(method.step)(state, {"unlabelled": {"image": x}}, jax.random.key(1))
+        state, metrics = jax.jit(method.step)(state, {"unlabelled": {"input": x}}, jax.random.key(1))
         np.testing.assert_allclose(metrics["loss"], loss, rtol=1e-5)
         np.testing.assert_allclose(metrics["accuracy"], np.mean(logits[:, 0] > logits[:, 1:].max(1)))
         np.testing.assert_allclose(state.queue, queue, atol=1e-5)
@@ -141,7 +141,7 @@ def test_proxies_and_mixing_are_in_the_loss():
         mixed_per_anchor=3,
         mix_weight=0.4,
     )
-    batch = {"labelled": {"image": image, "label": label}}
+    batch = {"labelled": {"input": image, "label": label}}
     state = method.init(jax.random.key(0), batch)
     params = state.params
     np.testing.assert_allclose(np.linalg.norm(params["proxies"], axis=1), 1, rtol=1e-6)
@@ -191,7 +191,7 @@ def test_curriculum_keeps_the_confident(percentile, kept):
     method = curriculum_labeling(
         affine("w", 1), optax.sgd(0.1), 2, augment=identity, label_smoothing=0.0, percentile=percentile
     )
-    state = method.init(jax.random.key(0), {"unlabelled": {"image": images}})
+    state = method.init(jax.random.key(0), {"unlabelled": {"input": images}})
     params = {
         "backbone": {"w": jnp.ones((1, 1))},
         "head": {"Dense_0": {"kernel": kernel, "bias": jnp.asarray([-0.5, 0.5])}},
@@ -250,7 +250,7 @@ def test_finetune_starts_from_the_backbone(tmp_path, monkeypatch):
 
 
 def test_finetune_may_keep_the_head():
-    batch = {"labelled": {"image": np.ones((4, 2, 2, 1), np.float32)}}
+    batch = {"labelled": {"input": np.ones((4, 2, 2, 1), np.float32)}}
     settings = {"augment": identity, "label_smoothing": 0.0}
     trained = supervised(affine("w", 5), optax.sgd(0.1), 3, **settings).init(jax.random.key(1), batch).variables
     starts = {

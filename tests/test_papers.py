@@ -73,7 +73,7 @@ def test_it_has_a_row_among_the_experiments(name):
 @pytest.mark.parametrize("name", [name for name in PAPERS if recipe(f"papers/{name}")["batch"]["labelled"] == 0])
 def test_it_sees_the_images_as_often_as_it_says(name, tmp_path):
     config, dataset = full_size(name, tmp_path)
-    rows, batch = len(dataset.train.images), config.batch["unlabelled"]
+    rows, batch = len(dataset.train.inputs), config.batch["unlabelled"]
     stated = [int(found) for found in re.findall(r"(\d+)\s+epochs", docstring(name))]
     assert any(config.steps in (e * (rows // batch), pytest.approx(e * rows / batch, rel=2e-3)) for e in stated)
 

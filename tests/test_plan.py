@@ -122,7 +122,7 @@ def test_shapes_are_those_of_the_data(data_root):
     found = {"digits": {}, "fashion_mnist": {"data_dir": str(data_root / "fashion_mnist")}}
     for name, keys in found.items():
         real = configs.build(configs.DATA, {"name": name, **keys})
-        assert blank.SHAPES[name] == (real.train.images.shape[1:], len(real.class_names), len(real.train.images))
+        assert blank.SHAPES[name] == (real.train.inputs.shape[1:], len(real.class_names), len(real.train.inputs))
 
 
 def test_table(on_cpu):
@@ -220,8 +220,8 @@ def test_the_whole_of_own_images_is_given():
     with pytest.raises(ConfigError, match="--num_classes: missing"):
         blank.blank_dataset(config, None, None, None)
     dataset = blank.blank_dataset(config, None, 5, 1000)
-    assert dataset.train.images.shape == (1000, 32, 32, 3) and len(dataset.class_names) == 5
-    assert dataset.train.images[np.arange(7)].shape == (7, 32, 32, 3)
+    assert dataset.train.inputs.shape == (1000, 32, 32, 3) and len(dataset.class_names) == 5
+    assert dataset.train.inputs[np.arange(7)].shape == (7, 32, 32, 3)
 
 
 def test_images_a_second_that_are_wanted_and_decoded(on_cpu, tmp_path, monkeypatch):

@@ -31,7 +31,7 @@ def build(steps, threshold, *, predictor_steps, augment, rate=0.01):
 
 
 def batch_of(images, label):
-    return {"unlabelled": {"image": images}, "audit": {"unlabelled": {"label": label}}}
+    return {"unlabelled": {"input": images}, "audit": {"unlabelled": {"label": label}}}
 
 
 def test_turns():

@@ -136,7 +136,7 @@ def test_a_config_may_name_it_and_the_method_descends_on_it(name, weights):
 
     method = contrastive(affine(5), optax.sgd(1e-3), augment=noise, projector=affine(4), objective=objective)
     images = jax.random.uniform(jax.random.key(1), (8, 3, 3, 1))
-    batch = {"unlabelled": {"image": images}, "audit": {"unlabelled": {"label": jnp.full(8, -1, jnp.int32)}}}
+    batch = {"unlabelled": {"input": images}, "audit": {"unlabelled": {"label": jnp.full(8, -1, jnp.int32)}}}
     state = method.init(jax.random.key(0), batch)
     step = jax.jit(method.step)
     losses = []

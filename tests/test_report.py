@@ -76,7 +76,7 @@ def trained(tmp_path_factory):
     labelfx.train(tiny("supervised", evals={"head": {}, "knn": {"k": 5, "temperature": 0.1}}), folder)
     variables, train = run.load_variables(folder), run.load_data(run.load_config(folder), folder)[0].train
     (head,) = variables["params"]["head"].values()  # a good one, for which six steps are too few
-    inputs = embed(folder, train.images)
+    inputs = embed(folder, train.inputs)
     head["kernel"] = 8 * np.linalg.lstsq(inputs, np.eye(10, dtype=np.float32)[train.labels], rcond=1e-4)[0]
     weights.save(folder / "weights" / "0.safetensors", variables)
     results = labelfx.evaluate(folder)
@@ -143,7 +143,7 @@ def test_predictions_are_those_of_the_classifier(trained, page_of):
     markdown = page_of.with_suffix(".md")
     test = run.load_data(run.load_config(trained), trained)[0].test
     (head,) = run.load_variables(trained)["params"]["head"].values()
-    logits = embed(trained, test.images) @ head["kernel"] + head["bias"][None]
+    logits = embed(trained, test.inputs) @ head["kernel"] + head["bias"][None]
     counts, bins = np.zeros((10, 10), int), [[] for _ in range(BINS)]
     for row, label in zip(logits.astype(np.float64), test.labels, strict=True):
         probabilities = np.exp(row - row.max()) / np.exp(row - row.max()).sum()

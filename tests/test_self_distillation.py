@@ -37,7 +37,7 @@ def test_simsiam_is_momentum_zero():
     parts = dict(projector=NORMED, predictor=siamese_mlp(hidden=(3,), features=8, output_norm=False, dtype="float32"))
     tx = optax.sgd(0.5)
     method = siamese(BACKBONE, tx, 3, augment=jitter, momentum=0.0, final_momentum=0.0, objective=byol, **parts)
-    state = method.init(jax.random.key(0), {"unlabelled": {"image": batches(1)[0]}})
+    state = method.init(jax.random.key(0), {"unlabelled": {"input": batches(1)[0]}})
     net, variables = stack(backbone=BACKBONE, **parts), state.online.variables
 
     def loss_fn(params, statistics, views):
@@ -57,7 +57,7 @@ def test_simsiam_is_momentum_zero():
         params, statistics = variables["params"], {"batch_stats": variables["batch_stats"]}
         (loss, statistics), gradient = differentiate(params, statistics, views)
         variables = {"params": jax.tree.map(lambda p, g: p - 0.5 * g, params, gradient), **statistics}
-        state, metrics = step(state, {"unlabelled": {"image": image}}, key)
+        state, metrics = step(state, {"unlabelled": {"input": image}}, key)
         np.testing.assert_allclose(metrics["loss"], loss, rtol=1e-5)
         assert_trees_close(method.variables(state), variables, rtol=1e-4, atol=1e-5)
         for part, tree in state.target_params.items():
@@ -105,7 +105,7 @@ def test_siamese_order_of_a_step():
         final_momentum=1.0,
         objective=byol,
     )
-    state = method.init(jax.random.key(0), {"unlabelled": {"image": batches(1)[0]}})
+    state = method.init(jax.random.key(0), {"unlabelled": {"input": batches(1)[0]}})
     target = double(state.target_params)
     for t, image in enumerate(batches(4)):
         online = double(state.online.params)
@@ -113,7 +113,7 @@ def test_siamese_order_of_a_step():
         query = image.reshape(6, -1)
         for part in ("backbone", "projector", "predictor"):
             query = query @ online[part]["w"]
-        state, metrics = jax.jit(method.step)(state, {"unlabelled": {"image": image}}, jax.random.key(1))
+        state, metrics = jax.jit(method.step)(state, {"unlabelled": {"input": image}}, jax.random.key(1))
         score = np.mean(np.sum(unit(query) * unit(key), -1))
         momentum = 1 - 0.4 * (np.cos(np.pi * t / 4) + 1) / 2
         np.testing.assert_allclose(metrics["loss"], 4 - 4 * score, rtol=1e-5)
@@ -132,10 +132,10 @@ def test_swav_scales_prototypes_before_a_step():
     settings = dict(prototypes=5, temperature=0.1, epsilon=0.5, iterations=2)
     method = swav(affine(4), tx, augment=still, projector=affine(3), **settings)
     image = batches(1)[0]
-    state = method.init(jax.random.key(0), {"unlabelled": {"image": image}})
+    state = method.init(jax.random.key(0), {"unlabelled": {"input": image}})
     before = double(state.params)
     kernel = unit(before["prototypes"]["kernel"].T).T
-    after, metrics = jax.jit(method.step)(state, {"unlabelled": {"image": image}}, jax.random.key(1))
+    after, metrics = jax.jit(method.step)(state, {"unlabelled": {"input": image}}, jax.random.key(1))
 
     z = unit(image.reshape(6, -1) @ before["backbone"]["w"] @ before["projector"]["w"])
     q = np.exp(z @ kernel / 0.5)
@@ -166,7 +166,7 @@ def test_dino_order_of_a_step():
         teacher_temperature=0.1,
         center_momentum=0.7,
     )
-    state = method.init(jax.random.key(0), {"unlabelled": {"image": batches(1)[0]}})
+    state = method.init(jax.random.key(0), {"unlabelled": {"input": batches(1)[0]}})
     teacher, center = double(state.teacher_params), np.zeros(5)
 
     def embed(params, image):
@@ -178,7 +178,7 @@ def test_dino_order_of_a_step():
         z, kernel = embed(student, image), student["prototypes"]["kernel"]
         length = np.linalg.norm(kernel, axis=0)
         target, p = softmax((of_teacher - center) / 0.1), softmax(z @ (kernel / length) / 0.2)
-        state, metrics = jax.jit(method.step)(state, {"unlabelled": {"image": image}}, jax.random.key(1))
+        state, metrics = jax.jit(method.step)(state, {"unlabelled": {"input": image}}, jax.random.key(1))
         np.testing.assert_allclose(metrics["loss"], -np.mean(np.sum(target * np.log(p), -1)), rtol=1e-5)
         usage = -np.sum(target.mean(0) * np.log(target.mean(0)))
         np.testing.assert_allclose(metrics["usage_entropy"], usage, rtol=1e-5)

@@ -55,9 +55,9 @@ def accuracy_of(model, method):
     def run(key, train, asked, topic, others, others_topic):
         def step(state, each):
             tokens, rng = each
-            return method.step(state, {"unlabelled": {"image": tokens}, "audit": hidden} | frozen, rng)[0], None
+            return method.step(state, {"unlabelled": {"input": tokens}, "audit": hidden} | frozen, rng)[0], None
 
-        state = method.init(key, {"unlabelled": {"image": train[0]}})
+        state = method.init(key, {"unlabelled": {"input": train[0]}})
         state, _ = jax.lax.scan(step, state, (train, jax.random.split(key, STEPS)))
         query, index = (model.apply(backbone(method.variables(state)), x, train=False)[0] for x in (asked, others))
         index = index / jnp.linalg.norm(index, axis=1, keepdims=True)

@@ -22,7 +22,7 @@ from labelfx.data.sources import images as sources
 
 def assert_dataset(dataset, train_shape, test_shape, classes):
     for split, shape in ((dataset.train, train_shape), (dataset.test, test_shape)):
-        assert split.images.shape == shape and split.images.dtype == np.uint8 and len(split.images) == shape[0]
+        assert split.inputs.shape == shape and split.inputs.dtype == np.uint8 and len(split.inputs) == shape[0]
         assert split.labels.shape == shape[:1] and split.labels.dtype == np.int32
     assert len(dataset.class_names) == classes and all(type(name) is str for name in dataset.class_names)
 
@@ -55,7 +55,7 @@ def test_digits_are_split_between_forms():
     # A writer's form begins 0..9 three times, then 0955; so does the first test row, and the file's first row.
     form = [*range(10)] * 3 + [0, 9, 5, 5]
     assert dataset.train.labels[:34].tolist() == dataset.test.labels[:34].tolist() == form
-    levels = np.unique(np.concatenate([dataset.train.images, dataset.test.images]))
+    levels = np.unique(np.concatenate([dataset.train.inputs, dataset.test.inputs]))
     assert levels.tolist() == [round(x * 255 / 16) for x in range(17)]
 
 
@@ -85,14 +85,14 @@ def test_real_fashion_mnist(data_root):
     assert np.bincount(dataset.train.labels).tolist() == [6000] * 10
     assert np.bincount(dataset.test.labels).tolist() == [1000] * 10
     assert dataset.class_names[9] == "Ankle boot" and dataset.train.labels[0] == 9
-    assert abs(dataset.train.images.mean() / 255 - 0.2860) < 1e-4  # the published pixel mean
+    assert abs(dataset.train.inputs.mean() / 255 - 0.2860) < 1e-4  # the published pixel mean
 
 
 def test_real_cifar10(data_root):
     """sha256 of the pixels as uint8 NHWC in C order, as the copy of the data set was published with."""
     dataset = sources.cifar10(data_dir=real(data_root, "cifar10"))
     assert_dataset(dataset, (50000, 32, 32, 3), (10000, 32, 32, 3), 10)
-    digests = [hashlib.sha256(np.ascontiguousarray(split.images)).hexdigest() for split in dataset[:2]]
+    digests = [hashlib.sha256(np.ascontiguousarray(split.inputs)).hexdigest() for split in dataset[:2]]
     assert digests == [
         "0db07944bff16a0c9f108a909a64ee3fd408b1a877c82fb26327faa57c9bd1a5",
         "4674ac8c77f372061aaf9216c8857c99599d5df0bb9f6b16a3de613ef8eb348a",
@@ -129,9 +129,9 @@ def test_idx(tmp_path, gzipped):
     arrays = write_idx(tmp_path, gzipped)
     dataset = sources.mnist(data_dir=str(tmp_path))
     assert_dataset(dataset, (6, 28, 28, 1), (2, 28, 28, 1), 10)
-    np.testing.assert_array_equal(dataset.train.images[..., 0], arrays["train-images-idx3-ubyte"])
+    np.testing.assert_array_equal(dataset.train.inputs[..., 0], arrays["train-images-idx3-ubyte"])
     np.testing.assert_array_equal(dataset.train.labels, arrays["train-labels-idx1-ubyte"])
-    np.testing.assert_array_equal(dataset.test.images[..., 0], arrays["t10k-images-idx3-ubyte"])
+    np.testing.assert_array_equal(dataset.test.inputs[..., 0], arrays["t10k-images-idx3-ubyte"])
 
 
 @pytest.mark.parametrize(
@@ -201,11 +201,11 @@ def test_cifar10_binary(tmp_path, subfolder):
     dataset = sources.cifar10(data_dir=str(tmp_path))
     assert_dataset(dataset, (50000, 32, 32, 3), (10000, 32, 32, 3), 10)
     for batch in range(5):
-        np.testing.assert_array_equal(dataset.train.images[batch * 10000 :][:3], images[batch])
+        np.testing.assert_array_equal(dataset.train.inputs[batch * 10000 :][:3], images[batch])
         np.testing.assert_array_equal(dataset.train.labels[batch * 10000 :][:3], labels[batch])
-    np.testing.assert_array_equal(dataset.test.images[:3], images[5])
+    np.testing.assert_array_equal(dataset.test.inputs[:3], images[5])
     np.testing.assert_array_equal(dataset.test.labels[:3], labels[5])
-    assert not dataset.train.images[3:10000].any()
+    assert not dataset.train.inputs[3:10000].any()
 
     damaged = tmp_path / subfolder / "data_batch_4.bin"
     with open(damaged, "r+b") as stream:
@@ -268,7 +268,7 @@ def test_npz(tmp_path):
     path = write_npz(tmp_path / "own.npz")
     dataset = sources.npz(path)
     assert_dataset(dataset, (5, 4, 6, 1), (2, 4, 6, 1), 3)
-    np.testing.assert_array_equal(dataset.train.images[..., 0], noise(5, 4, 6))
+    np.testing.assert_array_equal(dataset.train.inputs[..., 0], noise(5, 4, 6))
     assert dataset.train.labels.tolist() == [2, -1, 0, 1, -1] and dataset.class_names == ("0", "1", "2")
     names = np.array(["a", "bb", "c", "d"])
     path = write_npz(path, train_images=noise(5, 4, 6, 3), test_images=noise(2, 4, 6, 3), class_names=names)
@@ -353,14 +353,14 @@ def test_folder_with_its_own_split(tmp_path):
     assert dataset.train.labels.tolist() == [0, 0, 1, 1, -1, -1, -1]
     assert dataset.test.labels.tolist() == [0, 1]
     # Seeds in the order of the sorted names: cat/deep/y, cat/x, dog/a, dog/b; 10, 2, more/1; test cat/z, dog/a.
-    for images, seeds in ((dataset.train.images, (3, 2, 1, 0, 7, 6, 8)), (dataset.test.images, (5, 4))):
+    for images, seeds in ((dataset.train.inputs, (3, 2, 1, 0, 7, 6, 8)), (dataset.test.inputs, (5, 4))):
         everything = np.stack([noise(8, 8, 3, seed=seed) for seed in seeds])
         np.testing.assert_array_equal(images[np.arange(len(seeds))], everything)
 
 
 def test_lazy_images_index_as_an_array_does(tmp_path):
     write_split_folder(tmp_path)
-    images = folders.folder(str(tmp_path), image_size=8, channels=1).train.images
+    images = folders.folder(str(tmp_path), image_size=8, channels=1).train.inputs
     whole = images[:]
     assert whole.shape == (7, 8, 8, 1) and whole.dtype == np.uint8
     mask = np.array([True, False, False, True, False, False, True])
@@ -385,7 +385,7 @@ def hurt(path):
 
 def test_folder_decodes_only_on_access(tmp_path):
     write_split_folder(tmp_path)
-    images = open_folder(tmp_path).train.images
+    images = open_folder(tmp_path).train.inputs
     assert images[:4].shape == (4, 8, 8, 3)
     hurt(tmp_path / "train/dog/b.png")
     with pytest.raises(ValueError) as error:
@@ -402,12 +402,12 @@ def test_unlabelled_images_that_cannot_be_read_are_left_out(tmp_path, caplog, kn
         path.write_bytes(b"not an image")
     else:
         hurt(path)
-    images = open_folder(tmp_path).train.images
+    images = open_folder(tmp_path).train.inputs
     assert len(caplog.messages) == known_at_once
     rows = images[4:]  # 10, 11, 2 and more/1
     np.testing.assert_array_equal(rows[1], rows[2])
     np.testing.assert_array_equal(images[5], rows[2])
-    np.testing.assert_array_equal(open_folder(tmp_path).train.images[4:], rows)
+    np.testing.assert_array_equal(open_folder(tmp_path).train.inputs[4:], rows)
     (line,) = caplog.messages  # once a process
     assert line == (
         f"{tmp_path}: 1 of 10 files left out: unlabelled/11.png: cannot be read as an image (of no known format)"
@@ -416,7 +416,7 @@ def test_unlabelled_images_that_cannot_be_read_are_left_out(tmp_path, caplog, kn
     )
     for path in (tmp_path / "unlabelled").rglob("*.png"):
         path.write_bytes(b"not an image")
-    for opened_then in (images, open_folder(tmp_path).train.images):
+    for opened_then in (images, open_folder(tmp_path).train.inputs):
         with pytest.raises(
             ValueError, match=r"unlabelled: not one of its images can be read \(the first: .*/10.png: cannot"
         ):
@@ -440,7 +440,7 @@ def test_what_is_left_out_is_said_in_the_order_of_the_rows(tmp_path, caplog, mon
 
     for where, name in READERS:
         monkeypatch.setattr(where, name, slow_at_first(getattr(where, name)))
-    images = open_folder(tmp_path).train.images
+    images = open_folder(tmp_path).train.inputs
     opened["clear"]()
     rows = images[4:]  # 1, 10, 2, 3 and more/1
     assert "10.png" in opened["decode"] and "3.png" not in opened["decode"]
@@ -625,7 +625,7 @@ def plain_folder(root, count):
 
 def contents(split):
     """Grey level and label of every row."""
-    return list(zip(split.images[:][:, 0, 0, 0].tolist(), split.labels.tolist(), strict=True))
+    return list(zip(split.inputs[:][:, 0, 0, 0].tolist(), split.labels.tolist(), strict=True))
 
 
 def test_plain_folder_is_split_by_the_hash_of_the_names(tmp_path):
@@ -649,13 +649,13 @@ def test_unlabelled_images_beside_plain_classes(tmp_path):
     dataset = plain_folder(tmp_path, 40)
     assert dataset.class_names == ("cat", "dog", "owl")
     assert dataset.train.labels[-1] == -1 and (dataset.train.labels[:-1] >= 0).all()
-    assert (dataset.train.images[-1] == 255).all()
+    assert (dataset.train.inputs[-1] == 255).all()
 
 
 def decoded(folder, image_size, channels):
     for name in ("train/a/1.png", "test/a/1.png", "train/b/1.png", "test/b/1.png"):
         write_image(folder / name, noise(2, 2))
-    return folders.folder(str(folder), image_size=image_size, channels=channels).train.images[0]
+    return folders.folder(str(folder), image_size=image_size, channels=channels).train.inputs[0]
 
 
 def resampled(length, side, out):
@@ -842,13 +842,13 @@ def test_tfds(tmp_path, prepare, stored):
     assert_dataset(dataset, (60, 5, 4, 3), (20, 5, 4, 3), 3)
     assert dataset.class_names == ("a", "b", "c")
     by_pixels = {noise(5, 4, 3, seed=seed).tobytes(): seed for seed in range(90)}
-    seeds = [by_pixels[image.tobytes()] for image in dataset.train.images[:]]
+    seeds = [by_pixels[image.tobytes()] for image in dataset.train.inputs[:]]
     assert sorted(seeds) == list(range(60)), "a row was lost or doubled"
     assert dataset.train.labels.tolist() == [seed % 3 for seed in seeds]
-    for row, image in zip((7, 0, 59), dataset.train.images[np.array([7, 0, 59])], strict=True):
+    for row, image in zip((7, 0, 59), dataset.train.inputs[np.array([7, 0, 59])], strict=True):
         assert by_pixels[image.tobytes()] == seeds[row]
-    copy = pickle.loads(pickle.dumps(dataset.test.images))  # as worker processes receive it
-    np.testing.assert_array_equal(copy[3:5], dataset.test.images[3:5])
+    copy = pickle.loads(pickle.dumps(dataset.test.inputs))  # as worker processes receive it
+    np.testing.assert_array_equal(copy[3:5], dataset.test.inputs[3:5])
     assert "tensorflow" not in sys.modules
 
 
@@ -876,10 +876,10 @@ def test_tfds_of_any_size_is_made_square_as_a_folder_is(tmp_path, prepare):
             image.save(stream, "JPEG", quality=95)
             image = Image.open(stream)
         expected[decode.fitted(image, (6, 6, 3)).tobytes()] = seed
-    seeds = [expected[image.tobytes()] for image in dataset.train.images[:]]
+    seeds = [expected[image.tobytes()] for image in dataset.train.inputs[:]]
     assert sorted(seeds) == list(range(60)) and dataset.train.labels.tolist() == [seed % 3 for seed in seeds]
-    copy = pickle.loads(pickle.dumps(dataset.test.images))  # as worker processes receive it
-    np.testing.assert_array_equal(copy[np.array([3, 1])], dataset.test.images[np.array([3, 1])])
+    copy = pickle.loads(pickle.dumps(dataset.test.inputs))  # as worker processes receive it
+    np.testing.assert_array_equal(copy[np.array([3, 1])], dataset.test.inputs[np.array([3, 1])])
 
 
 @pytest.mark.parametrize("initialised", [False, True])

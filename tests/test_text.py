@@ -50,15 +50,15 @@ def test_sts(tmp_path):
     write_sts(tmp_path)
     data = text.sts(data_dir=str(tmp_path), **TOKENS)
     # "a man sings YEAR" is in a test pair; "unscored other" and "only trained on" are not.
-    assert data.train.images.shape == (20 + 1 + 3 * 5, 64)
-    assert data.train.images.dtype == np.int32
-    assert len(data.test.images) == 2 * 15
+    assert data.train.inputs.shape == (20 + 1 + 3 * 5, 64)
+    assert data.train.inputs.dtype == np.int32
+    assert len(data.test.inputs) == 2 * 15
     assert data.class_names == () and set(data.train.labels) == {-1}
     judged = data.judgements
     assert judged.names == ("2012", "2013", "2014", "2015", "2016")
     np.testing.assert_array_equal(judged.task, np.repeat(np.arange(5), 3))
     np.testing.assert_array_equal(judged.scores, np.tile([0.0, 1, 2], 5))
-    left, right = (data.test.images[judged.pairs[:, side]] for side in (0, 1))
+    left, right = (data.test.inputs[judged.pairs[:, side]] for side in (0, 1))
     np.testing.assert_array_equal(left[0], left[1])
     assert np.all(np.diff(np.count_nonzero(right[:3], axis=1)) > 0)
 
@@ -66,12 +66,12 @@ def test_sts(tmp_path):
 def test_tokens_are_the_same_in_every_run_and_of_the_training_text_alone(tmp_path):
     write_sts(tmp_path)
     first, second = (text.sts(data_dir=str(tmp_path), **TOKENS) for _ in range(2))
-    np.testing.assert_array_equal(first.test.images, second.test.images)
+    np.testing.assert_array_equal(first.test.inputs, second.test.inputs)
     path = tmp_path / "2016" / "news.test.tsv"
     path.write_text(path.read_text() + "5\tzebra zebra zebra zebra\tzebra zebra\n")
     changed = text.sts(data_dir=str(tmp_path), **TOKENS)
-    np.testing.assert_array_equal(changed.train.images, first.train.images)
-    zebras = changed.test.images[changed.judgements.pairs[-1, 0]]
+    np.testing.assert_array_equal(changed.train.inputs, first.train.inputs)
+    zebras = changed.test.inputs[changed.judgements.pairs[-1, 0]]
     assert np.count_nonzero(zebras) > 4  # in pieces, and none of them unknown
 
 
@@ -90,7 +90,7 @@ def test_sick(tmp_path):
         (tmp_path / f"SICK_{name}.txt").write_text("\n".join([header, *lines]) + "\n")
     for split, count in (("dev", 2), ("test", 3)):
         data = text.sick(data_dir=str(tmp_path), split=split, **TOKENS)
-        assert len(data.train.images) == 6
+        assert len(data.train.inputs) == 6
         assert data.judgements.names == (split,)
         np.testing.assert_array_equal(data.judgements.scores, np.arange(count) / 2 + 1)
 
@@ -98,13 +98,13 @@ def test_sick(tmp_path):
 def test_cranfield(tmp_path):
     write_cranfield(tmp_path)
     data = text.cranfield(data_dir=str(tmp_path), rows="documents", **TOKENS)
-    assert data.train.images.shape == (4, 64) and data.test.images.shape == (6, 64)
+    assert data.train.inputs.shape == (4, 64) and data.test.inputs.shape == (6, 64)
     judged = data.judgements
-    np.testing.assert_array_equal(data.test.images[judged.documents], data.train.images)
+    np.testing.assert_array_equal(data.test.inputs[judged.documents], data.train.inputs)
     np.testing.assert_array_equal(judged.pairs, [[4, 0], [4, 3], [5, 1]])  # queries by place; not the one of code -1
     np.testing.assert_array_equal(judged.scores, [4, 1, 3])
     pairs = text.cranfield(data_dir=str(tmp_path), rows="title_body", **TOKENS)
-    assert pairs.train.images.shape == (3, 2, 64)
+    assert pairs.train.inputs.shape == (3, 2, 64)
     parts = [text._document(record) for record in text._records(tmp_path / "cran.all.1400")]
     assert parts == [
         ("wings in flow .", "lift of a wing is studied ."),
@@ -158,26 +158,26 @@ def test_real_sts(data_root, monkeypatch):
     monkeypatch.setattr(text, "_encoder", one_token)
     data = text.sts(data_dir=real(data_root, "sts"), vocab_size=257, max_length=4)
     np.testing.assert_array_equal(np.bincount(data.judgements.task), [2358, 1500, 3750, 3000, 1186])
-    assert len(data.train.images) == blank.TEXTS["sts"]
+    assert len(data.train.inputs) == blank.TEXTS["sts"]
     assert 0 <= data.judgements.scores.min() and data.judgements.scores.max() == 5
 
 
 def test_real_sick(data_root):
     data = text.sick(data_dir=real(data_root, "sick2014"), split="test", vocab_size=2048, max_length=32)
-    assert len(data.train.images) == blank.TEXTS["sick"]
+    assert len(data.train.inputs) == blank.TEXTS["sick"]
     assert len(data.judgements.scores) == 4927
-    found = evals.tfidf(data.train.images, data.test.images, data.judgements, measure="spearman")
+    found = evals.tfidf(data.train.inputs, data.test.inputs, data.judgements, measure="spearman")
     assert 0.5 < found["value"] < 0.65
 
 
 def test_real_cranfield(data_root, monkeypatch):
     monkeypatch.setattr(text, "_encoder", one_token)
     data = text.cranfield(data_dir=real(data_root, "cranfield"), rows="documents", vocab_size=257, max_length=4)
-    assert len(data.train.images) == blank.TEXTS["cranfield"]
+    assert len(data.train.inputs) == blank.TEXTS["cranfield"]
     assert len(data.judgements.scores) == 1837 - 225
     assert len(np.unique(data.judgements.pairs[:, 0])) == 225
     pairs = text.cranfield(data_dir=str(data_root / "cranfield"), rows="title_body", vocab_size=257, max_length=4)
-    assert len(pairs.train.images) == 1398
+    assert len(pairs.train.inputs) == 1398
 
 
 def sentences(count, length, vocabulary):
@@ -356,5 +356,5 @@ def test_a_plan_knows_the_shapes_of_text(rows, shape):
     config = recipe("cranfield")
     config["data"] |= {"rows": rows, "max_length": 9}
     found = blank.blank_dataset(configs.check(config), None, None, None)
-    assert (found.train.images.shape, found.train.images.dtype) == (shape, np.int32)
+    assert (found.train.inputs.shape, found.train.inputs.dtype) == (shape, np.int32)
     assert found.class_names == ()

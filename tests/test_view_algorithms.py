@@ -54,9 +54,9 @@ def trained(method, seed, images):
 
     def step(state, batch):
         t, image = batch
-        return method.step(state, {"unlabelled": {"image": image}, "audit": audit}, jax.random.fold_in(rng, t))[0], None
+        return method.step(state, {"unlabelled": {"input": image}, "audit": audit}, jax.random.fold_in(rng, t))[0], None
 
-    state = method.init(rng, {"unlabelled": {"image": images[0]}})
+    state = method.init(rng, {"unlabelled": {"input": images[0]}})
     params = method.variables(jax.lax.scan(step, state, (jnp.arange(len(images)), images))[0])["params"]
     return params["backbone"]["w"] @ params["projector"]["w"]
 

@@ -143,7 +143,7 @@ def test_a_step_of_the_method_is_the_loop_form():
     settings = dict(views=3, group_size=6, iterations=2, epsilon=0.0, normalise=True)
     method = whitening(linear(4), optax.sgd(0.1), augment=noise, projector=linear(2), **settings)
     images = views_of(3, 12, 2, 2, 1).astype(np.float32)
-    batch = {"unlabelled": {"image": images}}
+    batch = {"unlabelled": {"input": images}}
     state = method.init(jax.random.key(0), batch)
     weights = np.asarray(state.params["backbone"]["w"] @ state.params["projector"]["w"], np.float64)
     partitions = []

@@ -34,7 +34,9 @@ def get_config() -> ConfigDict:
 
     weak = dict(name="simclr", min_scale=0.08, flip=True, jitter_strength=0.0, grayscale=0.0, blur=0.0)
     finetune = dict(
-        method=dict(name="finetune", augment=weak, label_smoothing=0.0, head="kept"),
+        method=dict(
+            name="finetune", augment=weak, objective=dict(name="cross_entropy", label_smoothing=0.0), head="kept"
+        ),
         optimizer=dict(
             name="sgd",
             learning_rate=3e-5,

@@ -27,7 +27,9 @@ def get_config() -> ConfigDict:
 
     weak = dict(name="crop_flip", padding=4, flip=False)
     finetune = dict(
-        method=dict(name="finetune", augment=weak, label_smoothing=0.0, head="kept"),
+        method=dict(
+            name="finetune", augment=weak, objective=dict(name="cross_entropy", label_smoothing=0.0), head="kept"
+        ),
         optimizer=dict(
             name="sgd",
             learning_rate=3e-5,

@@ -154,7 +154,7 @@ def prepare(config: Mapping[str, Any], folder: Path, images: np.ndarray | None =
         workdir=folder,
         dataset=dataset,
         view=view,
-        model=run.build_model(checked),
+        model=run.build_model(checked, dataset),
         mesh=make_mesh(checked.devices, checked.fsdp),
         root=jax.random.key(checked.seed),
     )

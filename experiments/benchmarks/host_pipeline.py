@@ -73,7 +73,7 @@ def host_pipeline(
         _write_files(Path(root), files)
         lazy = folder(root, image_size=RESIZED, channels=3)
         images = np.random.default_rng(0).integers(0, 256, (files, RESIZED, RESIZED, 3), np.uint8)
-        memory = lazy._replace(train=lazy.train._replace(images=images[: len(lazy.train.labels)]))
+        memory = lazy._replace(train=lazy.train._replace(inputs=images[: len(lazy.train.labels)]))
         step = common.Steps(common.simclr(model, batch), images)
         sides = {
             "the step takes": common.speed(4 * batch, functools.partial(step, 4)),
@@ -98,7 +98,7 @@ def _side(dataset: Dataset, batch: int, count: int, workers: int, few: int = dec
         for _ in itertools.islice(prepared, count):
             pass
         begin = time.perf_counter()
-        found = sum(len(each["unlabelled"]["image"]) for each in prepared)
+        found = sum(len(each["unlabelled"]["input"]) for each in prepared)
         return found / (time.perf_counter() - begin)
 
     return measure

@@ -41,6 +41,7 @@ from labelfx.config.recipes import Written, literal, locate, recipe, recipes, re
 from labelfx.config.rooms import functions, hashes, parameters
 from labelfx.config.schema import (
     BACKBONES,
+    CLASSIFIERS,
     DATA,
     EVALS,
     LABELS,
@@ -50,6 +51,7 @@ from labelfx.config.schema import (
     OPTIMIZERS,
     PROVIDED,
     TRAINED,
+    WEAK,
     Run,
     flatten,
     function,

@@ -14,14 +14,17 @@ from labelfx.config.rooms import functions, load, method_modules, parameters
 
 # What a run provides to builders, by the name of their positional parameters.
 PROVIDED = {
-    "methods": ("model", "tx", "steps", "num_classes", "num_examples", "backbone", "teacher"),
-    "data.miners": ("model",),
+    "methods": ("model", "classifier", "tx", "steps", "num_classes", "num_examples", "backbone", "teacher"),
+    "data.weak": ("label", "rng", "num_classes", "rows", "inputs", "columns"),
+    "data.miners": ("model", "bag"),
     "data.augment": (),
-    "models.backbones": ("vocab_size",),
+    "models.backbones": ("vocab_size", "graph"),
+    "models.classifiers": ("num_outputs",),
     "models.heads": (),
     "evals": (
-        "model projector variables seed workers num_classes train_images features test_images test_features "
-        "test_labels test_logits test_predictions labelled_images labelled_features labelled_labels judgements"
+        "model projector variables seed workers num_classes train_inputs features test_inputs test_features "
+        "test_labels test_logits test_predictions test_columns labelled_inputs labelled_features labelled_labels "
+        "judgements graph"
     ).split(),
 }
 
@@ -33,8 +36,21 @@ class Placement:
     placement: Literal["host", "device"] = "host"
 
 
-DATA, LABELS = Part("data.sources", common=Placement), Part("data.labels", ("labels", "rng"))
+WEAK = Part("data.weak")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Told:
+    """What is said of the rows that a label view chooses: the truth, or what `weak` makes of it. Of `validation` of
+    them it is said only to choose by, such as with `keep_best`; no step sees those labels."""
+
+    weak: Annotated[dict, WEAK] | None = None
+    validation: NonNegativeInt = 0
+
+
+DATA, LABELS = Part("data.sources", common=Placement), Part("data.labels", ("labels", "rng"), common=Told)
 BACKBONES, METHODS, OPTIMIZERS = Part("models.backbones"), Part("methods"), Part("loop.optim", ("steps",))
+CLASSIFIERS = Part("models.classifiers")
 MINERS, EVALS = Part("data.miners"), Part("evals")
 
 
@@ -63,10 +79,14 @@ class Run:
     batches: Annotated[dict, MINERS]
     steps: PositiveInt
     evals: dict[str, dict]  # eval name -> its keywords
+    head: Annotated[dict, CLASSIFIERS] = dataclasses.field(
+        default_factory=lambda: {"name": "linear"}
+    )  # on the features
     backbone: str = ""  # for methods that start from one: a run's workdir, or "previous" for the phase before
     teacher: str = ""  # for methods that learn from a trained network: likewise
     refresh_every: NonNegativeInt = 0  # steps between refreshes of the table; 0: at the start of a phase only
     phases: tuple[dict, ...] = ()  # each phase replaces some of PHASE_FIELDS; () is one phase without changes
+    keep_best: str = ""  # the eval by whose headline, every eval_every steps on validation rows, weights are chosen
     matmul_precision: Literal["default", "highest"] = "default"  # of products of float32; a CPU's are exact by either
     # From here on nothing can change a result, so a run may be resumed with other values.
     devices: NonNegativeInt = 0  # of the mesh; 0: all
@@ -121,8 +141,12 @@ def _fitting(part: Part) -> dict[str, Callable]:
     """The functions whose positional parameters will be there when they are called."""
     found = functions(part.where)
     if part.positional:
-        allowed = part.positional, part.positional + part.optional
-        return {n: f for n, f in found.items() if tuple(parameters(f)[0]) in allowed}
+        first = len(part.positional)
+        names = {n: tuple(parameters(f)[0]) for n, f in found.items()}
+        fits = {
+            n for n, each in names.items() if each[:first] == part.positional and {*each[first:]} <= {*part.optional}
+        }
+        return {n: f for n, f in found.items() if n in fits}
     if part.where in PROVIDED:
         return {n: f for n, f in found.items() if set(parameters(f)[0]) <= set(PROVIDED[part.where])}
     return found

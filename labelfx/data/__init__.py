@@ -1,10 +1,11 @@
 """From a source to batches: data sets, label views, miners that choose rows, augmentation on the device.
 
-A source gives every image and the labels it knows; a label view (`labelfx.data.labels`) says which training rows a run
-may learn from. Hidden labels stay in the arrays, for audits only.
+A source gives every row and the labels it knows; a label view says which training rows a run may learn from
+(`labelfx.data.labels`) and what it is told of them (`labelfx.data.weak`). Hidden labels stay in the arrays, for audits
+only.
 """
 
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
@@ -16,16 +17,24 @@ class DataError(ValueError):
 class Split(NamedTuple):
     """Rows in a fixed order.
 
-    images: uint8 [N, H, W, C]: an ndarray or, where that would not fit in memory, an object with `shape`, `dtype`,
-      `len()` and `images[rows]`, which decodes int rows [B] to a uint8 ndarray [B, H, W, C], and perhaps `which`, a
-      hash of what the rows are. Of text, token ids: int32 [N, L], 0 where there is no token, or [N, 2, L] for pairs of
-      texts.
-    labels: int32 [N], a class in 0..len(class_names) - 1, or -1 where it is unknown (in training splits only).
-      Where there are no classes, the target of a regression, an integer from 0 up, or -1.
+    inputs: an ndarray or, where that would not fit in memory, an object with `shape`, `dtype`, `len()` and
+      `inputs[rows]`, which reads int rows [B] as an ndarray, and perhaps `which`, a hash of what the rows are.
+      Images are uint8 or float32 [N, H, W, C]; vectors float32 [N, F]; ids (tokens, nodes of a graph) int32 [N, L], 0
+      where there is no token, or [N, 2, L] for pairs of texts.
+    labels: the truth, by its rank (see `known` for what is unknown, in training splits only):
+      int32 [N]: a class in 0..len(class_names) - 1;
+      int8 [N, C]: 1 and 0 for each of several labels;
+      int32 [N, H, W]: the class of every pixel;
+      int32 [N, L]: a tag for every token;
+      float32 [N, K, 5]: boxes of class, top, left, height, width, the class -1 where there is no further box;
+      float32 [N] or [N, T]: targets of a regression.
+    columns: what the source itself says of its rows beside the truth, leading dimension N; the names are those of
+      `labelfx.data.weak.COLUMNS`.
     """
 
-    images: Any
+    inputs: Any
     labels: np.ndarray
+    columns: dict[str, np.ndarray] = {}
 
 
 class Judgements(NamedTuple):
@@ -44,13 +53,57 @@ class Judgements(NamedTuple):
     documents: np.ndarray
 
 
-class Dataset(NamedTuple):
-    """A training and a test split with the same image shape and classes; neither is empty.
+Task = Literal["class", "several", "dense", "tags", "boxes", "target", "none"]
 
-    A regression has no classes, and neither has text, but judgements of the test split's rows.
+
+class Dataset(NamedTuple):
+    """A training and a test split whose rows are alike; neither is empty.
+
+    test: None where there is nothing to test on: evals then need no labels.
+    class_names: of classes or labels, and of the targets of a regression that has several; () where there are none.
+    side: what belongs to no single row, by the name that builders and evals ask for it: `judgements` (`Judgements`),
+      `graph`, ...
     """
 
     train: Split
-    test: Split
+    test: Split | None
     class_names: tuple[str, ...]
-    judgements: Judgements | None = None
+    side: dict[str, Any] = {}
+
+    @property
+    def task(self) -> Task:
+        """What a label is, by the rank and type of the labels."""
+        return task(self.train.labels, self.class_names)
+
+    @property
+    def num_outputs(self) -> int:
+        """How many numbers a classifier or a regressor gives for a row, or for each of its pixels or tokens."""
+        labels = self.train.labels
+        return (labels.shape[1] if labels.ndim == 2 else 1) if self.task == "target" else len(self.class_names)
+
+
+def task(labels: np.ndarray, class_names: tuple[str, ...]) -> Task:
+    """What labels say of a row, see `Split.labels`; "none" where they name no class."""
+    if np.issubdtype(labels.dtype, np.floating):
+        return "boxes" if labels.ndim == 3 else "target"
+    if labels.dtype == np.int8 and labels.ndim == 2:
+        return "several"
+    by_rank: dict[int, Task] = {2: "tags", 3: "dense"}
+    return by_rank.get(labels.ndim, "class" if class_names else "none")
+
+
+def known(labels: Any) -> Any:
+    """Where a label says something, bool of the labels' shape: unknown is -1, or NaN of a target. Boxes: `labels[...,
+    0]`. Arrays of NumPy or JAX."""
+    return labels == labels if np.issubdtype(labels.dtype, np.floating) else labels >= 0
+
+
+def labelled(labels: np.ndarray) -> np.ndarray:
+    """Rows of which any entry is known, bool [N]."""
+    entries = known(labels)
+    return entries.reshape(len(entries), -1).any(1)
+
+
+def unknown(labels: np.ndarray) -> np.ndarray:
+    """Labels of this shape that say nothing."""
+    return np.full_like(labels, np.nan if np.issubdtype(labels.dtype, np.floating) else -1)

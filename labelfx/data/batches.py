@@ -1,32 +1,68 @@
 """Batches: a pure function of (seed, step, table), the same on any number of processes and devices."""
 
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
 from absl import flags
 
-from labelfx.data import Split
+from labelfx.data import Split, unknown
 from labelfx.data.miners import Miner
+from labelfx.data.weak import Said, blank
 
 
 class View(NamedTuple):
-    """The training images as a run may see them.
+    """The training rows as a run may see them.
 
-    `split.labels` is -1 in every row but `rows` (int64 [L]); `truth` (int32 [N]) is for audit metrics only.
+    `split` has the labels and columns that are said: of the rows `rows` (int64 [L]), and of the others only columns
+    that name them. `validation` (int64 [V], none of `rows`) are rows whose labels are for choices alone: no step sees
+    them. `truth` [N, ...] and `audit`, the truth about what is said, are for metrics only.
     """
 
     split: Split
     truth: np.ndarray
     rows: np.ndarray
+    audit: dict[str, np.ndarray] = {}
+    validation: np.ndarray = np.empty(0, np.int64)
+    held_out: Split | None = None
 
 
-def label_view(split: Split, rows: np.ndarray) -> View:
-    """Hides every label but those of `rows`."""
-    visible = np.full_like(split.labels, -1)
-    visible[rows] = split.labels[rows]
-    return View(Split(split.images, visible), split.labels, rows)
+def label_view(
+    split: Split, rows: np.ndarray, said: Said | None = None, *, validation: np.ndarray | None = None
+) -> View:
+    """Hides everything that is not said of `rows`: the only place that does.
+
+    Without `said` it is the truth and the source's own columns. Of the rows `validation` the same is said, to whoever
+    chooses among networks (`View.held_out`).
+    """
+    said = said or Said({"label": split.labels, **split.columns})
+    columns = {name: np.asarray(column) for name, column in said.columns.items()}
+    columns.setdefault("label", unknown(split.labels))
+    visible = {name: column if name in said.everywhere else blank(name, column) for name, column in columns.items()}
+    for name in visible.keys() - said.everywhere:
+        visible[name][rows] = columns[name][rows]
+    told = Split(split.inputs, visible.pop("label"), visible)
+    view = View(told, split.labels, rows, said.audit)
+    if validation is None:
+        return view
+    apart = {name: column[validation] for name, column in columns.items()}
+    held_out = Split(Some(split.inputs, validation), apart.pop("label"), apart)
+    return view._replace(validation=validation, held_out=held_out)
+
+
+class Some:
+    """Some rows of inputs, read when they are asked for: those of ImageNet fit in no memory."""
+
+    def __init__(self, inputs: Any, rows: np.ndarray):
+        self.inputs, self.rows = inputs, rows
+        self.shape, self.dtype = (len(rows), *inputs.shape[1:]), inputs.dtype
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, rows: Any) -> np.ndarray:
+        return self.inputs[self.rows[rows]]
 
 
 @functools.lru_cache(maxsize=8)
@@ -63,29 +99,43 @@ def batch_at(
     seed: int,
     miner: Miner,
     table: dict[str, np.ndarray],
+    reads: Container[str] | None = None,
     own: Callable[[int], np.ndarray] = everything,
-    images: bool = True,
+    inputs: bool = True,
 ) -> dict[str, Any]:
     """The batch of a global step (see `labelfx.methods.Method`), as NumPy arrays.
 
-    `own` picks the rows of a batch that this process reads, from the size of the batch; without `images` there are only
+    Columns are what is said of the rows, and what a table says in its place; of them come those of `reads`, by default
+    all.
+    `own` picks the rows of a batch that this process reads, from the size of the batch; without `inputs` there are only
     their `index`es, for a step that holds the images itself.
     """
-    pools = {"labelled": view.rows, "unlabelled": np.flatnonzero(table.get("include", np.ones(len(view.truth), bool)))}
+    count = len(view.truth)
+    pools = {"labelled": view.rows, "unlabelled": np.flatnonzero(table.get("include", np.ones(count, bool)))}
+    columns = {k: v for k, v in {**view.split.columns, **table}.items() if reads is None or k in reads}
     batch: dict[str, Any] = {"audit": {}}
     for stream, name in enumerate(("labelled", "unlabelled")):
         if not sizes[name]:
             continue
-        rows = draw(seed, stream, step, sizes[name], pools[name])
+        extra: dict[str, np.ndarray] = {}
+        if name == "labelled" and miner.labelled:
+            rows, extra = miner.labelled(functools.partial(draw, seed, stream, step), sizes[name])
+        else:
+            rows = draw(seed, stream, step, sizes[name], pools[name])
         if name == "unlabelled":
             rows = miner.rows(np.random.Generator(np.random.Philox([seed, 2, step])), rows, table)
-        rows = rows[own(sizes[name])]
-        batch[name] = {"index": rows.astype(np.int32), **{key: column[rows] for key, column in table.items()}}
-        if images:
-            batch[name]["image"] = view.split.images[rows]
-        batch["audit"][name] = {"label": view.truth[rows]}
+        mine = own(sizes[name])
+        rows, extra = rows[mine], {key: value[mine] for key, value in extra.items()}
+        batch[name] = {
+            "index": rows.astype(np.int32),
+            **{key: column[rows] for key, column in columns.items()},
+            **extra,
+        }
+        if inputs:
+            batch[name]["input"] = view.split.inputs[rows]
+        batch["audit"][name] = {"label": view.truth[rows], **{key: column[rows] for key, column in view.audit.items()}}
     if "labelled" in batch:
-        batch["labelled"]["label"] = view.split.labels[batch["labelled"]["index"]]
+        batch["labelled"].setdefault("label", view.split.labels[batch["labelled"]["index"]])
     return batch
 
 
@@ -96,7 +146,7 @@ def batches(start: int, stop: int, *, workers: int, **how: Any) -> Iterator[dict
     processes or, with 0, threads preparing whole batches ahead; files are then decoded by `labelfx.data.decoders`.
     """
     make: Callable[[int], dict[str, Any]] = functools.partial(batch_at, **how)
-    if isinstance(how["view"].split.images, np.ndarray) or not how.get("images", True):
+    if isinstance(how["view"].split.inputs, np.ndarray) or not how.get("inputs", True):
         yield from map(make, range(start, stop))
         return
     import grain

@@ -1,20 +1,22 @@
-"""Label views: which training rows carry their label in a run.
+"""Label views: which training rows a run is told something of; `labelfx.data.weak` says what.
 
-Every view takes the labels int32 [N] (-1 where unknown: such rows are never chosen) and a generator seeded by the
-run's `label_seed`, and returns sorted int64 row indices. Budgets nest: for one seed a smaller one is a subset of a
-larger one, because each is a prefix of the same permutation. They are thus compared on paired draws. (The tails of
-`long_tail` do not nest, whose classes shrink and grow apart.)
+Every view takes the labels [N, ...] (see `labelfx.data.Split`; rows of which nothing is known are chosen by `every`
+alone) and a generator seeded by the run's `label_seed`, and returns sorted int64 row indices. Budgets nest: for one
+seed a smaller one is a subset of a larger one, because each is a prefix of the same permutation. They are thus compared
+on paired draws. (The tails of `long_tail` do not nest, whose classes shrink and grow apart.)
 """
 
 import hashlib
 import json
 import os
+from collections.abc import Mapping
 from typing import Annotated
 
 import numpy as np
 
 from labelfx.config import local
 from labelfx.config.annotations import Limit, NonNegativeInt, PositiveInt
+from labelfx.data import labelled
 from labelfx.data.npy import read_header
 
 AtLeastOne = Annotated[float, Limit("a number, 1 or larger", lambda v: 1 <= v < float("inf"))]
@@ -27,10 +29,15 @@ def all_labels(labels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     Raises:
       ValueError: no label is known.
     """
-    rows = np.flatnonzero(labels >= 0)
+    rows = np.flatnonzero(labelled(labels))
     if not rows.size:
         raise ValueError(f"no training row has a label: all {len(labels)} are -1 (unknown)")
     return rows
+
+
+def every(labels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Every row, whether its label is known or not: what is said of them need not be a label."""
+    return np.arange(len(labels))
 
 
 def none(labels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -41,9 +48,14 @@ def none(labels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 def per_class(labels: np.ndarray, rng: np.random.Generator, *, k: PositiveInt) -> np.ndarray:
     """`k` random rows of each class 0..max(labels): the usual few-label protocol, e.g. CIFAR-10 with k = 4.
 
+    Of several labels (int8 [N, C]), rows until each has `k` positives, the rarest label first: commoner ones come along
+    with those rows, and overshoot.
+
     Raises:
       ValueError: a class has fewer than `k` labelled rows.
     """
+    if labels.dtype == np.int8 and labels.ndim == 2:
+        return _positives(labels, rng.permutation(all_labels(labels, rng)), k)
     classes = _permuted_classes(labels, rng)
     sizes = [len(rows) for rows in classes]
     if min(sizes) < k:
@@ -155,7 +167,7 @@ def indices(labels: np.ndarray, rng: np.random.Generator, *, rows: tuple[int, ..
         raise ValueError(f"rows has {outside[0]}; allowed 0..{len(labels) - 1}")
     if counts.max() > 1:
         raise ValueError(f"rows has {chosen[counts.argmax()]} {counts.max()} times; name each row once")
-    unknown = chosen[labels[chosen] < 0]
+    unknown = chosen[~labelled(labels[chosen])]
     if unknown.size:
         raise ValueError(f"rows has {unknown[0]}, whose label is unknown; {unknown.size} of {chosen.size} rows are")
     return chosen
@@ -183,17 +195,27 @@ def file(labels: np.ndarray, rng: np.random.Generator, *, path: str) -> np.ndarr
     return indices(labels, rng, rows=tuple(found.tolist()))
 
 
-def labels_hash(rows: np.ndarray, labels: np.ndarray) -> str:
-    """sha256 over the chosen rows (int64) and their labels (int32), both little-endian: the same hash on every machine
-    if and only if a run saw the same labels."""
-    return hashlib.sha256(rows.astype("<i8").tobytes() + labels[rows].astype("<i4").tobytes()).hexdigest()
+def rows_hash(rows: np.ndarray) -> str:
+    """sha256 over the chosen rows (int64, little-endian): runs that were told of the same rows are paired."""
+    return hashlib.sha256(rows.astype("<i8").tobytes()).hexdigest()
 
 
-def target_scale(labels: np.ndarray) -> tuple[float, float]:
-    """Mean and standard deviation of the known targets of a regression, int [N], -1 where unknown; the latter is 1
-    where all are equal."""
-    known = labels[labels >= 0]
-    return float(known.mean()), float(known.std()) or 1.0
+def said_hash(rows: np.ndarray, labels: np.ndarray, columns: Mapping[str, np.ndarray]) -> str:
+    """sha256 over the chosen rows and every label and column said of any row: the same on every machine if and only if
+    a run was told the same."""
+    found = hashlib.sha256(rows.astype("<i8").tobytes())
+    for name, column in sorted({"label": labels, **columns}.items()):
+        found.update(f"{name} {column.dtype.str.lstrip('<>=|')} {list(column.shape)} ".encode())
+        for some in np.array_split(column, max(1, column.nbytes >> 26)):  # a copy of 64 MB at a time
+            found.update(np.ascontiguousarray(some, column.dtype.newbyteorder("<")).data)
+    return found.hexdigest()
+
+
+def target_scale(labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and standard deviation of the known targets of a regression, float [N] or [N, T], NaN where unknown; the
+    latter is 1 where all are equal."""
+    deviation = np.nanstd(labels, 0)
+    return np.nanmean(labels, 0), np.where(deviation == 0, 1, deviation)
 
 
 def _first(rows: np.ndarray, n: int) -> np.ndarray:
@@ -203,6 +225,25 @@ def _first(rows: np.ndarray, n: int) -> np.ndarray:
 
 
 def _permuted_classes(labels: np.ndarray, rng: np.random.Generator) -> list[np.ndarray]:
-    """The labelled rows of each class in random order, one draw a class whatever the budget."""
+    """The labelled rows of each class in random order, one draw a class whatever the budget.
+
+    Raises:
+      ValueError: a label is no class.
+    """
     known = labels[all_labels(labels, rng)]
+    if known.ndim > 1 or known.dtype.kind != "i":
+        raise ValueError(f"a label is {known.dtype} {list(known.shape[1:])}, no class; take uniform or first")
     return [rng.permutation(np.flatnonzero(labels == c)) for c in range(known.max() + 1)]
+
+
+def _positives(labels: np.ndarray, rows: np.ndarray, k: int) -> np.ndarray:
+    """Of the rows, in their order, as many as give each label `k` positives, or all that it has."""
+    positive = labels[rows] == 1
+    taken = np.zeros(len(rows), bool)
+    if (positive.sum(0) < k).any():
+        rarest = int(positive.sum(0).argmin())
+        raise ValueError(f"k = {k}: label {rarest} has {positive[:, rarest].sum()} positives; at most k is that number")
+    for label in np.argsort(positive.sum(0), kind="stable"):
+        missing = k - positive[taken, label].sum()
+        taken[np.flatnonzero(positive[:, label] & ~taken)[: max(0, missing)]] = True
+    return np.sort(rows[taken])

@@ -22,17 +22,49 @@ class Miner(NamedTuple):
     Attributes:
       rows: `(rng, rows, table) -> rows`. The rows of a batch, int64 [B], given the rows drawn in shuffled order, int64
         [B], and a NumPy generator of the step's own: a pure function, since batches must not depend on the past.
-      refresh: `(variables, source, rng, progress) -> table`, as a method's, but from the model's variables; progress is
-        the share of the phase's steps that are done, in [0, 1).
+      refresh: `(variables, source, rng, progress) -> table`, as a method's, but from the model's variables; `rng` is a
+        NumPy generator.
+      labelled: `(draw, size) -> (rows, columns)`, the rows of the labelled stream, int64 [B], with columns [B, ...] of
+        its own; `draw(size, pool)` takes the step's share of shuffled passes over a pool. By default it is that of all
+        labelled rows.
     """
 
     rows: Callable[..., np.ndarray]
     refresh: Callable[..., dict[str, Any]] | None = None
+    labelled: Callable[..., tuple[np.ndarray, dict[str, np.ndarray]]] | None = None
 
 
 def uniform() -> Miner:
     """Rows in shuffled order, as they are drawn."""
     return Miner(lambda rng, rows, table: rows)
+
+
+def whole_bags(bag: np.ndarray | None, *, bags_per_batch: PositiveInt) -> Miner:
+    """The labelled stream takes `bags_per_batch` whole bags, in shuffled passes over all of them (the column `bag`).
+
+    Static shapes want a full batch: what is left over repeats its first row, with the column `valid` False there, which
+    objectives leave out. BatchNorm would not: take none.
+
+    Raises:
+      ValueError: nothing says which rows are a bag, or there are fewer bags than a batch takes.
+    """
+    if bag is None or not (bag >= 0).any():
+        raise ValueError("whole_bags: no column says which rows are a bag; take labels.weak bags or proportions")
+    order = np.argsort(bag, kind="stable")
+    order = order[bag[order] >= 0]
+    members = np.split(order, np.flatnonzero(np.diff(bag[order])) + 1)
+    if len(members) < bags_per_batch:
+        raise ValueError(f"bags_per_batch = {bags_per_batch}: there are {len(members)} bags")
+    largest = sum(sorted(map(len, members))[-bags_per_batch:])
+
+    def labelled(draw, size):
+        if size < largest:
+            raise ValueError(f"batch.labelled = {size}: the largest {bags_per_batch} bags have {largest} rows")
+        rows = np.concatenate([members[each] for each in draw(bags_per_batch, np.arange(len(members)))])
+        valid = np.arange(size) < len(rows)
+        return np.where(valid, np.resize(rows, size), rows[0]), {"valid": valid}
+
+    return Miner(uniform().rows, labelled=labelled)
 
 
 def clusters(model: Model, *, clusters: TwoOrMore) -> Miner:
@@ -48,7 +80,7 @@ def clusters(model: Model, *, clusters: TwoOrMore) -> Miner:
     def refresh(variables, source, rng, progress):
         from sklearn.cluster import MiniBatchKMeans
 
-        points = _unit(_embed(model, variables, source.images)[1])
+        points = _unit(_embed(model, variables, source.inputs)[1])
         means = MiniBatchKMeans(min(clusters, len(points)), random_state=int(rng.integers(2**31)), n_init=1).fit(points)
         nearest = np.argsort(means.transform(points), axis=-1, kind="stable")
         cluster, hard = nearest[:, 0], nearest[:, 1]
@@ -86,7 +118,7 @@ def ngame(model: Model, *, cluster_size: TwoOrMore) -> Miner:
     """
 
     def refresh(variables, source, rng, progress):
-        points = _unit(_embed(model, variables, source.images)[1])
+        points = _unit(_embed(model, variables, source.inputs)[1])
         return _halved(len(points), cluster_size, lambda part: _halves(points[part], rng))
 
     return Miner(_whole_clusters, refresh)
@@ -111,7 +143,7 @@ def communities(model: Model, *, skip: NonNegativeInt, neighbours: PositiveInt, 
     """
 
     def refresh(variables, source, rng, progress):
-        graph = _graph(_embed(model, variables, source.images)[1], skip, neighbours)
+        graph = _graph(_embed(model, variables, source.inputs)[1], skip, neighbours)
         return _halved(graph.shape[0], community_size, lambda part: _cut(graph[part][:, part], rng))
 
     return Miner(_whole_clusters, refresh)
@@ -143,7 +175,7 @@ def mined(
         positives = found.index
         if found.queries is positives:
             own = {"own": backbone(variables), "rng": rng_view}
-            positives = features(Model(model.init, view), own, source.images)
+            positives = features(Model(model.init, view), own, source.inputs)
         scores = np.sum(_unit(found.queries) * _unit(positives), axis=-1)
         return selection(rng, found._replace(positive_scores=jnp.asarray(scores)), negatives_per_anchor)
 
@@ -191,7 +223,7 @@ def _with_negatives(model: Model, candidates: int, count: int, select: Callable[
         raise ValueError(f"negatives_per_anchor = {count}: must be at most candidates = {candidates}")
 
     def refresh(variables, source, rng, progress):
-        queries, index = _embed(model, variables, source.images)
+        queries, index = _embed(model, variables, source.inputs)
         own = np.arange(len(index), dtype=np.int32)[:, None]
         scores, rows = top_k(queries, index, min(candidates, len(index) - 1), similarity="cosine", exclude=own)
         found = rules.Found(queries, index, rows, scores, jnp.full(len(index), jnp.nan))

@@ -12,18 +12,18 @@ from labelfx.models import Model
 
 
 def raw_pixels(
-    labelled_images: Any, labelled_labels: np.ndarray, test_images: Any, test_labels: np.ndarray, num_classes: int
+    labelled_inputs: Any, labelled_labels: np.ndarray, test_inputs: Any, test_labels: np.ndarray, num_classes: int
 ) -> dict[str, Any]:
     """`linear_probe` on pixels / 255: its arguments and result, with images uint8 [N, H, W, C] in place of features."""
-    return linear_probe(_pixels(labelled_images), labelled_labels, _pixels(test_images), test_labels, num_classes)
+    return linear_probe(_pixels(labelled_inputs), labelled_labels, _pixels(test_inputs), test_labels, num_classes)
 
 
 def random_encoder(
     model: Model,
     seed: int,
-    labelled_images: Any,
+    labelled_inputs: Any,
     labelled_labels: np.ndarray,
-    test_images: Any,
+    test_inputs: Any,
     test_labels: np.ndarray,
     num_classes: int,
 ) -> dict[str, Any]:
@@ -31,8 +31,8 @@ def random_encoder(
 
     BatchNorm's running statistics are initial too, mean 0 and variance 1: it normalises nothing.
     """
-    variables = jax.jit(model.init)(jax.random.key(seed), to_float(labelled_images[np.arange(1)]))
-    labelled, test = (features(model, variables, images) for images in (labelled_images, test_images))
+    variables = jax.jit(model.init)(jax.random.key(seed), to_float(labelled_inputs[np.arange(1)]))
+    labelled, test = (features(model, variables, images) for images in (labelled_inputs, test_inputs))
     return linear_probe(labelled, labelled_labels, test, test_labels, num_classes)
 
 

@@ -31,7 +31,7 @@ def linear_evaluation(
     variables: Any,
     seed: int,
     workers: int,
-    labelled_images: Any,
+    labelled_inputs: Any,
     labelled_labels: np.ndarray,
     test_features: np.ndarray,
     test_labels: np.ndarray,
@@ -58,7 +58,7 @@ def linear_evaluation(
       model, variables: the backbone, and the method's variables, of which it takes the backbone's.
       seed: of the kernel, the order of the images and their augmentation.
       workers: as `config.workers`.
-      labelled_images: uint8 [L, H, W, C], an ndarray or lazy.
+      labelled_inputs: uint8 [L, H, W, C], an ndarray or lazy.
       test_features: float32 [Q, F].
       labelled_labels, test_labels: int32 [L], [Q].
       num_classes: C.
@@ -81,11 +81,11 @@ def linear_evaluation(
     params = {"kernel": initial_scale * jax.random.normal(root, shape), "bias": jnp.zeros(num_classes)}
     made = (params, tx.init(params)), models.backbone(variables), root
     state, backbone, root = jax.device_put(made, on_every_device(mesh))
-    view = label_view(Split(labelled_images, labelled_labels), np.arange(len(labelled_labels)))
+    view = label_view(Split(labelled_inputs, labelled_labels), np.arange(len(labelled_labels)))
     how = {"view": view, "sizes": {"labelled": batch, "unlabelled": 0}, "seed": seed, "miner": uniform(), "table": {}}
     losses, said = collections.deque([0.0], maxlen=per_epoch), time.monotonic()
     for step, drawn in enumerate(batches(0, steps, workers=workers, **how)):
-        images, labels = drawn["labelled"]["image"], drawn["labelled"]["label"]
+        images, labels = drawn["labelled"]["input"], drawn["labelled"]["label"]
         encoded = []
         for first in range(0, batch, size):
             part = jax.device_put(images[first : first + size], split_rows(mesh))

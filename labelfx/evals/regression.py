@@ -22,13 +22,13 @@ def regression_error(
 
     Args:
       test_predictions: float [Q], in the units of the labels.
-      test_labels, labelled_labels: int [Q], [L], from 0 up.
+      test_labels, labelled_labels: float [Q], [L], from 0 up.
 
     Returns:
       error and few_shot_error (None where no target is few-shot); constant_error and few_shot_constant_error, those of
       the median of the labelled targets: the floor; split, n (= Q), n_few_shot, n_labels (= L).
     """
-    bins = [labels // bin_width for labels in (labelled_labels, test_labels)]
+    bins = [(labels // bin_width).astype(int) for labels in (labelled_labels, test_labels)]
     count = np.bincount(bins[0], minlength=max(each.max() for each in bins) + 1)
     is_few = count[bins[1]] < few
     found: dict[str, Any] = {}

@@ -14,7 +14,7 @@ BINS = np.linspace(-1, 1, 51)
 
 
 def score_distribution(
-    model: Model, projector: Model | None, variables: Any, test_images: Any, seed: int, *, augment: Augment
+    model: Model, projector: Model | None, variables: Any, test_inputs: Any, seed: int, *, augment: Augment
 ) -> dict[str, Any]:
     """Distribution of the scores (cosines) of positive and of negative pairs (Zhu et al. 2021, ICCV).
 
@@ -25,7 +25,7 @@ def score_distribution(
     Args:
       model, projector: the backbone and, where the method trained one, the network that its loss saw it through.
       variables: of the method: `{"params": {"backbone": ..., "projector": ...}, ...}`.
-      test_images: uint8 [Q, H, W, C], Q > 1.
+      test_inputs: uint8 [Q, H, W, C], Q > 1.
       seed: of the augmentation.
       augment: makes the views.
 
@@ -36,9 +36,9 @@ def score_distribution(
     Raises:
       ValueError: there is one test image only, so that there are no negatives.
     """
-    if len(test_images) < 2:
+    if len(test_inputs) < 2:
         raise ValueError("score_distribution needs at least 2 test images: with one there are no negative pairs")
-    rows = np.linspace(0, len(test_images) - 1, min(len(test_images), SCORED)).astype(np.int64)
+    rows = np.linspace(0, len(test_inputs) - 1, min(len(test_inputs), SCORED)).astype(np.int64)
     seen = "projector" if projector else "backbone"
     network = stack(backbone=model, projector=projector) if projector else stack(backbone=model)
 
@@ -50,7 +50,7 @@ def score_distribution(
     def view(rng, size=256):
         padded = np.resize(rows, -(-len(rows) // size) * size).reshape(-1, size)  # so that it is compiled once
         keys = jax.random.split(rng, len(padded))
-        found = [np.asarray(embed(variables, test_images[some], key)) for some, key in zip(padded, keys, strict=True)]
+        found = [np.asarray(embed(variables, test_inputs[some], key)) for some, key in zip(padded, keys, strict=True)]
         return np.concatenate(found)[: len(rows)]
 
     first, second = map(view, jax.random.split(jax.random.key(seed)))

@@ -51,23 +51,23 @@ def retrieval(test_features: np.ndarray, judgements: Judgements) -> dict[str, An
     return {"value": ndcg, "recall_10": recall_10, "recall_100": recall_100, "n": len(queries)}
 
 
-def tfidf(train_images: Any, test_images: Any, judgements: Judgements, *, measure: Measure) -> dict[str, Any]:
+def tfidf(train_inputs: Any, test_inputs: Any, judgements: Judgements, *, measure: Measure) -> dict[str, Any]:
     """A floor without an encoder: cosine of TF-IDF vectors of the tokens, with frequencies of the training text."""
     from sklearn.feature_extraction.text import TfidfTransformer  # slow to import, and needed here only
 
-    width = int(max(train_images.max(), test_images.max())) + 1
-    weights = TfidfTransformer().fit(_counts(train_images, width))
-    x = weights.transform(_counts(test_images, width))
+    width = int(max(train_inputs.max(), test_inputs.max())) + 1
+    weights = TfidfTransformer().fit(_counts(train_inputs, width))
+    x = weights.transform(_counts(test_inputs, width))
     if measure == "retrieval":
         return retrieval(x.toarray().astype(np.float32), judgements)
     left, right = (x[judgements.pairs[:, side]] for side in (0, 1))
     return _spearman(np.asarray(left.multiply(right).sum(axis=1)).ravel(), judgements)
 
 
-def untrained(model: Model, seed: int, test_images: Any, judgements: Judgements, *, measure: Measure) -> dict[str, Any]:
+def untrained(model: Model, seed: int, test_inputs: Any, judgements: Judgements, *, measure: Measure) -> dict[str, Any]:
     """A floor without training: the encoder at its initial parameters, drawn from `seed`."""
-    variables = jax.jit(model.init)(jax.random.key(seed), to_float(test_images[:1]))
-    return {"spearman": spearman, "retrieval": retrieval}[measure](features(model, variables, test_images), judgements)
+    variables = jax.jit(model.init)(jax.random.key(seed), to_float(test_inputs[:1]))
+    return {"spearman": spearman, "retrieval": retrieval}[measure](features(model, variables, test_inputs), judgements)
 
 
 def _spearman(similarity: np.ndarray, judgements: Judgements) -> dict[str, Any]:

@@ -12,9 +12,8 @@ from labelfx import models
 from labelfx.config import ConfigError, place, read_json
 from labelfx.data.augment import to_float
 from labelfx.evals import features
-from labelfx.loop.run import build_model, load_config, load_variables
+from labelfx.loop.run import build_head, build_model, load_config, load_variables
 from labelfx.models import Model
-from labelfx.models.heads import linear
 
 BATCH = 256
 
@@ -24,18 +23,20 @@ class Encoder:
     """A trained backbone: `encoder(images)` are features.
 
     model, variables: the backbone, and its variables as NumPy arrays.
-    head: variables of the linear classifier on the features, None where the method trains none.
-    shape, dtype: of one row, (H, W, C) and "uint8", or (L,) and "int32" of text.
+    head: what the run trained on the features, with its variables; None where the method trains none.
+    shape, dtype: of one row, (H, W, C) and "uint8", (F,) and "float32" of vectors, or (L,) and "int32" of ids.
     class_names: of the run's data, () of text.
+    task: what its labels are (`labelfx.data.Dataset.task`).
     workdir: of the run.
     """
 
     model: Model
     variables: dict[str, Any]
-    head: dict[str, Any] | None
+    head: tuple[Model, dict[str, Any]] | None
     shape: tuple[int, ...]
     dtype: str
     class_names: tuple[str, ...]
+    task: str
     workdir: Path
 
     def __repr__(self) -> str:
@@ -60,23 +61,28 @@ class Encoder:
         return features(self.model, self.variables, images, batch=min(BATCH, 1 << (shape[0] - 1).bit_length()))
 
     def predict(self, images: Any) -> np.ndarray:
-        """Probabilities of `class_names`, float32 [N, classes], for what `encoder` takes.
+        """Probabilities of `class_names`, float32 [N, classes], for what `encoder` takes: of classes that exclude each
+        other, or of several labels by themselves. Of a regression the targets, float32 [N, targets], in their units.
 
         Raises:
           ValueError: as for the features, or the run trained no classifier.
         """
         if self.head is None:
             raise ValueError("the method of this run trains no classifier; fit one on the features")
-        return np.asarray(self._probabilities(self(images)))
+        return np.asarray(self._predictions(self(images)))
 
     def outputs(self, images: jax.Array) -> dict[str, jax.Array]:
-        """`features` and, where there is a classifier, `probabilities`: the pure function that `export` writes."""
+        """`features` and, where there is a classifier, `probabilities`: the pure function that `export` writes; of a
+        regressor `predictions`."""
         outputs, _ = self.model.apply(self.variables, to_float(images), train=False)
         found = {"features": outputs.astype(jnp.float32)}
-        return found if self.head is None else found | {"probabilities": self._probabilities(found["features"])}
+        name = "predictions" if self.task == "target" else "probabilities"
+        return found if self.head is None else found | {name: self._predictions(found["features"])}
 
-    def _probabilities(self, features):
-        return jax.nn.softmax(linear(features=len(self.class_names)).apply(self.head, features, train=False)[0])
+    def _predictions(self, features):
+        assert self.head is not None
+        logits = self.head[0].apply(self.head[1], features, train=False)[0]
+        return {"several": jax.nn.sigmoid, "target": lambda x: x}.get(self.task, jax.nn.softmax)(logits)
 
 
 def load(workdir: str | Path) -> Encoder:
@@ -93,16 +99,17 @@ def load(workdir: str | Path) -> Encoder:
     model = build_model(config)
     try:
         shape, dtype, names = tuple(data["shape"]), data["dtype"], tuple(data["class_names"])
+        task, outputs = data["task"], data["outputs"]
         if {type(size) for size in shape} != {int} or not all(isinstance(name, str) for name in names):
             raise TypeError
-        row = jax.ShapeDtypeStruct((1, *shape), {"uint8": np.float32, "int32": np.int32}[dtype])
+        row = jax.ShapeDtypeStruct((1, *shape), {"uint8": np.float32, "float32": np.float32, "int32": np.int32}[dtype])
     except (KeyError, OverflowError, TypeError, ValueError) as error:
         how = "python -m labelfx.evaluate writes it again"
         raise ConfigError(f"{path}: does not say what the encoder takes; {how}") from error
     try:
         variables = load_variables(folder)
-        head = {"params": variables["params"]["head"]} if "head" in variables["params"] else None
-        parts = {"head": linear(features=len(names))} if head else {}
+        targets = np.zeros((1, outputs)) if task == "target" else None  # their scale is among the variables
+        parts = {"head": build_head(config, outputs, targets)} if "head" in variables["params"] else {}
         expected = _shapes(jax.eval_shape(models.stack(backbone=model, **parts).init, jax.random.key(0), row))
     except FileNotFoundError:
         raise
@@ -111,7 +118,8 @@ def load(workdir: str | Path) -> Encoder:
     read = {kind: {part: of[part] for part in of if part in ("backbone", "head")} for kind, of in variables.items()}
     if _shapes(read) != expected:
         raise ConfigError(f"{workdir}: its weights are not of the network in config.json on rows of {list(shape)}")
-    return Encoder(model, models.backbone(variables), head, shape, dtype, names, folder)
+    head = (parts["head"], models.part(variables, "head")) if parts else None
+    return Encoder(model, models.backbone(variables), head, shape, dtype, names, task, folder)
 
 
 def _shapes(tree: Any) -> Any:

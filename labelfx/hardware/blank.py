@@ -21,7 +21,6 @@ from labelfx.loop.mesh import make_mesh, on_every_device, split_rows, split_stat
 from labelfx.loop.metrics import NEVER
 from labelfx.loop.phases import Experiment, Phase
 from labelfx.models import Trained, stack
-from labelfx.models.heads import linear
 
 # (image shape, classes, training images) of the data sources that are one data set.
 SHAPES = {
@@ -29,7 +28,7 @@ SHAPES = {
     "digits_corrupted": ((8, 8, 1), 10, 1415),
     "mnist": ((28, 28, 1), 10, 60_000),
     "fashion_mnist": ((28, 28, 1), 10, 60_000),
-    "diabetes": ((1, 1, 10), 0, 332),
+    "diabetes": ((10,), 0, 332),
     "cifar10": ((32, 32, 3), 10, 50_000),
 }
 TEXTS = {"sts": 20_190, "sick": 4802, "cranfield": 1400}  # training texts
@@ -54,9 +53,10 @@ class Blank(Experiment):
 
     def trained(self, field: str, index: int, where: str) -> Any:
         own = field == "backbone" or where == "previous"
-        network = self.model if own else run.build_model(run.load_config(configs.place(where)))
-        model = stack(backbone=network, head=linear(features=len(self.dataset.class_names)))
-        images = self.view.split.images
+        config = self.config if own else run.load_config(configs.place(where))
+        network = self.model if own else run.build_model(config)
+        model = stack(backbone=network, head=run.build_head(config, self.dataset.num_outputs))
+        images = self.view.split.inputs
         dtype = np.float32 if images.dtype == np.uint8 else images.dtype  # as augmentation leaves them
         image = jax.ShapeDtypeStruct((1, *images.shape[1:]), dtype)
         shapes = jax.eval_shape(model.init, self.root, image)
@@ -72,10 +72,10 @@ class Blank(Experiment):
             return {}
         shapes = jax.eval_shape(phase.method.init, self.root, self.example(phase, {}))
         variables = phase.method.variables(jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), shapes))
-        images, labels = self.view.split
-        few = Split(Blanks((8, *images.shape[1:]), images.dtype), labels[:8])
+        images, labels, columns = self.view.split
+        few = Split(Blanks((8, *images.shape[1:]), images.dtype), labels[:8], {k: v[:8] for k, v in columns.items()})
         try:
-            table = phase.method.refresh(variables, few, self.root)
+            table = phase.method.refresh(variables, few, self.root, 0.0)
         except ValueError as error:
             raise ConfigError(f"config.method: its table cannot be made without data ({error})") from error
         return {k: np.broadcast_to(np.ones((), x.dtype), (len(images), *x.shape[1:])) for k, x in table.items()}
@@ -103,13 +103,13 @@ class Blank(Experiment):
             del batch["frozen"]
             fixed["frozen"] = jax.tree.map(placed, frozen, split_state(self.mesh, frozen))
         if self.on_device:
-            count, *shape = self.view.split.images.shape
+            count, *shape = self.view.split.inputs.shape
             count = -(-count // self.mesh.size) * self.mesh.size
-            fixed["images"] = placed(
-                jax.ShapeDtypeStruct((count, *shape), self.view.split.images.dtype), split_rows(self.mesh)
+            fixed["inputs"] = placed(
+                jax.ShapeDtypeStruct((count, *shape), self.view.split.inputs.dtype), split_rows(self.mesh)
             )
             for stream in batch["audit"]:
-                del batch[stream]["image"]
+                del batch[stream]["input"]
         batches = jax.tree.map(lambda x: jax.ShapeDtypeStruct((1, *x.shape), x.dtype), batch)
         step = jit_step(phase.method, self.mesh, state)
         return step.trace(state, bad, fixed, placed(batches, split_rows(self.mesh, axis=1)), key, np.int32(0))
@@ -148,7 +148,7 @@ def blank_loop(config: configs.Run, dataset: Dataset, devices: Sequence[Any]) ->
         config=config,
         workdir=Path(),
         dataset=dataset,
-        view=label_view(dataset.train, np.arange(len(dataset.train.images))),
+        view=label_view(dataset.train, np.arange(len(dataset.train.inputs))),
         model=run.build_model(config),
         mesh=make_mesh(0, config.fsdp, among=devices),
         root=jax.random.key(config.seed),

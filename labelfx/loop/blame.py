@@ -7,6 +7,20 @@ from typing import Any
 from labelfx.config import ConfigError
 from labelfx.config.errors import located
 from labelfx.data import DataError
+from labelfx.data.weak import COLUMNS
+
+KINDS = {  # of what is said of rows, by the column that it gives
+    "given": "weak noisy_rest",
+    "candidates": "weak partial or complementary",
+    "votes": "weak annotators",
+    "observed": "weak positive_unlabelled",
+    "propensity": "weak positive_unlabelled with known=True",
+    "bag": "weak bags or proportions",
+    "bag_target": "weak bags or proportions",
+    "domain": "weak domains",
+    "time": "weak drift",
+    "flagged": "weak poisoned",
+}
 
 
 @contextlib.contextmanager
@@ -21,6 +35,13 @@ def blame(config: Mapping[str, Any]) -> Iterator[None]:
         if isinstance(error, KeyError) and stream in config["batch"]:
             found = f"config.batch.{stream} = 0: {name} reads {stream} images; must be at least 1"
             raise ConfigError(found) from None
+        if isinstance(error, KeyError) and stream in COLUMNS:
+            kinds = KINDS.get(stream, "a source that has it, or config.labels.weak column")
+            raise ConfigError(f"config.labels gives no {stream!r}, which {name} reads; take {kinds}") from None
+        if isinstance(error, KeyError) and stream == "valid":
+            raise ConfigError(f"config.batches gives no 'valid', which {name} reads; take whole_bags") from None
+        if isinstance(error, KeyError) and stream == "image":
+            raise ConfigError(f"config.method: {located(error)}: it is batch[...]['input'] now") from None
         raise ConfigError(f"config.method: {located(error)}") from error
 
 

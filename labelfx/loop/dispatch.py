@@ -49,9 +49,9 @@ def jit_step(method: Method, mesh: Mesh, state: Any, count: int = 1) -> Any:
 
 def complete(batch: dict[str, Any], fixed: dict[str, Any]) -> dict[str, Any]:
     """A batch with what lies on the devices already: its images, by their index, and the method's frozen arrays."""
-    if "images" in fixed:
-        images = {name: fixed["images"][batch[name]["index"]] for name in batch["audit"]}
-        batch = batch | {name: batch[name] | {"image": image} for name, image in images.items()}
+    if "inputs" in fixed:
+        inputs = {name: fixed["inputs"][batch[name]["index"]] for name in batch["audit"]}
+        batch = batch | {name: batch[name] | {"input": rows} for name, rows in inputs.items()}
     return batch | {name: fixed[name] for name in ("frozen",) if name in fixed}
 
 
@@ -100,7 +100,7 @@ def dispatches(
     `how` are the arguments of `batch_at`, those left to this process included.
     """
     own = {size: own_rows(mesh, size) for size in how["sizes"].values() if size}
-    how = how | {"own": own.__getitem__, "images": config.data["placement"] != "device"}  # processes take no mesh
+    how = how | {"own": own.__getitem__, "inputs": config.data["placement"] != "device"}  # processes take no mesh
     prepared = batches(done, until, workers=config.workers, **how)
     events = [each for each in (config.log_every, config.save_every, config.eval_every) if each]
     while done < until:

@@ -12,10 +12,11 @@ from labelfx import models
 from labelfx.config.annotations import Part
 from labelfx.data import Dataset
 from labelfx.data.augment import to_float
-from labelfx.data.batches import View
+from labelfx.data.batches import Some, View
 from labelfx.data.labels import target_scale
 from labelfx.evals import features, memory
 from labelfx.evals.blocks import own_devices
+from labelfx.loop import run
 from labelfx.loop.mesh import device_memory, machine_memory
 from labelfx.models import Model
 from labelfx.models.heads import linear
@@ -27,7 +28,7 @@ SCORED = 25_600  # images that label-free scores look at, as many as RankMe's au
 def check_sizes(config: configs.Run, dataset: Dataset, view: View, model: Model) -> None:
     """ConfigError where an eval cannot run, before weeks of training: its batch is larger than the label view, or even
     its blocks take more memory than there is."""
-    images, mesh = dataset.test.images, own_devices(every=True)
+    images, mesh = dataset.train.inputs, own_devices(every=True)
     row = jax.ShapeDtypeStruct((1, *images.shape[1:]), images.dtype)
     shape = jax.eval_shape(
         lambda x: model.apply(model.init(jax.random.key(0), to_float(x)), to_float(x), train=False), row
@@ -35,7 +36,7 @@ def check_sizes(config: configs.Run, dataset: Dataset, view: View, model: Model)
     sizes = memory.Sizes(
         labelled=len(view.rows),
         scored=min(len(view.truth), SCORED),
-        test=len(images),
+        test=len(dataset.test.inputs) if dataset.test else 0,
         inputs=math.prod(images.shape[1:]),
         features=shape[0].shape[-1],
         classes=len(dataset.class_names),
@@ -59,20 +60,6 @@ def check_sizes(config: configs.Run, dataset: Dataset, view: View, model: Model)
                 )
 
 
-class Some:
-    """Some rows of images, read when they are asked for: those of ImageNet fit in no memory."""
-
-    def __init__(self, images: Any, rows: np.ndarray):
-        self.images, self.rows = images, rows
-        self.shape, self.dtype = (len(rows), *images.shape[1:]), images.dtype
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    def __getitem__(self, rows: Any) -> np.ndarray:
-        return self.images[self.rows[rows]]
-
-
 class Inputs:
     """What evals may ask for by name, each made when first asked for."""
 
@@ -86,10 +73,19 @@ class Inputs:
         method: dict[str, Any],
     ):
         self.model, self.seed, self.num_classes = model, config.seed, len(dataset.class_names)
-        self.train_images, self.test_images = dataset.train.images, dataset.test.images
-        self.test_labels, self.rows, self.judgements = dataset.test.labels, view.rows, dataset.judgements
+        self.head = run.head_of(config, dataset, view)
+        self.train_inputs, self.rows = dataset.train.inputs, view.rows
+        if dataset.test is not None:
+            self.test_inputs, self.test_labels, self.test_columns = dataset.test
         self.labelled_labels = view.split.labels[view.rows]
         self.variables, self.method, self.workers = variables, method, config.workers
+        self.side = dataset.side
+
+    def __getattr__(self, name: str) -> Any:
+        """What belongs to no single row."""
+        if name in self.__dict__.get("side", {}):
+            return self.side[name]
+        raise AttributeError(name)
 
     def _features(self, images: Any, rows: np.ndarray | None = None) -> np.ndarray:
         return features(self.model, models.backbone(self.variables), images, rows)
@@ -97,21 +93,21 @@ class Inputs:
     @functools.cached_property
     def features(self) -> np.ndarray:
         """Of training images, evenly spaced where there are more than `SCORED`."""
-        count = len(self.train_images)
+        count = len(self.train_inputs)
         rows = np.linspace(0, count - 1, min(count, SCORED)).astype(np.int64)
-        return self._features(self.train_images, rows)
+        return self._features(self.train_inputs, rows)
 
     @functools.cached_property
     def test_features(self) -> np.ndarray:
-        return self._features(self.test_images)
+        return self._features(self.test_inputs)
 
     @property
-    def labelled_images(self) -> "Some":
-        return Some(self.train_images, self.rows)
+    def labelled_inputs(self) -> Some:
+        return Some(self.train_inputs, self.rows)
 
     @functools.cached_property
     def labelled_features(self) -> np.ndarray:
-        return self._features(self.train_images, self.rows)
+        return self._features(self.train_inputs, self.rows)
 
     @functools.cached_property
     def projector(self) -> Model | None:
@@ -120,12 +116,14 @@ class Inputs:
 
     @functools.cached_property
     def test_logits(self) -> np.ndarray:
-        head = {"params": self.variables["params"]["head"]}
-        return np.asarray(linear(features=self.num_classes).apply(head, self.test_features, train=False)[0])
+        head = models.part(self.variables, "head")
+        return np.asarray(self.head.apply(head, self.test_features, train=False)[0])
 
     @functools.cached_property
     def test_predictions(self) -> np.ndarray:
         """Of a regressor, in the units of the labels."""
+        if "regressor" not in self.variables["params"]:
+            return self.test_logits[:, 0]
         regressor = {"params": self.variables["params"]["regressor"]}
         mean, scale = target_scale(self.labelled_labels)
         return mean + scale * np.asarray(linear(features=1).apply(regressor, self.test_features, train=False)[0])[:, 0]

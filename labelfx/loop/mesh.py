@@ -119,7 +119,7 @@ def place_batches(mesh: Mesh, batches: Any) -> Any:
     return jax.tree.map(one, batches)
 
 
-def place_images(mesh: Mesh, images: Any) -> jax.Array:
+def place_inputs(mesh: Mesh, images: Any) -> jax.Array:
     """All images on the devices, each of which holds a share; the last one's is filled up with zeros."""
     count = -(-len(images) // mesh.size) * mesh.size
 

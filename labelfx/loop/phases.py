@@ -1,6 +1,7 @@
 """A run before it starts: what it is made of, and its phases, each built and checked by shape."""
 
 import dataclasses
+import functools
 import math
 from collections.abc import Mapping
 from pathlib import Path
@@ -22,8 +23,8 @@ from labelfx.loop.dispatch import complete
 from labelfx.loop.mesh import device_memory, split_state, whole
 from labelfx.loop.metrics import telling
 from labelfx.loop.state import fold_in_name
-from labelfx.methods import Method, shapes_of_step
-from labelfx.models import Model
+from labelfx.methods import Method, columns_read, shapes_of_step
+from labelfx.models import Model, stack
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,10 +65,12 @@ class Experiment:
             tx = configs.build(configs.OPTIMIZERS, config["optimizer"])(config["steps"])
         provided = {
             "model": self.model,
+            "classifier": self.classifier,
             "tx": tx,
             "steps": config["steps"],
             "num_classes": len(self.dataset.class_names),
             "num_examples": len(self.view.truth),
+            "bag": self.view.split.columns.get("bag"),
         }
         provided |= {field: self.trained(field, index, config[field]) for field in configs.TRAINED if config[field]}
         with named("config.method"):
@@ -91,14 +94,15 @@ class Experiment:
                 raise ConfigError(f"config.batch.labelled = {size}: must be 0 where config.labels labels nothing")
         name = config["method"]["name"]
         takes = configs.parameters(configs.function(configs.METHODS, name))[0]
-        if "num_classes" in takes and not self.dataset.class_names:
+        lacks = {"num_classes": not self.dataset.class_names, "classifier": not self.dataset.num_outputs}
+        if any(lacks.get(each) for each in takes):
             raise ConfigError(
                 f"config.method.name = {name!r}: needs classes, but {self.config.data['name']!r} has none"
             )
 
     def check_memory(self, shapes: Any) -> None:
         """ConfigError where a device cannot even hold the state, or not its share of the images."""
-        images, have = self.dataset.train.images, device_memory(self.mesh)
+        images, have = self.dataset.train.inputs, device_memory(self.mesh)
         needs = {
             "config.model: the state": (
                 sum(math.prod(x.shape) * x.dtype.itemsize for x in jax.tree.leaves(shapes)) / self.config.fsdp,
@@ -116,6 +120,11 @@ class Experiment:
                     f"{have / 1e9:.3g} GB; must be {instead}"
                 )
 
+    @functools.cached_property
+    def classifier(self) -> Model:
+        """The backbone with the head of the configuration."""
+        return stack(backbone=self.model, head=run.head_of(self.config, self.dataset, self.view))
+
     @property
     def on_device(self) -> bool:
         """Whether the training images lie on the devices."""
@@ -127,7 +136,7 @@ class Experiment:
         folder = self.workdir if own else configs.place(where)
         try:
             if field == "teacher":
-                before = (self.model, index - 1) if own else None
+                before = (self.classifier, index - 1) if own else None
                 return run.load_teacher(folder, len(self.dataset.class_names), own=before)
             return run.load_variables(folder, index - 1 if own else None)
         except FileNotFoundError as error:
@@ -138,9 +147,15 @@ class Experiment:
         sizes = phase.config["batch"]
         return {"view": self.view, "sizes": sizes, "seed": self.config.data_seed, "miner": phase.miner, "table": table}
 
+    def reads(self, phase: Phase, state: Any, table: dict[str, Any]) -> frozenset[str]:
+        """The columns that the step reads: no other travels to the devices."""
+        return columns_read(phase.method, state, self.example(phase, table), self.root)
+
     def example(self, phase: Phase, table: dict[str, Any]) -> dict[str, Any]:
         """The shapes of a method's batch; before the first refresh there is no table to mine by."""
-        how = self.how(phase, table) | ({} if table else {"miner": uniform()})
+        how = self.how(phase, table)
+        if not table:
+            how["miner"] = phase.miner._replace(rows=uniform().rows)
         fixed = {} if phase.method.frozen is None else {"frozen": phase.method.frozen}
         return jax.eval_shape(lambda: complete(batch_at(phase.start, **how), fixed))
 
@@ -160,14 +175,14 @@ class Experiment:
             return {}
         variables = whole(self.mesh, variables)
         table: dict[str, np.ndarray] = {}
+        progress = (done - phase.start) / (phase.stop - phase.start)
         with telling("refreshing the table of the training rows"):
             if method.refresh:
                 rng = jax.random.fold_in(fold_in_name(self.root, "refresh"), done)
-                table |= method.refresh(variables, self.view.split, rng)
+                table |= method.refresh(variables, self.view.split, rng, progress)
             if miner.refresh:
                 # The 1 keeps this apart from the generator that chose the labels: NumPy fills a seed up with zeros.
                 generator = np.random.default_rng([self.config.seed, done, 1])
-                progress = (done - phase.start) / (phase.stop - phase.start)
                 with named("config.batches"):
                     table |= miner.refresh(variables, self.view.split, generator, progress)
         # Machines of one kind agree to the bit; batches must not hang on that.

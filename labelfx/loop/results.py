@@ -17,22 +17,22 @@ import numpy as np
 import labelfx
 from labelfx import config as configs
 from labelfx.config.errors import located
-from labelfx.data import Dataset
+from labelfx.data import Dataset, known
 from labelfx.data.batches import View
-from labelfx.data.labels import labels_hash
-from labelfx.loop import distributed, metrics
+from labelfx.data.weak import blank
+from labelfx.loop import distributed, metrics, run
 from labelfx.loop.inputs import Inputs
 from labelfx.loop.mesh import matmul_precision
 from labelfx.models import Model
 
-READ_FROM = {"test_logits": "head", "test_predictions": "regressor"}  # what evals ask for: a part of the network
+READ_FROM = {"test_logits": ("head",), "test_predictions": ("regressor", "head")}  # what evals ask for: of which part
 
 
 def lacks(name: str, variables: dict[str, Any]) -> str | None:
     """The part of the network that an eval reads and the method has not trained, or None."""
     positional = configs.parameters(configs.function(configs.EVALS, name))[0]
-    parts = [part for what, part in READ_FROM.items() if what in positional and part not in variables["params"]]
-    return parts[0] if parts else None
+    wanted = [parts for what, parts in READ_FROM.items() if what in positional]
+    return next((parts[0] for parts in wanted if not variables["params"].keys() & {*parts}), None)
 
 
 def check_evals(config: configs.Run, method: str, variables: dict[str, Any]) -> None:
@@ -111,11 +111,13 @@ def _results(config, workdir, dataset, view, model, variables, training, trained
         "commit": commit(),
         "outside": configs.outside_code(config),  # code that is not of labelfx
         "seeds": {"seed": config.seed, "label_seed": config.label_seed, "data_seed": config.data_seed},
-        "labels": {"n": len(view.rows), "hash": labels_hash(view.rows, dataset.train.labels)},
+        "labels": _labels(view),
         "data": {  # one row, as the backbone takes it
-            "shape": list(dataset.test.images.shape[1:]),
-            "dtype": str(dataset.test.images.dtype),
+            "shape": list(dataset.train.inputs.shape[1:]),
+            "dtype": str(dataset.train.inputs.dtype),
             "class_names": list(dataset.class_names),
+            "task": dataset.task,
+            "outputs": dataset.num_outputs,
         },
         "training": dict(training),
         "device": trained_on
@@ -134,6 +136,21 @@ def _results(config, workdir, dataset, view, model, variables, training, trained
         short = {k: f"{v:.4g}" if isinstance(v, float) else v for k, v in part.items() if not isinstance(v, list)}
         print(f"{name}: " + ", ".join(f"{k} {v}" for k, v in short.items()))
     return results
+
+
+def _labels(view: View) -> dict[str, Any]:
+    """How much a run was told: `n` labelled rows, `entries` of labels, and rows by column."""
+    said = known(view.split.labels[view.rows])
+    columns = {k: column[view.rows] != blank(k, column[view.rows]) for k, column in view.split.columns.items()}
+    counts = {k: int(differs.reshape(len(differs), -1).any(1).sum()) for k, differs in columns.items()}
+    held_out = {"validation": len(view.validation)} if len(view.validation) else {}
+    return {
+        "n": len(view.rows),
+        "entries": int(said.sum()),
+        **held_out,
+        **({"columns": counts} if counts else {}),
+        **run.identity(view),
+    }
 
 
 def add_medians(config: configs.Run, workdir: Path, found: dict[str, dict[str, Any]]) -> None:

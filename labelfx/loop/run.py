@@ -17,11 +17,11 @@ from labelfx import config as configs
 from labelfx.config import ConfigError
 from labelfx.data import Dataset
 from labelfx.data.batches import View, label_view
-from labelfx.data.labels import labels_hash
+from labelfx.data.labels import rows_hash, said_hash, target_scale
 from labelfx.finished import weights
 from labelfx.loop import bucket
-from labelfx.models import Model, Trained, stack
-from labelfx.models.heads import linear
+from labelfx.loop.blame import named
+from labelfx.models import Model, Trained, rescaled, scaled, stack
 
 logger = logging.getLogger(__name__)
 
@@ -70,43 +70,86 @@ def load_data(config: configs.Run, workdir: Path) -> tuple[Dataset, View]:
         dataset = configs.build(configs.DATA, config.data)
     except (ValueError, FileNotFoundError) as error:
         raise ConfigError(f"config.data: {error}") from error
-    for name in config.evals:
-        needs = configs.parameters(configs.function(configs.EVALS, name))[0]
-        if "judgements" in needs and dataset.judgements is None:
-            raise ConfigError(f"config.evals.{name}: {config.data['name']!r} has no judged pairs of texts")
-        if "num_classes" in needs and not dataset.class_names:
-            raise ConfigError(f"config.evals.{name}: {config.data['name']!r} has no classes")
+    _check_evals(config, dataset)
     given = dataset.train.labels
     path = workdir / "labels.json"
     if (workdir / "config.json").exists():
         kept = configs.read_json(path)
         try:
-            rows, expected = np.array(kept["rows"], np.int64), kept["hash"]
+            if "hash" in kept:
+                raise ConfigError(f"{path}: of a labelfx before 0.2, whose runs do not go on; use another workdir")
+            rows, expected = np.array(kept["rows"], np.int64), kept["said_hash"]
         except (KeyError, OverflowError, TypeError, ValueError) as error:
             raise ConfigError(f"{path}: not as it was written ({error}); use another workdir") from error
-        outside = (rows < 0) | (rows >= len(given))
-        if rows.ndim != 1 or outside.any() or labels_hash(rows, given) != expected:
+        if rows.ndim != 1 or ((rows < 0) | (rows >= len(given))).any():
+            raise ConfigError(f"{path}: names rows that are not there; the data set has changed since")
+        view = _view(config, dataset, rows)
+        if identity(view)["said_hash"] != expected:
             raise ConfigError(f"{path}: its rows do not have the labels they had; the data set has changed since")
-        count, which = len(given), getattr(dataset.train.images, "which", "")
-        if kept.get("images", [count, which]) != [count, which]:
+        count, which = len(given), getattr(dataset.train.inputs, "which", "")
+        if kept.get("inputs", [count, which]) != [count, which]:
             raise ConfigError(
                 f"{path}: not of these {count} training images; some were added, removed or renamed since"
             )
-        return dataset, label_view(dataset.train, rows)
-    try:
+        return dataset, view
+    with named("config.labels"):
         choose = configs.build(configs.LABELS, config.labels)
-        rows = choose(given, np.random.default_rng(config.label_seed))
-    except ValueError as error:
-        raise ConfigError(f"config.labels: {error}") from error
-    return dataset, label_view(dataset.train, rows)
+        return dataset, _view(config, dataset, choose(given, np.random.default_rng(config.label_seed)))
+
+
+def _check_evals(config: configs.Run, dataset: Dataset) -> None:
+    """ConfigError where an eval asks for what the data have not."""
+    name = config.data["name"]
+    for each in config.evals:
+        needs = configs.parameters(configs.function(configs.EVALS, each))[0]
+        for what, words in {"judgements": "no judged pairs of texts", "graph": "no graph"}.items():
+            if what in needs and what not in dataset.side:
+                raise ConfigError(f"config.evals.{each}: {name!r} has {words}")
+        if "num_classes" in needs and not dataset.class_names:
+            raise ConfigError(f"config.evals.{each}: {name!r} has no classes")
+        if dataset.test is None and any(need.startswith("test_") for need in needs):
+            raise ConfigError(f"config.evals.{each}: {name!r} has no test split; take an eval that needs none")
+
+
+def _view(config: configs.Run, dataset: Dataset, rows: np.ndarray) -> View:
+    """What is said of the rows that the label view has chosen, and of those held out of them to choose by.
+
+    Generators of their own, by a number behind the seed: NumPy fills a seed up with zeros."""
+    how, train = config.labels, dataset.train
+    said = None
+    if how["weak"]:
+        said = configs.build(
+            configs.WEAK,
+            how["weak"],
+            label=train.labels,
+            rng=np.random.default_rng([config.label_seed, 1]),
+            num_classes=len(dataset.class_names),
+            rows=rows,
+            inputs=train.inputs,
+            columns=train.columns,
+        )
+    if not how["validation"]:
+        return label_view(train, rows, said)
+    if how["validation"] >= len(rows):
+        raise ConfigError(f"config.labels.validation = {how['validation']}: must be less than the {len(rows)} rows")
+    held_out = np.random.default_rng([config.label_seed, 2]).permutation(rows)[: how["validation"]]
+    return label_view(train, np.setdiff1d(rows, held_out), said, validation=np.sort(held_out))
+
+
+def identity(view: View) -> dict[str, str]:
+    """What identifies the labels of a run: `rows_hash`, by which runs are paired, and `said_hash`, which a resume
+    checks."""
+    rows = np.concatenate([view.rows, view.validation])
+    return {"rows_hash": rows_hash(rows), "said_hash": said_hash(rows, view.split.labels, view.split.columns)}
 
 
 def begin(config: configs.Run, workdir: Path, view: View) -> None:
     """Writes `labels.json`, `config.json` and, of code outside of labelfx, `outside.json` where they are not there yet:
     from now on the workdir is of this run."""
     if jax.process_index() == 0 and not (workdir / "config.json").exists():
-        images = [len(view.truth), getattr(view.split.images, "which", "")]
-        labels = {"hash": labels_hash(view.rows, view.truth), "rows": view.rows.tolist(), "images": images}
+        inputs = [len(view.truth), getattr(view.split.inputs, "which", "")]
+        rows = np.union1d(view.rows, view.validation)  # as the label view chose them
+        labels = {**identity(view), "rows": rows.tolist(), "inputs": inputs}
         configs.write_text(workdir / "labels.json", json.dumps(labels) + "\n")
         if code := configs.outside_code(config):
             configs.write_text(workdir / configs.OUTSIDE, json.dumps(code, indent=2) + "\n")
@@ -121,16 +164,37 @@ def keep_compiled_programs() -> None:
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
 
 
-def build_model(config: configs.Run) -> Model:
-    """The backbone. ConfigError where it reads text and the data are images, or its parts do not fit together."""
+def build_model(config: configs.Run, dataset: Dataset | None = None) -> Model:
+    """The backbone; of vectors one that standardises them by the mean and deviation of the training split, which are
+    among its variables. Without the data its shapes are right, and its variables have to be loaded.
+
+    ConfigError where it reads text and the data are images, or its parts do not fit together.
+    """
     name = config.model["name"]
     takes = configs.parameters(configs.function(configs.BACKBONES, name))[0]
     if "vocab_size" in takes and "vocab_size" not in config.data:
         raise ConfigError(f"config.model.name = {name!r}: reads text, but {config.data['name']!r} has none")
-    try:
-        return configs.build(configs.BACKBONES, config.model, **{key: config.data[key] for key in takes})
-    except ValueError as error:
-        raise ConfigError(f"config.model: {error}") from error
+    for key in takes:
+        if dataset is not None and key not in config.data and key not in dataset.side:
+            raise ConfigError(f"config.model.name = {name!r}: reads a {key}, but {config.data['name']!r} has none")
+    side = {} if dataset is None else dataset.side
+    with named("config.model"):
+        model = configs.build(configs.BACKBONES, config.model, **{k: config.data.get(k, side.get(k)) for k in takes})
+    inputs = None if dataset is None else dataset.train.inputs
+    return scaled(model, inputs if inputs is not None and inputs.dtype == np.float32 and inputs.ndim == 2 else None)
+
+
+def build_head(config: configs.Run, num_outputs: int, targets: np.ndarray | None = None) -> Model:
+    """`config.head`. Of a regression it predicts `targets` [L] or [L, T] in their units: their mean and deviation are
+    among its variables."""
+    with named("config.head"):
+        head = configs.build(configs.CLASSIFIERS, config.head, num_outputs=num_outputs)
+    return head if targets is None else rescaled(head, *target_scale(targets))
+
+
+def head_of(config: configs.Run, dataset: Dataset, view: View) -> Model:
+    """`build_head` for these data, of which a regressor takes the targets that are said."""
+    return build_head(config, dataset.num_outputs, view.split.labels[view.rows] if dataset.task == "target" else None)
 
 
 def load_config(workdir: Path) -> configs.Run:
@@ -168,16 +232,20 @@ def load_teacher(workdir: Path, num_classes: int, *, own: tuple[Model, int] | No
     Args:
       workdir: of that run.
       num_classes: that it must have.
-      own: where it is the run itself that asks, its backbone and the phase that it ended.
+      own: where it is the run itself that asks, its classifier and the phase that it ended.
 
     Raises:
       ConfigError: it has no classifier, or one of other classes.
     """
-    backbone, phase = own or (build_model(load_config(workdir)), None)
+    if own is None:
+        config, phase = load_config(workdir), None
+        classifier = stack(backbone=build_model(config), head=build_head(config, num_classes))
+    else:
+        classifier, phase = own
     variables = load_variables(workdir, phase)
     if "head" not in variables["params"]:
         raise ConfigError(f"config.teacher: the run in {workdir} has trained no classifier")
-    found = next(iter(variables["params"]["head"].values()))["kernel"].shape[-1]
+    found = jax.tree.leaves(variables["params"]["head"])[-1].shape[-1]
     if found != num_classes:
         raise ConfigError(f"config.teacher: the run in {workdir} has {found} classes, these data {num_classes}")
-    return Trained(stack(backbone=backbone, head=linear(features=num_classes)), variables)
+    return Trained(classifier, variables)

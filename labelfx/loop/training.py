@@ -16,7 +16,7 @@ from labelfx.finished import weights
 from labelfx.loop import distributed, metrics, results
 from labelfx.loop.checkpoint import Checkpoints
 from labelfx.loop.dispatch import Dispatcher, complete, dispatches
-from labelfx.loop.mesh import on_every_device, place_images, split_state, whole
+from labelfx.loop.mesh import on_every_device, place_inputs, split_state, whole
 from labelfx.loop.phases import Experiment, Phase
 from labelfx.loop.record import Record
 from labelfx.loop.state import fold_in_name
@@ -57,9 +57,9 @@ class Loop(Experiment):
         """Starts a phase: fresh parameters, and a table made by the network of the phase before where that is the same.
         Does nothing where a checkpoint of this phase was taken up."""
         before, self.phase = self.phase, self.build(index)
-        self.fixed = {name: self.fixed[name] for name in ("images",) if name in self.fixed}
+        self.fixed = {name: self.fixed[name] for name in ("inputs",) if name in self.fixed}
         if self.on_device and not self.fixed:
-            self.fixed["images"] = place_images(self.mesh, self.view.split.images)
+            self.fixed["inputs"] = place_inputs(self.mesh, self.view.split.inputs)
         method = self.phase.method
         if method.frozen is not None:
             self.fixed["frozen"] = jax.device_put(method.frozen, split_state(self.mesh, method.frozen))
@@ -96,7 +96,7 @@ class Loop(Experiment):
         """Runs the phase from where it stands to its last step, saves, and exports its variables."""
         phase, everywhere = self.phase, on_every_device(self.mesh)
         key = jax.jit(lambda: fold_in_name(jax.random.key(self.config.seed), "step"), out_shardings=everywhere)()
-        names = self.metrics(phase, self.state, self.table)
+        names, reads = self.metrics(phase, self.state, self.table), self.reads(phase, self.state, self.table)
         self.bad = jax.device_put({name: np.int32(metrics.NEVER) for name in names}, everywhere)
         dispatch = Dispatcher(
             phase.method, self.mesh, self.state, self.config.steps_per_dispatch, phase.batch_size, self.record.progress
@@ -108,7 +108,8 @@ class Loop(Experiment):
             if into == 0 and self.done > phase.start:
                 self.refresh(phase.method.variables(jax.block_until_ready(self.state)))
             until = min(self.done + every - into, phase.stop)
-            for count, batch in dispatches(self.config, self.mesh, self.how(phase, self.table), self.done, until):
+            how = self.how(phase, self.table) | {"reads": reads}
+            for count, batch in dispatches(self.config, self.mesh, how, self.done, until):
                 arguments = self.state, self.bad, self.fixed, batch, key, np.int32(self.done)
                 self.state, self.bad, values = dispatch(count, *arguments)
                 self.done += count

@@ -26,10 +26,11 @@ class Method(NamedTuple):
       variables: `(state) -> variables`, the model variables that evals and export read:
         `{"params": {"backbone": ..., "head": ...}, "batch_stats": ...}`; `head` is there where the method trains a
         classifier on the features.
-      refresh: `(variables, source, rng) -> table`, outside the step, at the start of a phase and every
+      refresh: `(variables, source, rng, progress) -> table`, outside the step, at the start of a phase and every
         `config.refresh_every` steps. `variables` are those of this method's network or, at the start of a phase, of the
         phase before where its network has the same arrays, whatever its method. `source` is the training split as the
-        method may see it (labels -1 where hidden), `table` a dict of NumPy arrays with leading dimension
+        method may see it (labels and columns blank where nothing is said), `progress` the share of the phase's steps
+        that are done, in [0, 1), `table` a dict of NumPy arrays with leading dimension
         `num_examples`. Each reaches the step as `batch[stream][name]`, gathered at the rows of the batch; a boolean
         array named `include` says which rows the unlabelled stream draws from.
       frozen: arrays that the step reads and never changes, such as the variables of a teacher. They lie on the devices
@@ -76,6 +77,20 @@ def shapes_of_step(method: Method, state: Any, batch: Any, rng: jax.Array) -> tu
         if x.shape:
             raise ValueError(f"{step} returns the metric {name!r} {x.dtype}{list(x.shape)}; must be a scalar")
     return found
+
+
+def columns_read(method: Method, state: Any, batch: Any, rng: jax.Array) -> frozenset[str]:
+    """The names of what a step reads of the streams, columns and labels among them. Arguments are arrays or shapes."""
+    program = jax.make_jaxpr(method.step)(state, batch, rng).jaxpr
+    used = {id(each) for equation in program.eqns for each in equation.invars} | {id(each) for each in program.outvars}
+    before = len(jax.tree.leaves(state))
+    leaves = jax.tree_util.tree_leaves_with_path(batch)
+    read = {
+        path[-1].key
+        for (path, _), each in zip(leaves, program.invars[before:], strict=False)
+        if id(each) in used and path[0].key not in ("audit", "frozen")
+    }
+    return frozenset(read)
 
 
 def __getattr__(name: str) -> Any:

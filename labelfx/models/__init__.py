@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 
 class Model(NamedTuple):
@@ -68,12 +69,58 @@ def stack(**models: Model) -> Model:
         state: dict[str, dict] = {}
         for i, (name, model) in enumerate(models.items()):
             own_rng = None if rng is None else jax.random.fold_in(rng, i)
-            x, own_state = model.apply(_part(variables, name), x, train=train, rng=own_rng)
+            x, own_state = model.apply(part(variables, name), x, train=train, rng=own_rng)
             outputs[name] = x
             _insert(state, name, own_state)
         return outputs, state
 
     return Model(init, apply, max(model.norm_groups for model in models.values()))
+
+
+def scaled(model: Model, inputs: Any = None) -> Model:
+    """The model on vectors float32 [B, F], standardised; on anything else it is the model.
+
+    Their mean and deviation, of the columns of `inputs` float32 [N, F], are a collection of its variables, `scale`, and
+    so go wherever the weights go: who loads them gives raw vectors.
+    """
+
+    def init(rng, x):
+        variables = model.init(rng, x)
+        if x.ndim != 2 or not jnp.issubdtype(x.dtype, jnp.floating):
+            return variables
+        if inputs is None:
+            mean, deviation = jnp.zeros(x.shape[1]), jnp.ones(x.shape[1])
+        else:
+            mean, deviation = (jnp.asarray(of(inputs, 0, np.float64), jnp.float32) for of in (np.mean, np.std))
+        return variables | {"scale": {"mean": mean, "deviation": jnp.where(deviation == 0, 1, deviation)}}
+
+    def apply(variables, x, *, train, rng=None):
+        scale = variables.get("scale")
+        if scale is None:
+            return model.apply(variables, x, train=train, rng=rng)
+        own = {name: tree for name, tree in variables.items() if name != "scale"}
+        x = ((x - scale["mean"]) / scale["deviation"]).astype(x.dtype)
+        outputs, state = model.apply(own, x, train=train, rng=rng)
+        return outputs, state | {"scale": scale}
+
+    return model._replace(init=init, apply=apply)
+
+
+def rescaled(model: Model, mean: np.ndarray, deviation: np.ndarray) -> Model:
+    """The model with outputs times `deviation` plus `mean`, its collection `target`: a regressor in their units."""
+
+    def init(rng, x):
+        target = {"mean": jnp.asarray(mean, jnp.float32), "deviation": jnp.asarray(deviation, jnp.float32)}
+        return model.init(rng, x) | {"target": target}
+
+    def apply(variables, x, *, train, rng=None):
+        target = variables["target"]
+        own = {name: tree for name, tree in variables.items() if name != "target"}
+        outputs, state = model.apply(own, x, train=train, rng=rng)
+        outputs = (outputs * target["deviation"] + target["mean"]).astype(outputs.dtype)
+        return outputs, state | {"target": target}
+
+    return model._replace(init=init, apply=apply)
 
 
 def apply_together(
@@ -107,7 +154,7 @@ def apply_together(
 
 def backbone(variables):
     """The backbone's own variables, out of those of `stack(backbone=..., ...)`: what evals and export read."""
-    return _part(variables, "backbone")
+    return part(variables, "backbone")
 
 
 def _float32(x):
@@ -115,7 +162,8 @@ def _float32(x):
     return x if x.dtype == "int32" else x.astype("float32")
 
 
-def _part(variables, name):
+def part(variables, name):
+    """The variables of one part of a `stack`."""
     return {collection: trees[name] for collection, trees in variables.items() if name in trees}
 
 

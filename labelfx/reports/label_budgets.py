@@ -77,7 +77,7 @@ def benchmark(
     recipes = read_recipes(data, methods)
     dataset, _ = run.load_data(configs.check(recipes[BASELINE] | {"labels": label_view("all")}), folder)
     if augment == "data":
-        for line in set_augmentations(recipes.values(), dataset.train.images):
+        for line in set_augmentations(recipes.values(), dataset.train.inputs):
             print(line, file=sys.stderr)
     for path, value in (overrides or {}).items():
         if left_out := override(recipes, path, value):

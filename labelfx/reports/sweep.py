@@ -54,8 +54,8 @@ def check(every: Iterable[Job], dataset: Dataset) -> None:
         distinct.setdefault(json.dumps(kept | {"teacher": taught}, sort_keys=True), config)
     if distinct:
         print(f"checking that {len(distinct)} configurations can run", file=sys.stderr)
-    images = dataset.train.images
-    blank = dataset._replace(train=dataset.train._replace(images=Blanks(images.shape, images.dtype)))
+    images = dataset.train.inputs
+    blank = dataset._replace(train=dataset.train._replace(inputs=Blanks(images.shape, images.dtype)))
     for config in distinct.values():
         with _named(config.name), tempfile.TemporaryDirectory() as folder:
             if config.teacher in configured:  # it is not there yet; its configuration is what the step's shapes take

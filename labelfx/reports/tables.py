@@ -126,7 +126,7 @@ def entries_of(results: Any) -> list[tuple[tuple[str, str], str, int, Draw, floa
     """
     seeds, labels, commit = results["seeds"], results["labels"], results["commit"] or "-"
     seed, label_seed, data_seed = (_number(seeds[seed], int) for seed in Draw._fields[:3])
-    draw = Draw(seed, label_seed, data_seed, labels["hash"])
+    draw = Draw(seed, label_seed, data_seed, labels["rows_hash"])
     head, plus, changes = commit.partition("+")
     commit = head[:7] + plus + changes
     entries = []
@@ -140,7 +140,7 @@ def entries_of(results: Any) -> list[tuple[tuple[str, str], str, int, Draw, floa
             if metric == "accuracy" and not 0 <= value <= 1:
                 raise ValueError(f"{name}: an accuracy of {value}")
             entries.append((key, metric, _number(labels["n"], int), draw, value, results["config_hash"], commit))
-    for text in (results["name"], labels["hash"], results["config_hash"]):
+    for text in (results["name"], labels["rows_hash"], results["config_hash"]):
         if not isinstance(text, str) or not text:
             raise TypeError(f"{text!r} is no name")
     return entries

@@ -55,12 +55,13 @@ def digits_corrupted(*, contrast: Probability, noise: NonNegative, seed: NonNega
     Network Robustness to Common Corruptions and Perturbations". The noise is a function of `seed` and the split.
     """
     clean = digits()
+    assert clean.test is not None
 
     def corrupt(split: Split, stream: int) -> Split:
-        mean = split.images.mean(axis=(1, 2, 3), keepdims=True)
-        images = mean + contrast * (split.images - mean)
+        mean = split.inputs.mean(axis=(1, 2, 3), keepdims=True)
+        images = mean + contrast * (split.inputs - mean)
         images += 255 * noise * np.random.default_rng([seed, stream]).standard_normal(images.shape)
-        return split._replace(images=np.rint(images).clip(0, 255).astype(np.uint8))
+        return split._replace(inputs=np.rint(images).clip(0, 255).astype(np.uint8))
 
     return clean._replace(train=corrupt(clean.train, 0), test=corrupt(clean.test, 1))
 
@@ -190,15 +191,15 @@ def tfds(dataset: str, *, data_dir: str, train_split: str, test_split: str, imag
 
 def _dataset(where: str, train: Split, test: Split, class_names: Sequence[str]) -> Dataset:
     """The checked data set; labels become int32."""
-    if train.images.shape[1:] != test.images.shape[1:]:
-        raise ValueError(f"{where}: training images are {train.images.shape[1:]}, test images {test.images.shape[1:]}")
-    for name, (images, labels), lowest in (("training", train, -1), ("test", test, 0)):
+    if train.inputs.shape[1:] != test.inputs.shape[1:]:
+        raise ValueError(f"{where}: training images are {train.inputs.shape[1:]}, test images {test.inputs.shape[1:]}")
+    for name, (images, labels, _), lowest in (("training", train, -1), ("test", test, 0)):
         if not 0 < len(images) == len(labels):
             raise ValueError(f"{where}: {len(images)} {name} images, {len(labels)} labels; must be equal and not 0")
         if labels.min() < lowest or labels.max() >= len(class_names):
             found, allowed = f"{labels.min()}..{labels.max()}", f"{lowest}..{len(class_names) - 1}"
             raise ValueError(f"{where}: {name} labels lie in {found}; allowed {allowed}")
-    train, test = (Split(images, labels.astype(np.int32)) for images, labels in (train, test))
+    train, test = (split._replace(labels=split.labels.astype(np.int32)) for split in (train, test))
     return Dataset(train, test, tuple(class_names))
 
 

@@ -108,7 +108,7 @@ def cranfield(
     train = encode(whole) if rows == "documents" else np.stack([encode(part) for part in zip(*pairs, strict=True)], 1)
     pair_rows, scores = np.array(where)[:, :2], np.array(where, np.float64)[:, 2]
     judgements = Judgements(pair_rows, scores, np.zeros(len(where), np.int64), ("test",), np.arange(len(documents)))
-    return Dataset(_unlabelled(train), _unlabelled(encode(whole + queries)), (), judgements)
+    return Dataset(_unlabelled(train), _unlabelled(encode(whole + queries)), (), {"judgements": judgements})
 
 
 def _encoder(texts: Iterable[str], vocab_size: int, max_length: int):
@@ -143,7 +143,7 @@ def _similarity(texts: Sequence[str], tasks: dict[str, Pairs], vocab_size: int, 
     task, left, right, scores = zip(*pairs, strict=True)
     rows = np.arange(2 * len(pairs)).reshape(2, -1).T
     judgements = Judgements(rows, np.array(scores), np.array(task), tuple(tasks), np.arange(2 * len(pairs)))
-    return Dataset(_unlabelled(encode(texts)), _unlabelled(encode(left + right)), (), judgements)
+    return Dataset(_unlabelled(encode(texts)), _unlabelled(encode(left + right)), (), {"judgements": judgements})
 
 
 def _unlabelled(rows: np.ndarray) -> Split:

@@ -7,6 +7,7 @@ import numpy as np
 import optax
 
 from labelfx.config.annotations import Augment, NonNegative, Positive
+from labelfx.data import known
 from labelfx.data.labels import target_scale
 from labelfx.loop import state
 from labelfx.methods import Method
@@ -40,20 +41,20 @@ def contrastive_regression(
     net = stack(backbone=model, regressor=linear(features=1))
 
     def init(rng, batch):
-        return state.create(net, tx, state.fold_in_name(rng, "model"), batch["labelled"]["image"])
+        return state.create(net, tx, state.fold_in_name(rng, "model"), batch["labelled"]["input"])
 
-    def refresh(variables, source, rng):
+    def refresh(variables, source, rng, progress):
         mean, scale = target_scale(source.labels)
         target = ((source.labels - mean) / scale).astype(np.float32)
-        known = source.labels >= 0
-        ordered = np.sort(target[known])
+        said = known(source.labels)
+        ordered = np.sort(target[said])
         near = np.searchsorted(ordered, target + window, "right") - np.searchsorted(ordered, target - window)
         rarity = 1 / np.sqrt(np.maximum(near, 1))
-        return {"target": target, "rarity": (rarity / rarity[known].mean()).astype(np.float32)}
+        return {"target": target, "rarity": (rarity / rarity[said].mean()).astype(np.float32)}
 
     def step(old, batch, rng):
         rng_a, rng_b, rng_model = state.named(rng, "labelled/a", "labelled/b", "model")
-        image = batch["labelled"]["image"]
+        image = batch["labelled"]["input"]
         # Row by row, not view after view: a device then holds both views of its own rows, and none has to move.
         views = jax.lax.collapse(jnp.stack([augment(rng_a, image), augment(rng_b, image)], 1), 0, 2)
         target, rarity = (jnp.repeat(batch["labelled"][name], 2) for name in ("target", "rarity"))

@@ -6,7 +6,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from labelfx.config.annotations import Augment, Fraction
+from labelfx.config.annotations import Augment
+from labelfx.data.weak import Supervision
 from labelfx.loop import state
 from labelfx.methods import Method
 from labelfx.methods.from_labels.supervised import supervised
@@ -14,22 +15,21 @@ from labelfx.models import Model
 
 
 def finetune(
-    model: Model,
+    classifier: Model,
     tx: optax.GradientTransformation,
-    num_classes: int,
     backbone: dict,
     *,
     augment: Augment,
-    label_smoothing: Fraction,
+    objective: Supervision,
     head: Literal["fresh", "kept"],
 ) -> Method:
     """The step of `supervised` on every parameter, from the parameters and BatchNorm statistics of `backbone`, with a
-    fresh linear head or the one that was trained there.
+    fresh head or the one that was trained there.
 
     Raises:
       ValueError: the backbone's parameters are not those of `config.model`, or no head is there to keep.
     """
-    base = supervised(model, tx, num_classes, augment=augment, label_smoothing=label_smoothing)
+    base = supervised(classifier, tx, augment=augment, objective=objective)
     if head == "kept" and "head" not in backbone["params"]:
         raise ValueError("head = 'kept': the run that it starts from has trained no classifier")
     kept = ("backbone",) if head == "fresh" else ("backbone", "head")

@@ -60,7 +60,7 @@ def metric_learning(
 
     def init(rng, batch):
         rng_net, rng_proxies = state.named(rng, "model", "proxies")
-        image = state.to_float(batch["labelled"]["image"][:1])
+        image = state.to_float(batch["labelled"]["input"][:1])
         variables = net.init(rng_net, image)
         if takes_proxies:
             width = jax.eval_shape(lambda: net.apply(variables, image, train=False))[0]["projector"].shape[-1]
@@ -70,7 +70,7 @@ def metric_learning(
 
     def step(old, batch, rng):
         rng_augment, rng_model = state.named(rng, "labelled/view", "model")
-        image, label = augment(rng_augment, batch["labelled"]["image"]), batch["labelled"]["label"]
+        image, label = augment(rng_augment, batch["labelled"]["input"]), batch["labelled"]["label"]
         anchor_label = jnp.arange(num_classes) if takes_proxies else label
         positive = anchor_label[:, None] == label[None]
         mix = draw_mix(rng, positive, mixed_per_anchor)

@@ -1,48 +1,56 @@
-"""Supervised training on the labelled images alone: the baseline of everything else."""
+"""Supervised training on the labelled rows alone, by any objective on what is said of them: the baseline of everything
+else."""
+
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
 
-from labelfx.config.annotations import Augment, Fraction
+from labelfx.config.annotations import Augment
+from labelfx.data import known
+from labelfx.data.weak import Supervision, columns_of, supervision
 from labelfx.loop import state
 from labelfx.methods import Method
-from labelfx.models import Model, stack
-from labelfx.models.heads import linear
-from labelfx.objectives.classification import cross_entropy
+from labelfx.models import Model
 
 
 def supervised(
-    model: Model,
+    classifier: Model,
     tx: optax.GradientTransformation,
-    num_classes: int,
     *,
     augment: Augment,
-    label_smoothing: Fraction,
+    objective: Supervision,
 ) -> Method:
-    """Cross-entropy on `batch["labelled"]`, linear head on the backbone's features.
+    """The objective on the classifier's outputs of `batch["labelled"]` and the columns that it names.
 
-    BatchNorm uses the statistics of the labelled batch; evals use the running ones. Metrics: `loss`, `accuracy`.
+    BatchNorm uses the statistics of the labelled batch; evals use the running ones. Metrics: `loss`; where the
+    objective reads a class, `accuracy`.
     """
-    net = stack(backbone=model, head=linear(features=num_classes))
 
     def init(rng, batch):
-        return state.create(net, tx, state.fold_in_name(rng, "model"), batch["labelled"]["image"])
+        return state.create(classifier, tx, state.fold_in_name(rng, "model"), batch["labelled"]["input"])
 
     def step(old, batch, rng):
         rng_augment, rng_model = state.named(rng, "labelled/view", "model")
-        image = augment(rng_augment, batch["labelled"]["image"])
-        label = batch["labelled"]["label"]
+        rows = augment(rng_augment, batch["labelled"]["input"])
 
         def loss_fn(params):
-            outputs, model_state = net.apply({"params": params, **old.model_state}, image, train=True, rng=rng_model)
-            return cross_entropy(outputs["head"], label, label_smoothing=label_smoothing), (
-                outputs["head"],
-                model_state,
-            )
+            variables = {"params": params, **old.model_state}
+            outputs, model_state = classifier.apply(variables, rows, train=True, rng=rng_model)
+            return supervision(objective, outputs["head"], batch["labelled"]), (outputs["head"], model_state)
 
         (loss, (logits, model_state)), gradient = jax.value_and_grad(loss_fn, has_aux=True)(old.params)
-        accuracy = jnp.mean(jnp.argmax(logits, -1) == label)
-        return state.descend(old, tx, gradient, model_state), {"loss": loss, "accuracy": accuracy}
+        metrics = {"loss": loss, **accuracy(objective, logits, batch["labelled"])}
+        return state.descend(old, tx, gradient, model_state), metrics
 
     return Method(init, step, lambda state: state.variables)
+
+
+def accuracy(objective: Supervision, logits: jax.Array, columns: dict[str, Any]) -> dict[str, jax.Array]:
+    """`accuracy` of the classes said of rows, or of their pixels, where the objective reads a class and some are."""
+    label = columns["label"]
+    if "label" not in columns_of(objective) or label.dtype != jnp.int32 or label.shape != logits.shape[:-1]:
+        return {}
+    right = (jnp.argmax(logits, -1) == label) & known(label)
+    return {"accuracy": jnp.sum(right) / jnp.maximum(jnp.sum(known(label)), 1)}

@@ -29,11 +29,11 @@ def supervised_contrastive(
     net = stack(backbone=model, projector=projector)
 
     def init(rng, batch):
-        return state.create(net, tx, state.fold_in_name(rng, "model"), batch["labelled"]["image"])
+        return state.create(net, tx, state.fold_in_name(rng, "model"), batch["labelled"]["input"])
 
     def step(old, batch, rng):
         rng_a, rng_b, rng_model = state.named(rng, "labelled/a", "labelled/b", "model")
-        image, label = batch["labelled"]["image"], batch["labelled"]["label"]
+        image, label = batch["labelled"]["input"], batch["labelled"]["label"]
         # Row by row, not view after view: a device then holds both views of its own rows, and none has to move.
         views = jax.lax.collapse(jnp.stack([augment(rng_a, image), augment(rng_b, image)], 1), 0, 2)
 

@@ -8,16 +8,14 @@ import optax
 from labelfx.config.annotations import Augment, Positive, Probability
 from labelfx.loop import state
 from labelfx.methods import Method
-from labelfx.models import Model, Trained, apply_together, stack
-from labelfx.models.heads import linear
+from labelfx.models import Model, Trained, apply_together
 from labelfx.objectives.classification import cross_entropy
 from labelfx.objectives.distillation import kd
 
 
 def distillation(
-    model: Model,
+    classifier: Model,
     tx: optax.GradientTransformation,
-    num_classes: int,
     teacher: Trained,
     *,
     augment: Augment,
@@ -39,12 +37,11 @@ def distillation(
     Raises:
       ValueError: there are no labelled images, but `soft_weight` is not 1.
     """
-    net = stack(backbone=model, head=linear(features=num_classes))
 
     def init(rng, batch):
         if "labelled" not in batch and soft_weight < 1:
             raise ValueError(f"soft_weight = {soft_weight}: must be 1 where batch.labelled is 0")
-        return state.create(net, tx, state.fold_in_name(rng, "model"), images(batch)[0][1])
+        return state.create(classifier, tx, state.fold_in_name(rng, "model"), images(batch)[0][1])
 
     def step(old, batch, rng):
         rng_model = state.fold_in_name(rng, "model")
@@ -54,7 +51,7 @@ def distillation(
 
         def loss_fn(params):
             variables = {"params": params, **old.model_state}
-            outputs, model_state = apply_together(net, variables, view, train=True, rng=rng_model)
+            outputs, model_state = apply_together(classifier, variables, view, train=True, rng=rng_model)
             logits = outputs["head"]
             soft, hard = kd(logits, target, temperature=temperature), jnp.zeros((), logits.dtype)
             if "labelled" in batch:
@@ -82,7 +79,7 @@ def distillation(
 
 def images(batch: dict) -> list[tuple[str, jax.Array]]:
     """The streams that the batch has, labelled ones first, and their images."""
-    return [(name, batch[name]["image"]) for name in ("labelled", "unlabelled") if name in batch]
+    return [(name, batch[name]["input"]) for name in ("labelled", "unlabelled") if name in batch]
 
 
 def views(augment: Augment, batch: dict, rng: jax.Array) -> list[jax.Array]:

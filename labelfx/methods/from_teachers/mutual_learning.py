@@ -10,8 +10,7 @@ from labelfx.config.annotations import Augment, Optimizer, Positive
 from labelfx.loop import state
 from labelfx.methods import Method
 from labelfx.methods.from_teachers.distillation import views
-from labelfx.models import Model, apply_together, stack
-from labelfx.models.heads import linear
+from labelfx.models import Model, apply_together
 from labelfx.objectives.classification import cross_entropy
 from labelfx.objectives.distillation import kd
 
@@ -24,10 +23,9 @@ class Pair(NamedTuple):
 
 
 def mutual_learning(
-    model: Model,
+    classifier: Model,
     tx: optax.GradientTransformation,
     steps: int,
-    num_classes: int,
     *,
     augment: Augment,
     peer_optimizer: Optimizer,
@@ -42,12 +40,14 @@ def mutual_learning(
     Metrics: `loss` and `peer_loss`, `accuracy` (the student's, on the labelled images), `agreement` (share of images to
     which both give the same class).
     """
-    net, peer_tx = stack(backbone=model, head=linear(features=num_classes)), peer_optimizer(steps)
+    peer_tx = peer_optimizer(steps)
 
     def init(rng, batch):
-        image = batch["labelled"]["image"]
+        image = batch["labelled"]["input"]
         rng_student, rng_peer = state.named(rng, "model", "peer")
-        return Pair(state.create(net, tx, rng_student, image), state.create(net, peer_tx, rng_peer, image))
+        return Pair(
+            state.create(classifier, tx, rng_student, image), state.create(classifier, peer_tx, rng_peer, image)
+        )
 
     def step(old, batch, rng):
         rngs = state.named(rng, "model/student", "model/peer")
@@ -55,7 +55,7 @@ def mutual_learning(
 
         def loss_fn(params):
             forward = [
-                apply_together(net, {"params": own, **network.model_state}, view, train=True, rng=own_rng)
+                apply_together(classifier, {"params": own, **network.model_state}, view, train=True, rng=own_rng)
                 for own, network, own_rng in zip(params, old, rngs, strict=True)
             ]
             logits, model_states = [outputs["head"] for outputs, _ in forward], [after for _, after in forward]

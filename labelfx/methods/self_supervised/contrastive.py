@@ -28,11 +28,11 @@ def contrastive(
     settings = {k: v for k, v in objective.keywords.items() if k in ("temperature", "tau_plus", "beta", "block_size")}
 
     def init(rng, batch):
-        return state.create(net, tx, state.fold_in_name(rng, "model"), batch["unlabelled"]["image"])
+        return state.create(net, tx, state.fold_in_name(rng, "model"), batch["unlabelled"]["input"])
 
     def step(old, batch, rng):
         rng_a, rng_b, rng_model = state.named(rng, "unlabelled/a", "unlabelled/b", "model")
-        image = batch["unlabelled"]["image"]
+        image = batch["unlabelled"]["input"]
         # Row by row, not view after view: a device then holds both views of its own rows, and none has to move.
         views = jax.lax.collapse(jnp.stack([augment(rng_a, image), augment(rng_b, image)], 1), 0, 2)
 

@@ -45,7 +45,7 @@ def dclr(
     net, complementary = stack(backbone=model, projector=projector), models.backbone(backbone)
 
     def init(rng, batch):
-        image = batch["unlabelled"]["image"]
+        image = batch["unlabelled"]["input"]
         fresh = state.create(net, tx, state.fold_in_name(rng, "model"), image)
         if jax.tree.map(jnp.shape, complementary) != jax.tree.map(jnp.shape, models.backbone(fresh.variables)):
             raise ValueError("the backbone's parameters are not those of config.model")
@@ -53,7 +53,7 @@ def dclr(
 
     def step(old, batch, rng):
         rng_a, rng_b, rng_model, rng_noise = state.named(rng, "unlabelled/a", "unlabelled/b", "model", "noise")
-        image = batch["unlabelled"]["image"]
+        image = batch["unlabelled"]["input"]
         views = jax.lax.collapse(jnp.stack([augment(rng_a, image), augment(rng_b, image)], 1), 0, 2)
         reference, _ = model.apply(batch["frozen"], state.to_float(image), train=False)
         weights = objectives.instance_weights(reference, reference, threshold=threshold)

@@ -60,7 +60,7 @@ def dino(
     temperatures = {"student_temperature": student_temperature, "teacher_temperature": teacher_temperature}
 
     def init(rng, batch):
-        student = state.create(net, tx, state.fold_in_name(rng, "model"), batch["unlabelled"]["image"])
+        student = state.create(net, tx, state.fold_in_name(rng, "model"), batch["unlabelled"]["input"])
         # Copies: donated buffers must not be shared between the two networks.
         teacher_params, teacher_model_state = jax.tree.map(jnp.copy, (student.params, student.model_state))
         return DinoState(student, teacher_params, teacher_model_state, jnp.zeros(prototypes), jnp.zeros((), jnp.int32))
@@ -69,7 +69,7 @@ def dino(
         rng_a, rng_b, rng_student, rng_teacher = state.named(
             rng, "unlabelled/a", "unlabelled/b", "model/student", "model/teacher"
         )
-        image = batch["unlabelled"]["image"]
+        image = batch["unlabelled"]["input"]
         # Row by row, not view after view: a device then holds both views of its own rows, and none has to move.
         views = jax.lax.collapse(jnp.stack([augment(rng_a, image), augment(rng_b, image)], 1), 0, 2)
 

@@ -39,7 +39,7 @@ def dual_encoder(
     settings = {k: v for k, v in objective.keywords.items() if k in ("temperature", "tau_plus", "beta", "block_size")}
 
     def init(rng, batch):
-        sides = zip(state.named(rng, "model", "right"), pair(batch["unlabelled"]["image"]), strict=True)
+        sides = zip(state.named(rng, "model", "right"), pair(batch["unlabelled"]["input"]), strict=True)
         networks = tuple(state.create(net, tx, rng, rows) for rng, rows in sides)
         return networks[:1] if shared else networks
 
@@ -58,7 +58,7 @@ def dual_encoder(
 
     def step(old, batch, rng):
         rngs = state.named(rng, "unlabelled/left", "unlabelled/right")
-        sides = pair(batch["unlabelled"]["image"])
+        sides = pair(batch["unlabelled"]["input"])
         views = tuple(augment(rng, rows) for rng, rows in zip(rngs, sides, strict=True))
 
         def loss_fn(params):

@@ -74,7 +74,7 @@ def momentum_contrast(model, tx, *, augment, projector, momentum, queue_size) ->
     net = stack(backbone=model, projector=projector)
 
     def init(rng, batch):
-        image = batch["unlabelled"]["image"]
+        image = batch["unlabelled"]["input"]
         if queue_size % image.shape[0]:
             raise ValueError(f"queue_size = {queue_size}: must be a multiple of batch.unlabelled = {image.shape[0]}")
         rng_net, rng_queue = state.named(rng, "model", "queue")
@@ -93,7 +93,7 @@ def momentum_contrast(model, tx, *, augment, projector, momentum, queue_size) ->
         rng_query, rng_key, rng_query_model, rng_key_model = state.named(
             rng, "unlabelled/query", "unlabelled/key", "model/query", "model/key"
         )
-        image = batch["unlabelled"]["image"]
+        image = batch["unlabelled"]["input"]
         key_params = state.ema(old.key_params, old.query.params, momentum, where=old.query.moved)
 
         def encode(view):

@@ -67,7 +67,7 @@ def pnda(
     predictor_tx = predictor_optimizer(steps)
 
     def init(rng, batch):
-        image = batch["unlabelled"]["image"]
+        image = batch["unlabelled"]["input"]
         if image.shape[1] != image.shape[2]:
             raise ValueError(f"pnda turns images by 90 degrees: they must be square, got {image.shape[1:]}")
         rng_encoder, rng_predictor = state.named(rng, "model", "predictor")
@@ -102,7 +102,7 @@ def pnda(
         rng_a, rng_b, rng_model, rng_predictor = state.named(
             rng, "unlabelled/a", "unlabelled/b", "model", "model/predictor"
         )
-        image = to_float(batch["unlabelled"]["image"])
+        image = to_float(batch["unlabelled"]["input"])
         predictor_state, entropy, metrics = predict(old.predictor, image, old.done, rng_predictor)
         is_positive = (entropy > threshold) & (old.done >= predictor_steps)
         # Item 2 i is image i, item 2 i + 1 its rotated copy; each has two views.

@@ -61,7 +61,7 @@ def siamese(
     target = stack(backbone=model, projector=projector)
 
     def init(rng, batch):
-        image = batch["unlabelled"]["image"]
+        image = batch["unlabelled"]["input"]
         # The same key gives the target the parameters of the online network, in buffers of its own.
         rng_model = state.fold_in_name(rng, "model")
         target_state = state.create(target, optax.identity(), rng_model, image)
@@ -69,7 +69,7 @@ def siamese(
         return SiameseState(network, target_state.params, target_state.model_state, jnp.zeros((), jnp.int32))
 
     def step(old, batch, rng):
-        image = batch["unlabelled"]["image"]
+        image = batch["unlabelled"]["input"]
         views = [augment(key, image) for key in state.named(rng, "unlabelled/a", "unlabelled/b")]
         rngs_online = state.named(rng, "model/online/a", "model/online/b")
         rngs_target = state.named(rng, "model/target/a", "model/target/b")

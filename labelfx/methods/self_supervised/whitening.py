@@ -41,7 +41,7 @@ def whitening(
     net = stack(backbone=model, projector=projector)
 
     def init(rng, batch):
-        image = batch["unlabelled"]["image"]
+        image = batch["unlabelled"]["input"]
         if views < 2:
             raise ValueError(f"views = {views}: must be at least 2")
         if len(image) % group_size:
@@ -52,7 +52,7 @@ def whitening(
         rng_model = state.fold_in_name(rng, "model")
         rng_views = state.named(rng, *(f"unlabelled/{view}" for view in range(views)))
         rng_groups = state.named(rng, *(f"groups/{iteration}" for iteration in range(iterations)))
-        image = batch["unlabelled"]["image"]
+        image = batch["unlabelled"]["input"]
         # Row by row, not view after view: a device then holds all views of its own rows, and none has to move.
         augmented = jax.lax.collapse(jnp.stack([augment(key, image) for key in rng_views], 1), 0, 2)
         shuffled = [jax.random.permutation(key, len(image)) for key in rng_groups]

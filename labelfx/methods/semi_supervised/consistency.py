@@ -11,8 +11,7 @@ from labelfx.config.annotations import Augment, Fraction, NonNegative, Part
 from labelfx.loop import state
 from labelfx.methods import Method
 from labelfx.methods.targets.pseudo_labels import PseudoLabels
-from labelfx.models import Model, apply_together, stack
-from labelfx.models.heads import linear
+from labelfx.models import Model, apply_together
 from labelfx.objectives import pseudo_label
 
 
@@ -27,7 +26,7 @@ class ConsistencyState(NamedTuple):
 
 
 def consistency(
-    model: Model,
+    classifier: Model,
     tx: optax.GradientTransformation,
     steps: int,
     num_classes: int,
@@ -54,10 +53,9 @@ def consistency(
     the share above the threshold; `pseudo_label_accuracy` against the truth, averaged with the weights over the rows
     with a known one (0 where there are none); `threshold`, its mean over classes.
     """
-    net = stack(backbone=model, head=linear(features=num_classes))
 
     def init(rng, batch):
-        network = state.create(net, tx, state.fold_in_name(rng, "model"), batch["unlabelled"]["image"])
+        network = state.create(classifier, tx, state.fold_in_name(rng, "model"), batch["unlabelled"]["input"])
         # A copy: donated buffers must not be shared between the two networks.
         average = jax.tree.map(jnp.copy, network.variables)
         adapted = pseudo_labels.init(num_classes, num_examples)
@@ -71,15 +69,15 @@ def consistency(
         )
         labelled, unlabelled = batch["labelled"], batch["unlabelled"]
         views = [
-            weak(rng_labelled, labelled["image"]),
-            weak(rng_weak, unlabelled["image"]),
-            strong(rng_strong, unlabelled["image"]),
+            weak(rng_labelled, labelled["input"]),
+            weak(rng_weak, unlabelled["input"]),
+            strong(rng_strong, unlabelled["input"]),
         ]
         ceiling = 1.0 if tsa is None else pseudo_label.tsa_threshold(old.done / steps, num_classes, tsa)
 
         def loss_fn(params):
             variables = {"params": params, **old.network.model_state}
-            outputs, model_state = apply_together(net, variables, views, train=True, rng=rng_model)
+            outputs, model_state = apply_together(classifier, variables, views, train=True, rng=rng_model)
             ends = len(views[0]), len(views[0]) + len(views[1])
             labelled_logits, weak_logits, strong_logits = jnp.split(outputs["head"], ends)
             probs, marginal = jax.lax.stop_gradient(jax.nn.softmax(weak_logits)), old.marginal

@@ -23,8 +23,7 @@ from labelfx.loop import state
 from labelfx.loop.state import TrainState
 from labelfx.methods import Method
 from labelfx.methods.semi_supervised.consistency import accuracy
-from labelfx.models import Model, apply_together, stack
-from labelfx.models.heads import linear
+from labelfx.models import Model, apply_together
 from labelfx.objectives.classification import cross_entropy
 from labelfx.objectives.pseudo_label import confident, uda
 
@@ -170,10 +169,9 @@ class MetaPseudoLabelsState(NamedTuple):
 
 
 def meta_pseudo_labels(
-    model: Model,
+    classifier: Model,
     tx: optax.GradientTransformation,
     steps: int,
-    num_classes: int,
     *,
     weak: Augment,
     strong: Augment,
@@ -213,10 +211,9 @@ def meta_pseudo_labels(
     Raises:
       ValueError: an optimiser accumulates gradients over steps.
     """
-    net = stack(backbone=model, head=linear(features=num_classes))
 
     def classify(variables, batches, *, train, rng):
-        outputs, model_state = apply_together(net, variables, batches, train=train, rng=rng)
+        outputs, model_state = apply_together(classifier, variables, batches, train=train, rng=rng)
         return outputs["head"], model_state
 
     wait = optax.scale_by_schedule(lambda step: jnp.where(step < student_wait, 0.0, 1.0))
@@ -226,8 +223,8 @@ def meta_pseudo_labels(
 
     def init(rng, batch):
         rng_student, rng_teacher = state.named(rng, "model", "teacher")
-        student = state.create(net, student_net.tx, rng_student, batch["labelled"]["image"])
-        teacher = state.create(net, teacher_net.tx, rng_teacher, batch["labelled"]["image"])
+        student = state.create(classifier, student_net.tx, rng_student, batch["labelled"]["input"])
+        teacher = state.create(classifier, teacher_net.tx, rng_teacher, batch["labelled"]["input"])
         # A copy: donated buffers must not be shared between the two networks.
         average = jax.tree.map(jnp.copy, student.variables)
         return MetaPseudoLabelsState(student, teacher, average, jnp.zeros(()), jnp.zeros((), jnp.int32))
@@ -237,10 +234,10 @@ def meta_pseudo_labels(
             rng, "labelled/weak", "unlabelled/weak", "unlabelled/strong", "pseudo_label"
         )
         views = Views(
-            labelled=weak(rng_labelled, batch["labelled"]["image"]),
+            labelled=weak(rng_labelled, batch["labelled"]["input"]),
             label=batch["labelled"]["label"],
-            weak=weak(rng_weak, batch["unlabelled"]["image"]),
-            strong=strong(rng_strong, batch["unlabelled"]["image"]),
+            weak=weak(rng_weak, batch["unlabelled"]["input"]),
+            strong=strong(rng_strong, batch["unlabelled"]["input"]),
         )
         draw = {
             "hard_sampled": functools.partial(jax.random.categorical, rng_label),

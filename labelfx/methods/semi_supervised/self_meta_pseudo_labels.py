@@ -11,8 +11,7 @@ from labelfx.loop import state
 from labelfx.methods import Method
 from labelfx.methods.semi_supervised.consistency import accuracy
 from labelfx.methods.semi_supervised.meta_pseudo_labels import refuse_accumulation, subtract_baseline, uda_teacher_loss
-from labelfx.models import Model, apply_together, stack
-from labelfx.models.heads import linear
+from labelfx.models import Model, apply_together
 from labelfx.objectives.classification import cross_entropy
 
 
@@ -27,7 +26,7 @@ class SelfMetaPseudoLabelsState(NamedTuple):
 
 
 def self_meta_pseudo_labels(
-    model: Model,
+    classifier: Model,
     tx: optax.GradientTransformation,
     steps: int,
     num_classes: int,
@@ -61,12 +60,11 @@ def self_meta_pseudo_labels(
     Raises:
       ValueError: an optimiser accumulates gradients over steps.
     """
-    net = stack(backbone=model, head=linear(features=num_classes))
     first_tx = first_optimizer(steps)
     refuse_accumulation({"config.optimizer": tx, "config.method.first_optimizer": first_tx})
 
     def init(rng, batch):
-        network = state.create(net, tx, state.fold_in_name(rng, "model"), batch["labelled"]["image"])
+        network = state.create(classifier, tx, state.fold_in_name(rng, "model"), batch["labelled"]["input"])
         # A copy: donated buffers must not be shared between the two networks.
         average = jax.tree.map(jnp.copy, network.variables)
         return SelfMetaPseudoLabelsState(
@@ -78,15 +76,15 @@ def self_meta_pseudo_labels(
             rng, "labelled/weak", "unlabelled/weak", "unlabelled/strong", "model", "model/feedback"
         )
         label, rows, theta = batch["labelled"]["label"], len(batch["labelled"]["label"]), old.network.params
-        labelled = weak(rng_labelled, batch["labelled"]["image"])
+        labelled = weak(rng_labelled, batch["labelled"]["input"])
         unlabelled = [
-            augment(rng, batch["unlabelled"]["image"]) for augment, rng in ((weak, rng_weak), (strong, rng_strong))
+            augment(rng, batch["unlabelled"]["input"]) for augment, rng in ((weak, rng_weak), (strong, rng_strong))
         ]
         views = labelled, *unlabelled
 
         def classify(params, batches, rng):
             variables = {"params": params, **old.network.model_state}
-            outputs, model_state = apply_together(net, variables, batches, train=True, rng=rng)
+            outputs, model_state = apply_together(classifier, variables, batches, train=True, rng=rng)
             return outputs["head"], model_state
 
         logits, pull_back, model_state = jax.vjp(lambda params: classify(params, views, rng_model), theta, has_aux=True)

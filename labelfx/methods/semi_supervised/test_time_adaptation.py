@@ -12,8 +12,7 @@ from labelfx.loop import state
 from labelfx.methods import Method
 from labelfx.methods.from_labels.finetune import start_from
 from labelfx.methods.self_supervised.moco import encode_keys
-from labelfx.models import Model, stack
-from labelfx.models.heads import linear
+from labelfx.models import Model
 from labelfx.objectives.adaptation import class_aware_info_nce, diversity, neighbour_vote
 from labelfx.objectives.classification import cross_entropy
 from labelfx.objectives.contrastive import normalise
@@ -39,7 +38,7 @@ class AdaptationState(NamedTuple):
 
 
 def test_time_adaptation(
-    model: Model,
+    classifier: Model,
     tx: optax.GradientTransformation,
     num_classes: int,
     backbone: dict,
@@ -77,15 +76,14 @@ def test_time_adaptation(
       ValueError: `queue_size` is not a multiple of the unlabelled batch, the run that it starts from has trained no
         classifier, or its parameters are not those of `config.model`.
     """
-    net = stack(backbone=model, head=linear(features=num_classes))
     if "head" not in backbone["params"]:
         raise ValueError("the run that it starts from has trained no classifier")
 
     def init(rng, batch):
-        image = batch["unlabelled"]["image"]
+        image = batch["unlabelled"]["input"]
         if queue_size % len(image):
             raise ValueError(f"queue_size = {queue_size}: must be a multiple of batch.unlabelled = {len(image)}")
-        fresh = net.init(state.fold_in_name(rng, "model"), state.to_float(image[:1]))
+        fresh = classifier.init(state.fold_in_name(rng, "model"), state.to_float(image[:1]))
         network = state.start(tx, start_from(fresh, backbone, ("backbone", "head")))
         # Copies: donated buffers must not be shared between the two networks.
         momentum_params, momentum_model_state = jax.tree.map(jnp.copy, (network.params, network.model_state))
@@ -101,7 +99,7 @@ def test_time_adaptation(
     def look(params, model_state, view, rng):
         """Features, logits and the new model state."""
         variables = {"params": params, **model_state}
-        outputs, model_state = net.apply(variables, state.to_float(view), train=True, rng=rng)
+        outputs, model_state = classifier.apply(variables, state.to_float(view), train=True, rng=rng)
         return outputs["backbone"], outputs["head"], model_state
 
     def step(old, batch, rng):
@@ -109,7 +107,7 @@ def test_time_adaptation(
         rng_own, rng_own_query, rng_neighbour, rng_momentum_key = state.named(
             rng, "model/weak", "model/query", "model/momentum/weak", "model/momentum/key"
         )
-        image, params = batch["unlabelled"]["image"], old.network.params
+        image, params = batch["unlabelled"]["input"], old.network.params
         weak_view = weak(rng_weak, image)
 
         def enqueue(rows, new):
@@ -121,7 +119,7 @@ def test_time_adaptation(
         def encode(view):
             return look(momentum_params, momentum_state, view, rng_momentum_key)[::2]
 
-        key, momentum_state = encode_keys(encode, strong(rng_key, image), net.norm_groups, rng)
+        key, momentum_state = encode_keys(encode, strong(rng_key, image), classifier.norm_groups, rng)
         features, probs = enqueue(old.queue.features, neighbour), enqueue(old.queue.probs, jax.nn.softmax(logits))
         feature, own, model_state = look(params, old.network.model_state, weak_view, rng_own)
         label = jnp.argmax(neighbour_vote(feature, features, probs, neighbours=neighbours), -1).astype(jnp.int32)
