@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from toys import with_head
 
 from labelfx.methods.semi_supervised.consistency import consistency
 from labelfx.methods.targets import pseudo_labels
@@ -43,7 +44,7 @@ MODEL = affine(np.random.default_rng(0).normal(size=(4, 5)))
 
 def make(name, model=MODEL, classes=CLASSES, examples=EXAMPLES, views=(weak, strong), settings=None, **options):
     return consistency(
-        model,
+        with_head(model, classes),
         optax.sgd(RATE),
         STEPS,
         classes,

@@ -46,7 +46,7 @@ def test_the_step_descends_the_loop_form_of_the_loss(weight):
     old = method.init(jax.random.key(0), {"labelled": {"input": image.astype(np.float32)}})
     with jax.enable_x64(True):
         key = jax.random.key(1)
-        table = {k: v.astype(np.float64) for k, v in method.refresh(old, Split(image, label), key).items()}
+        table = {k: v.astype(np.float64) for k, v in method.refresh(old, Split(image, label), key, 0.0).items()}
         old = jax.tree.map(lambda x: 0.3 * jnp.asarray(x, jnp.float64) + 0.1, old)
         new, metrics = jax.jit(method.step)(old, {"labelled": {"input": jnp.asarray(image), **table}}, key)
         views = np.stack([noise(0.1)(each, image) for each in named(key, "labelled/a", "labelled/b")], 1).reshape(10, 4)
@@ -67,15 +67,15 @@ def test_the_step_descends_the_loop_form_of_the_loss(weight):
 
 def test_targets_and_weights_are_of_the_visible_labels_alone():
     method = contrastive_regression(one_layer("w", 3), None, augment=None, **SETTINGS)
-    labels = np.array([0, -1, 2, 20, 1, -1, 3], np.int32)
-    table = method.refresh(None, Split(None, labels), None)
+    labels = np.array([0, np.nan, 2, 20, 1, np.nan, 3], np.float32)
+    table = method.refresh(None, Split(None, labels), None, 0.0)
     known = [0, 2, 20, 1, 3]
     scale = np.std(known)
     np.testing.assert_allclose(table["target"][labels >= 0], (known - np.mean(known)) / scale, rtol=1e-6)
     near = np.array([sum(abs(x - y) <= 0.4 * scale for y in known) for x in known])
     assert near.tolist() == [3, 4, 1, 4, 3]
     np.testing.assert_allclose(table["rarity"][labels >= 0], near**-0.5 / np.mean(near**-0.5), rtol=1e-6)
-    equal = method.refresh(None, Split(None, np.array([7, 7, -1], np.int32)), None)
+    equal = method.refresh(None, Split(None, np.array([7, 7, np.nan], np.float32)), None, 0.0)
     assert equal["target"][:2].tolist() == [0, 0] and equal["rarity"][:2].tolist() == [1, 1]
     assert all(column.dtype == np.float32 for column in table.values())
 
@@ -94,7 +94,7 @@ def test_rare_targets_do_not_collapse_into_the_frequent():
         rare = rng.random(count) < share
         low = rng.integers(0, 20, count)
         x = np.concatenate([low[:, None] / 10 - 1, rare[:, None], rng.normal(size=(count, 6))], 1)
-        return x[:, None, None].astype(np.float32), (low + 40 * rare).astype(np.int32)
+        return x.astype(np.float32), (low + 40 * rare).astype(np.float32)
 
     def method(weight):
         settings = dict(window=0.25, temperature=0.2, distance_scale=0.2)
@@ -106,7 +106,7 @@ def test_rare_targets_do_not_collapse_into_the_frequent():
         rng = np.random.default_rng(seed)
         image, label = draw(rng, size, 0.125)
         rows = rng.integers(0, size, (steps, batch))
-        columns = {"input": image, **method(0).refresh(None, Split(image, label), None)}
+        columns = {"input": image, **method(0).refresh(None, Split(image, label), None, 0.0)}
         return {k: v[rows] for k, v in columns.items()}, draw(rng, 400, 0.5), label
 
     def train(weight, seed, batches, test):
@@ -144,13 +144,9 @@ def test_rare_targets_do_not_collapse_into_the_frequent():
 def test_diabetes():
     data, original = diabetes(), load_diabetes(scaled=False)
     for split, rows in ((data.train, [r for r in range(442) if r % 4 != 3]), (data.test, range(3, 442, 4))):
-        assert split.inputs.shape == (len(rows), 1, 1, 10) and split.inputs.dtype == np.uint8
-        assert split.labels.dtype == np.int32
+        assert split.inputs.dtype == split.labels.dtype == np.float32
+        np.testing.assert_array_equal(split.inputs, original.data[rows].astype(np.float32))
         np.testing.assert_array_equal(split.labels, original.target[rows])
-    train = original.data[np.arange(442) % 4 != 3]
-    low, high = train.min(0), train.max(0)
-    restored = low + data.train.inputs[:, 0, 0] / 255 * (high - low)
-    assert np.all(np.abs(restored - train) <= (high - low) / 509)
     assert data.class_names == () and blank.SHAPES["diabetes"] == (data.train.inputs.shape[1:], 0, len(data.train[0]))
 
 
@@ -177,7 +173,8 @@ def test_a_run_predicts_in_the_units_of_the_labels(tmp_path):
     found = labelfx.train(config, tmp_path)["metrics"]["regression_error"]
     train, test = diabetes()[:2]
     dense = weights.load(tmp_path / "weights" / "0.safetensors")["params"]["regressor"]["Dense_0"]
-    outputs = (2 * (test.inputs.reshape(-1, 10) / 255) - 1) @ dense["kernel"][:, 0] + dense["bias"]
+    x = (test.inputs - train.inputs.mean(0)) / train.inputs.std(0)
+    outputs = x @ dense["kernel"][:, 0] + dense["bias"]
     error = np.abs(train.labels.mean() + train.labels.std() * outputs - test.labels).mean()
     np.testing.assert_allclose(found["error"], error, rtol=1e-5)
 

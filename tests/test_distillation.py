@@ -7,6 +7,7 @@ import optax
 import pytest
 from recipes import tiny
 from test_methods import affine, identity
+from toys import with_head
 
 import labelfx
 from labelfx import config as configs
@@ -71,9 +72,8 @@ def teacher():
 @pytest.mark.parametrize("labelled, unlabelled, soft_weight", [(4, 6, 0.3), (4, 0, 0.9), (0, 6, 1.0)])
 def test_a_step_of_distillation(labelled, unlabelled, soft_weight, teacher):
     method = distillation(
-        affine("w", 5),
+        with_head(affine("w", 5), CLASSES),
         optax.sgd(1.0),
-        CLASSES,
         teacher,
         augment=identity,
         teacher_augment=lambda rng, images: 1 - images,
@@ -108,7 +108,7 @@ def test_a_step_of_distillation(labelled, unlabelled, soft_weight, teacher):
 def test_a_step_of_mutual_learning():
     """Each network's gradient is that of its own loss, with the other's probabilities held."""
     method = mutual_learning(
-        affine("w", 5),
+        with_head(affine("w", 5), CLASSES),
         optax.sgd(1.0),
         10,
         CLASSES,

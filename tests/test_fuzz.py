@@ -33,8 +33,8 @@ from labelfx import config as configs
 from labelfx import scores
 from labelfx.config import ConfigError
 from labelfx.data import Split, sources
+from labelfx.data.batches import label_view
 from labelfx.data.decode import decode
-from labelfx.data.labels import labels_hash
 from labelfx.data.sources import folders
 from labelfx.data.sources import images as image_sources
 from labelfx.data.sources import text as text_sources
@@ -42,6 +42,7 @@ from labelfx.features import _of_folder
 from labelfx.finished import weights
 from labelfx.loop import checkpoint, metrics, run
 from labelfx.loop.checkpoint import CheckpointError
+from labelfx.loop.run import identity
 from labelfx.mining.files import _embeddings, _positives
 from labelfx.reports.tables import read
 
@@ -393,7 +394,7 @@ CONFIG = json.loads(
         configs.plain(configs.check(tiny("supervised", model={"name": "mlp", "hidden": (4,), "dtype": "float32"})))
     )
 )
-LABELS = {"rows": [0, 3, 5], "hash": labels_hash(np.array([0, 3, 5]), sources.digits().train.labels)}
+LABELS = {"rows": [0, 3, 5], **identity(label_view(sources.digits().train, np.array([0, 3, 5])))}
 SCORES = {f"{kind}_{what}": 0.25 for kind in ("positive", "negative") for what in ("mean", "std")}
 SCORES |= {"positive_counts": [0, 3], "negative_counts": [2, 1], "embeddings": "backbone"}
 RESULTS = {
@@ -402,8 +403,8 @@ RESULTS = {
         "head": {"accuracy": 0.0625, "split": "test", "n": 382}, "score_distribution": SCORES, "rankme": {"value": 3.5},
     },
     "config_hash": "c029123a880a", "commit": None, "seeds": {"seed": 0, "label_seed": 0, "data_seed": 0},
-    "labels": {"n": 20, "hash": "4ec9"},
-    "data": {"shape": [8, 8, 1], "dtype": "uint8", "class_names": list("0123456789")},
+    "labels": {"n": 20, "rows_hash": "4ec9", "said_hash": "4ed0"},
+    "data": {"shape": [8, 8, 1], "dtype": "uint8", "class_names": list("0123456789"), "task": "class", "outputs": 10},
     "training": {"steps": 6, "seconds": 6.25, "images_per_second": 55.5, "compilations": 1},
     "device": {"kind": "cpu", "platform": "cpu", "count": 1}, "finished": "2026-11-21T18:33:25+00:00",
 }  # fmt: skip

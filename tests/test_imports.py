@@ -15,7 +15,7 @@ from labelfx import list as listing
 COMMANDS = "benchmark evaluate export features list mine plan report scores table train".split()
 
 NAMES = {
-    "methods": "consistency contrastive contrastive_regression curriculum_labeling dclr dino distillation dual_encoder "
+    "methods": "consistency contrastive contrastive_regression dclr dino distillation dual_encoder "
     "dual_view feature_transform finetune inter_clr meta_pseudo_labels metric_learning moco mutual_learning pnda "
     "self_meta_pseudo_labels siamese supervised supervised_contrastive swav test_time_adaptation whitening",
     "objectives": "barlow_twins byol class_aware_info_nce conr cross_entropy cross_modal dclr debiased "

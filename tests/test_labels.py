@@ -8,6 +8,8 @@ import struct
 import numpy as np
 import pytest
 
+from labelfx.data import Split
+from labelfx.data.batches import label_view
 from labelfx.data.labels import (
     all_labels,
     classes,
@@ -16,9 +18,10 @@ from labelfx.data.labels import (
     fixmatch_fold,
     fraction,
     indices,
-    labels_hash,
     long_tail,
     per_class,
+    rows_hash,
+    said_hash,
     uniform,
 )
 
@@ -237,12 +240,14 @@ def test_no_label_at_all_is_an_error(view):
         view(np.full(6, -1, np.int32), rng())
 
 
-def test_hash_is_sha256_of_rows_then_labels():
-    labels = np.array([3, -1, 0, 7], np.int32)
-    expected = hashlib.sha256(struct.pack("<qqii", 0, 3, 3, 7)).hexdigest()
-    assert labels_hash(np.array([0, 3]), labels) == expected
-    assert labels_hash(np.array([0, 2]), labels) != expected
-    labels[3] = 6
-    assert labels_hash(np.array([0, 3]), labels) != expected
-    labels[3], labels[2] = 7, 1  # a label that was not chosen does not count
-    assert labels_hash(np.array([0, 3]), labels) == expected
+def test_hashes_are_of_the_rows_and_of_all_that_is_said():
+    rows, labels, candidates = np.array([0, 3]), np.array([3, -1, -1, 7], np.int32), np.eye(4, 2) > 0
+    assert rows_hash(rows) == hashlib.sha256(struct.pack("<qq", 0, 3)).hexdigest() != rows_hash(np.array([0, 2]))
+    said = struct.pack("<qq", 0, 3) + b"candidates b1 [4, 2] " + candidates.tobytes()
+    said += b"label i4 [4] " + struct.pack("<iiii", 3, -1, -1, 7)
+    found = said_hash(rows, labels, {"candidates": candidates})
+    assert found == hashlib.sha256(said).hexdigest()
+    assert said_hash(rows, labels, {}) != found != said_hash(rows, labels, {"candidates": ~candidates})
+    split = Split(np.zeros((4, 2)), labels + 1, {})  # what is said of rows that were not chosen does not count
+    views = [label_view(split._replace(labels=split.labels + hidden), rows) for hidden in ([0, 0, 0, 0], [0, 1, 2, 0])]
+    assert len({said_hash(rows, view.split.labels, view.split.columns) for view in views}) == 1

@@ -9,12 +9,14 @@ import numpy as np
 import optax
 import pytest
 from recipes import tiny
+from toys import with_head
 
 import labelfx
 from labelfx import objectives
 from labelfx.config import ConfigError
 from labelfx.data import Split
 from labelfx.finished import weights
+from labelfx.labels.rules import percentile as keep
 from labelfx.loop import dispatch, metrics, training
 from labelfx.loop.training import Loop
 from labelfx.methods.from_labels.finetune import finetune
@@ -24,9 +26,11 @@ from labelfx.methods.from_labels.supervised_contrastive import class_scores
 from labelfx.methods.self_supervised.contrastive import same_class
 from labelfx.methods.self_supervised.feature_transform import draw, feature_transform
 from labelfx.methods.self_supervised.moco import moco
-from labelfx.methods.semi_supervised.curriculum_labeling import curriculum_labeling
+from labelfx.methods.semi_supervised.relabelling import relabelling
 from labelfx.models import Model
 from labelfx.objectives import classification
+
+PLAIN = functools.partial(classification.cross_entropy, label_smoothing=0.0)
 
 train = importlib.import_module("labelfx.train")
 
@@ -188,24 +192,23 @@ def test_curriculum_keeps_the_confident(percentile, kept):
     images = np.array([3, 40, 90, 100, 120, 150, 160, 200, 220, 255], np.uint8).reshape(10, 1, 1, 1)
     labels = np.full(10, -1, np.int32)
     labels[[4, 9]] = 1
-    method = curriculum_labeling(
-        affine("w", 1), optax.sgd(0.1), 2, augment=identity, label_smoothing=0.0, percentile=percentile
-    )
+    rule = functools.partial(keep, percentile=percentile)
+    method = relabelling(with_head(affine("w", 1), 2), optax.sgd(0.1), augment=identity, objective=PLAIN, rule=rule)
     state = method.init(jax.random.key(0), {"unlabelled": {"input": images}})
     params = {
         "backbone": {"w": jnp.ones((1, 1))},
         "head": {"Dense_0": {"kernel": kernel, "bias": jnp.asarray([-0.5, 0.5])}},
     }
     assert jax.tree.structure(params) == jax.tree.structure(state.params)
-    table = method.refresh(state._replace(params=params).variables, Split(images, labels), jax.random.key(0))
+    table = method.refresh(state._replace(params=params).variables, Split(images, labels), jax.random.key(0), 0.0)
     score = images[:, 0, 0, 0] / 255 - 0.5  # of class 0; its distance from 0 is the confidence
     hidden = np.setdiff1d(np.arange(10), [4, 9])
     expected = set(hidden[np.argsort(-np.abs(score[hidden]))][:kept]) | {4, 9}
     assert set(np.flatnonzero(table["include"])) == expected
-    np.testing.assert_array_equal(table["given"], labels >= 0)
+    np.testing.assert_array_equal(table["pinned"], labels >= 0)
     chosen = np.array(sorted(expected - {4, 9}), int)
-    np.testing.assert_array_equal(table["pseudo_label"][chosen], score[chosen] < 0)
-    assert table["pseudo_label"][[4, 9]].tolist() == [1, 1]
+    np.testing.assert_array_equal(table["label"][chosen], score[chosen] < 0)
+    assert table["label"][[4, 9]].tolist() == [1, 1]
 
 
 def test_curriculum_rounds_start_from_fresh_parameters_and_their_predecessors_labels(tmp_path, monkeypatch):
@@ -251,16 +254,17 @@ def test_finetune_starts_from_the_backbone(tmp_path, monkeypatch):
 
 def test_finetune_may_keep_the_head():
     batch = {"labelled": {"input": np.ones((4, 2, 2, 1), np.float32)}}
-    settings = {"augment": identity, "label_smoothing": 0.0}
-    trained = supervised(affine("w", 5), optax.sgd(0.1), 3, **settings).init(jax.random.key(1), batch).variables
+    settings = {"augment": identity, "objective": PLAIN}
+    network, tx = with_head(affine("w", 5), 3), optax.sgd(0.1)
+    trained = supervised(network, tx, **settings).init(jax.random.key(1), batch).variables
     starts = {
-        head: finetune(affine("w", 5), optax.sgd(0.1), 3, trained, head=head, **settings).init(jax.random.key(2), batch)
+        head: finetune(network, tx, trained, head=head, **settings).init(jax.random.key(2), batch)
         for head in ("fresh", "kept")
     }
     jax.tree.map(np.testing.assert_array_equal, starts["kept"].variables, trained)
     assert not np.array_equal(flat(starts["fresh"].params["head"]), flat(trained["params"]["head"]))
     with pytest.raises(ValueError, match="head = 'kept': the run that it starts from has trained no classifier"):
-        finetune(affine("w", 5), optax.sgd(0.1), 3, {"params": {"backbone": {}}}, head="kept", **settings)
+        finetune(network, tx, {"params": {"backbone": {}}}, head="kept", **settings)
 
 
 def test_one_run_may_pretrain_and_then_fine_tune(tmp_path, monkeypatch):

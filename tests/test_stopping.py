@@ -67,7 +67,7 @@ def test_a_second_ctrl_c_does_not_wait(in_front):
 
 def curriculum(*before, percentile):
     config = tiny("curriculum_labeling", model=MLP)
-    rounds = {**config["method"], "percentile": percentile}
+    rounds = {**config["method"], "rule": {"name": "percentile", "percentile": percentile}}
     return config | {"phases": (*before, {"method": rounds})}
 
 
@@ -78,8 +78,8 @@ def test_pseudo_labels_come_from_a_trained_network_of_any_method(tmp_path, monke
     def record(self, index):
         enter(self, index)
         if index == 1:
-            hidden = ~self.table["given"]
-            seen.append(np.mean(self.table["pseudo_label"][hidden] == self.view.truth[hidden]))
+            hidden = ~self.table["pinned"]
+            seen.append(np.mean(self.table["label"][hidden] == self.view.truth[hidden]))
             raise KeyboardInterrupt
 
     supervised = tiny("supervised", model=MLP)
@@ -92,7 +92,7 @@ def test_pseudo_labels_come_from_a_trained_network_of_any_method(tmp_path, monke
 
     contrastive = tiny("simclr", model=MLP)
     for phases in ((), ({key: contrastive[key] for key in ("method", "batch", "optimizer")} | {"steps": 2},)):
-        with pytest.raises(ConfigError, match="takes pseudo-labels from the network of the phase before, and "):
+        with pytest.raises(ConfigError, match="percentile goes by the network of the phase before, and "):
             labelfx.train(curriculum(*phases, percentile=0.0), tmp_path / f"{len(phases)} before")
 
 

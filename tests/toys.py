@@ -5,7 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from labelfx.models import Model
+from labelfx.models import Model, stack
+from labelfx.models.heads import linear
 
 
 def one_layer(name, width, activation=lambda x: x):
@@ -19,6 +20,11 @@ def one_layer(name, width, activation=lambda x: x):
         return activation(x.reshape(len(x), -1) @ variables["params"][name]), {}
 
     return Model(init, apply)
+
+
+def with_head(model, num_classes):
+    """The backbone with a linear head, as a run gives it to methods."""
+    return stack(backbone=model, head=linear(features=num_classes))
 
 
 def adam(rate):

@@ -25,7 +25,7 @@ _he_init = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
 
 
 def mlp(*, hidden: tuple[PositiveInt, ...], dtype: Literal["float32", "bfloat16"]) -> Model:
-    """Flattened pixels through Dense-ReLU layers of the sizes `hidden`; `()` gives the pixels themselves."""
+    """Flattened pixels, or vectors, through Dense-ReLU layers of the sizes `hidden`; `()` gives them themselves."""
     return from_linen(_Mlp(hidden, compute_dtype(dtype)))
 
 
@@ -158,7 +158,7 @@ class _Mlp(nn.Module):
 
     @nn.compact
     def __call__(self, images, train):
-        x = _centred(images).reshape(images.shape[0], -1)
+        x = images if images.ndim == 2 else _centred(images).reshape(images.shape[0], -1)
         for features in self.hidden:
             x = nn.relu(nn.Dense(features, dtype=self.dtype)(x))
         return x.astype(images.dtype)
