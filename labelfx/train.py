@@ -59,7 +59,7 @@ def train(config: ConfigDict | Mapping[str, Any], workdir: str | Path) -> dict[s
                         writer = metrics.Writer(folder, start=loop.done)
                         loop.record.writer = stack.enter_context(contextlib.closing(writer))
                 loop.run()
-        return results.finish(checked, folder, dataset, view, model, loop.variables(), loop.summary())
+        return results.finish(checked, folder, dataset, view, model, run.load_variables(folder), loop.summary())
 
 
 def main() -> None:

@@ -212,6 +212,15 @@ def _check_run(config: dict[str, Any]) -> Run:
                 raise ConfigError(f"{path}.{field} = 'previous': the first phase has none before it; give a workdir")
         if not any(phase["batch"].values()):
             raise ConfigError(f"{path}.batch: both sizes are 0; give labelled or unlabelled images to each step")
+    if best := checked["keep_best"]:
+        if best not in checked["evals"]:
+            raise ConfigError(f"config.keep_best = {best!r}: {nearest(best, checked['evals'])}")
+        for path, value in {
+            "labels.validation": checked["labels"]["validation"],
+            "eval_every": checked["eval_every"],
+        }.items():
+            if not value:
+                raise ConfigError(f"config.{path} = 0: config.keep_best = {best!r} needs it above 0")
     if checked["steps_per_dispatch"] > checked["log_every"]:
         found, most = checked["steps_per_dispatch"], checked["log_every"]
         raise ConfigError(f"config.steps_per_dispatch = {found}: must be at most config.log_every = {most}")

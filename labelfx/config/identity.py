@@ -38,8 +38,9 @@ def _builders(takes: Mapping[str, inspect.Parameter], node: Mapping[str, Any]) -
 
 def what_matters(config: Any) -> dict[str, Any]:
     """Dotted path -> value for everything that can change a result."""
-    fields = flatten(plain(config)).items()
-    return {path: value for path, value in fields if re.sub(r"phases\[\d+\]\.", "", path) not in NEUTRAL}
+    fields = flatten(plain(config))
+    neutral = {*NEUTRAL} - ({"config.eval_every"} if fields.get("config.keep_best") else set())
+    return {path: value for path, value in fields.items() if re.sub(r"phases\[\d+\]\.", "", path) not in neutral}
 
 
 def config_hash(config: Any) -> str:

@@ -102,10 +102,11 @@ def _results(config, workdir, dataset, view, model, variables, training, trained
     failed = {name: part["failed"] for name, part in every.items() if "failed" in part}
     found = {name: part for name, part in every.items() if name not in failed}
     add_medians(config, workdir, found)
-    device = jax.devices()[0]
+    device, best = jax.devices()[0], run.best(workdir) if config.keep_best else None
+    which = f"step {best['step']}, the best by {config.keep_best} on validation rows" if best else "last step"
     results = {
         "name": config.name,
-        "metrics": {name: {**part, "weights": "last step"} for name, part in found.items()},
+        "metrics": {name: {**part, "weights": which} for name, part in found.items()},
         **({"failed": failed} if failed else {}),
         "config_hash": configs.config_hash(config),
         "commit": commit(),

@@ -220,10 +220,20 @@ _warn_once = functools.cache(logger.warning)
 
 
 def load_variables(workdir: Path, phase: int | None = None) -> dict[str, Any]:
-    """The variables that a phase of a run ended with, those of its last phase by default."""
+    """The variables that a phase of a run ended with; by default those of its last phase or, with `config.keep_best`,
+    of the best step."""
     if phase is None:
-        phase = len(configs.phases(load_config(workdir))) - 1
+        config = load_config(workdir)
+        if config.keep_best and (found := best(workdir)):
+            return weights.load(workdir / "weights" / found["file"])
+        phase = len(configs.phases(config)) - 1
     return weights.load(workdir / "weights" / f"{phase}.safetensors")
+
+
+def best(workdir: Path) -> dict[str, Any] | None:
+    """`step`, `value` and `file` in `weights/` of the best step up to now, see `config.keep_best`."""
+    path = workdir / "weights" / "best.json"
+    return configs.read_json(path) if path.exists() else None
 
 
 def load_teacher(workdir: Path, num_classes: int, *, own: tuple[Model, int] | None = None) -> Trained:

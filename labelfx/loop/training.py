@@ -13,7 +13,7 @@ from jax.experimental import multihost_utils
 from labelfx import config as configs
 from labelfx.config import ConfigError
 from labelfx.finished import weights
-from labelfx.loop import distributed, metrics, results
+from labelfx.loop import choice, distributed, metrics, results
 from labelfx.loop.checkpoint import Checkpoints
 from labelfx.loop.dispatch import Dispatcher, complete, dispatches
 from labelfx.loop.mesh import on_every_device, place_inputs, split_state, whole
@@ -131,6 +131,8 @@ class Loop(Experiment):
         # Before the save, whose step's metrics must be whole: a resume starts after it.
         if config.eval_every and self.done % config.eval_every == 0 and self.done < self.record.progress.total:
             self.evaluate()
+        elif config.keep_best and self.done == self.record.progress.total:
+            self.choose(self.variables())
         asked = self.asked.now()
         if self.done % config.save_every == 0 or ends or asked:
             self.save()
@@ -175,9 +177,23 @@ class Loop(Experiment):
         scalars = {f"{name}/{key}": v for name, part in found.items() for key, v in part.items() if type(v) is float}
         if self.record.writer is not None:
             self.record.writer.write(self.done, scalars)
+        self.choose(variables)
         seconds = time.perf_counter() - begin
         self.clock += seconds
         self.record.progress.leave_out(seconds)
+
+    def choose(self, variables: dict[str, Any]) -> None:
+        """Keeps these variables of the last phase's network where they are the best on the validation rows."""
+        config, index = self.config, self.phase.index
+        if not config.keep_best or index < len(configs.phases(config)) - 1:
+            return
+
+        def kept() -> dict[str, Any]:
+            value = choice.validate(config, self.dataset, self.view, self.model, variables, index)
+            choice.keep(self.workdir, self.done, value, variables)
+            return {}
+
+        distributed.by_the_first(kept)
 
 
 def _alike(one: Any, other: Any) -> bool:
