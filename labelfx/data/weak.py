@@ -292,15 +292,15 @@ def noisy_rest(label: np.ndarray, rng: np.random.Generator, num_classes: int, *,
     return Said({"label": label, "given": doubtful.columns["label"]}, frozenset({"given"}), doubtful.audit)
 
 
-def column(columns: dict[str, np.ndarray], *, name: str, role: Column) -> Said:
-    """The source's own column `name` as the column `role`: nothing is simulated.
+def column(columns: dict[str, np.ndarray], *, column: str, role: Column) -> Said:
+    """The source's own `column` as the column `role`: nothing is simulated.
 
     Raises:
       ValueError: the source has no such column.
     """
-    if name not in columns:
-        raise ValueError(f"name = {name!r}: the data have no such column; allowed: {', '.join(columns) or 'none'}")
-    return Said({role: columns[name]})
+    if column not in columns:
+        raise ValueError(f"column = {column!r}: the data have no such column; allowed: {', '.join(columns) or 'none'}")
+    return Said({role: columns[column]})
 
 
 def single_positive(label: np.ndarray, rng: np.random.Generator) -> Said:
