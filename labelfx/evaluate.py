@@ -6,6 +6,7 @@ from typing import Any
 
 from labelfx import config as configs
 from labelfx.config import ConfigError, command
+from labelfx.data import Dataset
 from labelfx.loop.mesh import products
 from labelfx.loop.results import finish
 from labelfx.loop.run import begin, build_model, claim, keep_compiled_programs, load_config, load_data, load_variables
@@ -19,12 +20,14 @@ def evaluate(
     label_seed: int | None = None,
     evals: Mapping[str, Any] | None = None,
     name: str | None = None,
+    dataset: Dataset | None = None,
 ) -> dict[str, Any]:
     """Evaluates a finished run again; with `out`, under other labels or evals, leaving the run's own results alone.
 
     Args:
       workdir: of the run.
       out: a folder for `results.json`, `labels.json` and `config.json`; the run's own workdir by default.
+      dataset: of a run whose data were arrays in memory.
       labels, label_seed, evals, name: replace those of the run's configuration; only with `out`.
 
     Returns:
@@ -46,14 +49,14 @@ def evaluate(
     with claim(folder), products(config.matmul_precision):
         if out:
             configs.compare(config, folder)
-        dataset, view = load_data(config, folder)
+        data, view = load_data(config, folder, dataset)
         begin(config, folder, view)
         variables = load_variables(run)
         before = configs.read_json(path) if (path := run / "results.json").exists() else {}
         if not (before or out):
             raise ConfigError(f"{run}: no results.json there: that run has not ended; the same train command ends it")
         training, device = before.get("training", {}), before.get("device")
-        return finish(config, folder, dataset, view, build_model(config, dataset), variables, training, device)
+        return finish(config, folder, data, view, build_model(config, data), variables, training, device)
 
 
 def main() -> None:

@@ -11,6 +11,7 @@ from ml_collections import ConfigDict
 from labelfx import config as configs
 from labelfx.config import ConfigError as ConfigError
 from labelfx.config import command
+from labelfx.data import Dataset
 from labelfx.loop import distributed, inputs, metrics, results, run
 from labelfx.loop.checkpoint import Checkpoints
 from labelfx.loop.dispatch import IN_FLIGHT as IN_FLIGHT
@@ -21,8 +22,11 @@ from labelfx.loop.stopping import listening
 from labelfx.loop.training import Loop
 
 
-def train(config: ConfigDict | Mapping[str, Any], workdir: str | Path) -> dict[str, Any]:
-    """Trains, evaluates, and returns what it writes to `workdir/results.json`. Started again, it resumes.
+def train(
+    config: ConfigDict | Mapping[str, Any], workdir: str | Path, *, dataset: Dataset | None = None
+) -> dict[str, Any]:
+    """Trains, evaluates, and returns what it writes to `workdir/results.json`. Started again, it resumes. `dataset`:
+    arrays in memory, for a configuration with `data=dict(name="arrays")`.
 
     Raises:
       ConfigError: the configuration cannot run, or is not the one that the workdir was started with, or another
@@ -40,9 +44,9 @@ def train(config: ConfigDict | Mapping[str, Any], workdir: str | Path) -> dict[s
         configs.compare(checked, folder)
         announce(mesh, checked.model.get("dtype", "float32"))
         with metrics.telling(f"reading {checked.data['name']}"):
-            dataset, view = run.load_data(checked, folder)
-        model = run.build_model(checked, dataset)
-        loop = Loop(checked, folder, dataset, view, model, mesh, root=jax.random.key(checked.seed))
+            data, view = run.load_data(checked, folder, dataset)
+        model = run.build_model(checked, data)
+        loop = Loop(checked, folder, data, view, model, mesh, root=jax.random.key(checked.seed))
         with contextlib.ExitStack() as stack:
             loop.checkpoints = stack.enter_context(Checkpoints(folder, keep=checked.keep))
             loop.record.last_good = loop.checkpoints.last_good
@@ -53,13 +57,13 @@ def train(config: ConfigDict | Mapping[str, Any], workdir: str | Path) -> dict[s
                 loop.enter(index)
                 if index == first:
                     loop.metrics(loop.phase, loop.state, loop.table)  # ConfigError where the step fits not these images
-                    inputs.check_sizes(checked, dataset, view, model)
+                    inputs.check_sizes(checked, data, view, model)
                     run.begin(checked, folder, view)  # not before all of it is known to be right
                     if jax.process_index() == 0:
                         writer = metrics.Writer(folder, start=loop.done)
                         loop.record.writer = stack.enter_context(contextlib.closing(writer))
                 loop.run()
-        return results.finish(checked, folder, dataset, view, model, run.load_variables(folder), loop.summary())
+        return results.finish(checked, folder, data, view, model, run.load_variables(folder), loop.summary())
 
 
 def main() -> None:

@@ -23,7 +23,8 @@ NAMES = {
     "inter_image kd moco_v3 multi_similarity neighbour_vote nt_xent proxy_anchor proxy_nca "
     "similarity_distribution_matching sinkhorn sup_con sup_con_mask swapped_prediction uda vicreg w_mse",
     "pseudo-labels": "fixmatch flexmatch freematch softmatch uda",
-    "data sources": "cifar10 cranfield diabetes digits digits_corrupted fashion_mnist folder mnist npz sick sts tfds",
+    "data sources": "arrays cifar10 cranfield diabetes digits digits_corrupted fashion_mnist folder mnist npz sick sts "
+    "tfds",
     "label views": "all_labels classes file first fixmatch_fold fraction indices long_tail none per_class uniform",
     "augmentations": "crop_flip identity noise randaugment simclr simclr_resized small_grey",
     "pairs": "halves stacked",

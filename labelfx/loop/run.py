@@ -18,6 +18,7 @@ from labelfx.config import ConfigError
 from labelfx.data import Dataset
 from labelfx.data.batches import View, label_view
 from labelfx.data.labels import rows_hash, said_hash, target_scale
+from labelfx.data.sources.arrays import check_arrays
 from labelfx.finished import weights
 from labelfx.loop import bucket
 from labelfx.loop.blame import named
@@ -60,14 +61,20 @@ def claim(folder: Path) -> Iterator[None]:
         yield
 
 
-def load_data(config: configs.Run, workdir: Path) -> tuple[Dataset, View]:
+def load_data(config: configs.Run, workdir: Path, dataset: Dataset | None = None) -> tuple[Dataset, View]:
     """The data set, and its training rows under the label view: the one that `workdir` keeps if its run has begun.
+    `dataset` is that of a configuration whose source is `arrays`.
 
     Raises:
       ConfigError: the data set or the labels cannot be had, or are not those that the run was started with.
     """
     try:
-        dataset = configs.build(configs.DATA, config.data)
+        if dataset is None:
+            dataset = configs.build(configs.DATA, config.data)
+        elif config.data["name"] != "arrays":
+            raise ValueError(f"name = {config.data['name']!r}: must be 'arrays' where dataset= is given")
+        else:
+            check_arrays(dataset)
     except (ValueError, FileNotFoundError) as error:
         raise ConfigError(f"config.data: {error}") from error
     _check_evals(config, dataset)
