@@ -190,7 +190,8 @@ def _curvature(weights, bias, x, train_on, *, mesh, size):
 
 @functools.partial(jax.jit, static_argnames=("mesh", "size"))
 def _fit(weights, bias, x, labels, train_on, second_moment, curvature, regularisation, tolerance, *, mesh, size):
-    """Fits K probes at once, probe k on the rows where train_on[:, k] is 1; weights [R, K, C], bias [K, C].
+    """Fits K probes at once, probe k on the rows where train_on[:, k] is 1; weights [R, K, C], bias [K, C]. Labels
+    are [L], or [L, K] where each probe has its own.
 
     L-BFGS moves in coordinates in which the loss curves alike in all directions, as far as `curvature`, [K, C] or
     [1, 1], times `second_moment`, [R], and the penalty tell. `tolerance` is of the slope there. Rows are placed, and
@@ -205,13 +206,13 @@ def _fit(weights, bias, x, labels, train_on, second_moment, curvature, regularis
 
     def each(shared, x, labels):
         logits = _logits(shared, x)
-        return optax.softmax_cross_entropy_with_integer_labels(logits, jnp.broadcast_to(labels, logits.shape[:2]))
+        return optax.softmax_cross_entropy_with_integer_labels(logits, jnp.broadcast_to(labels.T, logits.shape[:2]))
 
     def with_slopes(shared, x, labels, share):
         return jax.value_and_grad(lambda shared: jnp.sum(each(shared, x, labels) * share.T))(shared)
 
     def left_out(shared, x, labels, train_on):
-        held_out = jnp.where(labels < 0, 0, 1 - train_on.T)
+        held_out = jnp.where(labels.T < 0, 0, 1 - train_on.T)
         return jnp.sum(each(shared, x, labels) * held_out), jnp.sum(held_out)
 
     def sums(*shared):

@@ -5,17 +5,46 @@ import jax.numpy as jnp
 import optax
 
 from labelfx.config.annotations import Fraction
-from labelfx.objectives.contrastive import at_least_float32
+from labelfx.objectives._rows import check_rows, mean_of_said
 
 
-def cross_entropy(logits: jax.Array, label: jax.Array, *, label_smoothing: Fraction) -> jax.Array:
+def cross_entropy(
+    logits: jax.Array, label: jax.Array, weight: jax.Array | None = None, *, label_smoothing: Fraction
+) -> jax.Array:
     """Mean cross-entropy; the target mixes the label with the uniform distribution (Szegedy et al. 2016, section 7).
 
     Args:
-      logits: [B, C], of any float dtype; computed on in float32 or float64.
-      label: int32 [B], from 0 to C - 1.
+      logits: [B, C], or [B, H, W, C] of positions; of any float dtype; computed on in float32 or float64.
+      label: int32 [B], or [B, H, W], from 0 to C - 1, or -1: unknown, or void.
+      weight: float [B], or [B, H, W], from 0 up: times the loss; 0 leaves a row out, None is 1 for all.
       label_smoothing: weight of the uniform distribution.
+
+    Returns:
+      A scalar: the sum over rows (positions) that have a label and a weight above 0, over their number; 0 without any.
+
+    Raises:
+      ValueError: shapes differ.
     """
-    logits = at_least_float32(logits)
+    logits = check_rows(logits, {"label": label}, entries=False)
     target = optax.smooth_labels(jax.nn.one_hot(label, logits.shape[-1], dtype=logits.dtype), label_smoothing)
-    return jnp.mean(optax.softmax_cross_entropy(logits, target))
+    return mean_of_said(optax.softmax_cross_entropy(logits, target), label >= 0, weight)
+
+
+def soft_cross_entropy(logits: jax.Array, target: jax.Array, weight: jax.Array | None = None) -> jax.Array:
+    """Mean cross-entropy to distributions: given ones, such as the shares of annotators, or inferred.
+
+    Args:
+      logits: [B, C], or [B, H, W, C] of positions; of any float dtype; computed on in float32 or float64.
+      target: float, of the same shape, used as it is; NaN anywhere in a row says nothing of it.
+      weight: float [B], or [B, H, W], from 0 up: times the loss; 0 leaves a row out, None is 1 for all.
+
+    Returns:
+      A scalar: the sum over rows (positions) that have a target and a weight above 0, over their number; 0 without any.
+
+    Raises:
+      ValueError: shapes differ.
+    """
+    logits = check_rows(logits, {"target": target}, entries=True)
+    said = ~jnp.any(jnp.isnan(target), axis=-1)
+    target = jnp.where(said[..., None], target, 0).astype(logits.dtype)
+    return mean_of_said(optax.softmax_cross_entropy(logits, target), said, weight)

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import optax
 
 from labelfx.config.annotations import Fraction, Positive, Probability
+from labelfx.objectives._rows import choose
 from labelfx.objectives.contrastive import at_least_float32
 
 __all__ = ["fixmatch", "uda"]  # what a config may name
@@ -69,11 +70,11 @@ def uda(
     raw, strong = _constant(weak_logits), at_least_float32(strong_logits)
     _check_shapes(raw, strong)
     target = raw / temperature
-    confidence = jnp.max(jax.nn.softmax(_choose("mask_on", mask_on, {"raw": raw, "sharpened": target})), axis=-1)
+    confidence = jnp.max(jax.nn.softmax(choose("mask_on", mask_on, {"raw": raw, "sharpened": target})), axis=-1)
     kept = confidence > threshold if strict else confidence >= threshold
     kl = optax.losses.kl_divergence_with_log_targets(jax.nn.log_softmax(strong), jax.nn.log_softmax(target))
     ce = optax.losses.softmax_cross_entropy(strong, jax.nn.softmax(target))
-    return _weighted_mean(kept, _choose("divergence", divergence, {"kl": kl, "ce": ce}))
+    return _weighted_mean(kept, choose("divergence", divergence, {"kl": kl, "ce": ce}))
 
 
 def masked_consistency(weights, targets, strong_logits):
@@ -125,7 +126,7 @@ def tsa_threshold(progress, num_classes, schedule: Literal["linear", "log", "exp
         ValueError: if the schedule is none of those.
     """
     alpha = {"linear": progress, "log": 1 - jnp.exp(-5 * progress), "exp": jnp.exp(5 * (progress - 1))}
-    return _choose("schedule", schedule, alpha) * (1 - 1 / num_classes) + 1 / num_classes
+    return choose("schedule", schedule, alpha) * (1 - 1 / num_classes) + 1 / num_classes
 
 
 def flexmatch_thresholds(weak_probs, index, selected, *, threshold: Probability, warmup: bool):
@@ -284,12 +285,6 @@ def _over_histogram(probs, histogram):
     """probs / histogram, 0 where the histogram is, normalised to sum 1."""
     ratio = jnp.where(histogram > 0, probs / jnp.where(histogram > 0, histogram, 1), 0)
     return ratio / jnp.sum(ratio)
-
-
-def _choose(name, value, choices):
-    if value not in choices:
-        raise ValueError(f"{name} must be one of {', '.join(choices)}, got {value!r}")
-    return choices[value]
 
 
 def _constant(array):

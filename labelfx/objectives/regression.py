@@ -1,12 +1,47 @@
-"""Regularisers of regression: the neighbourhoods of features follow those of the labels."""
+"""Losses of regression, and regularisers: the neighbourhoods of features follow those of the labels."""
 
 import jax
 import jax.numpy as jnp
 
 from labelfx.config.annotations import NonNegative, Positive
+from labelfx.objectives._rows import check_rows, mean_over_rows
 from labelfx.objectives.contrastive import cosine, normalise
 
-__all__ = ["conr"]  # what a config may name
+__all__ = ["absolute_error", "conr", "squared_error"]  # what a config may name
+
+
+def squared_error(logits: jax.Array, label: jax.Array, weight: jax.Array | None = None) -> jax.Array:
+    """Mean squared error of predicted targets: the least squares of linear regression, of networks.
+
+    Args:
+      logits: [B, T], the predictions; of any float dtype; computed on in float32 or float64.
+      label: float [B, T], or [B] where T = 1; NaN is unknown.
+      weight: float [B], or [B, T], from 0 up: times the error; 0 leaves a row, or an entry, out, None is 1 for all.
+
+    Returns:
+      A scalar: the sum over known targets, over the number of rows of which one is known and has a weight above 0; 0
+      without any.
+
+    Raises:
+      ValueError: shapes differ.
+    """
+    return _mean_error(jnp.square, logits, label, weight)
+
+
+def absolute_error(logits: jax.Array, label: jax.Array, weight: jax.Array | None = None) -> jax.Array:
+    """Mean absolute error of predicted targets: `squared_error`, its arguments and result, with |error| for its square.
+
+    At an error of 0 the gradient is 0.
+    """
+    return _mean_error(jnp.abs, logits, label, weight)
+
+
+def _mean_error(of, logits, label, weight):
+    label = label[:, None] if label.ndim == 1 else label
+    logits = check_rows(logits, {"label": label}, entries=True)
+    known = ~jnp.isnan(label)
+    losses = of(logits - jnp.where(known, label, 0).astype(logits.dtype))
+    return mean_over_rows(losses, known, weight)
 
 
 def conr(z, targets, predictions, weights, *, window: NonNegative, temperature: Positive, distance_scale: NonNegative):

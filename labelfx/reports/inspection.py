@@ -10,6 +10,7 @@ from threadpoolctl import threadpool_limits
 from labelfx import config as configs
 from labelfx.data import Split
 from labelfx.evals import knn_predict
+from labelfx.evals.calibration import reliability
 from labelfx.loop.inputs import Inputs
 from labelfx.loop.run import build_model, keep_compiled_programs, load_config, load_data, load_variables
 from labelfx.reports import figures
@@ -86,9 +87,7 @@ def _predictions(page: Page, inputs: Inputs, classifier: bool, knn: dict[str, An
     svg = figures.bars(sorted(each, key=lambda line: line.y[0])[:CLASSES])
     page.figure(svg, "Accuracy of each class", f"In %. Look for classes far below the others.{rest}", numbers)
 
-    bins = np.minimum((confidence * BINS).astype(int), BINS - 1)
-    full, own, n = np.unique(bins, return_inverse=True, return_counts=True)
-    mean, hits = (np.bincount(own, x) / n for x in (confidence, right))
+    mean, hits, n = reliability(confidence, right, BINS)
     ece = np.sum(n * np.abs(mean - hits)) / len(truth)
     found = [Line("found", mean, hits), Line("as it should be", [0, 1], [0, 1], None, True)]
     caption = (

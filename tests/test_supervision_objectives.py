@@ -1,0 +1,673 @@
+"""Losses of labels of every kind against loop-form NumPy in float64, identities between them, what each is for."""
+
+import functools
+import itertools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from derivatives import sigmoid, softmax, worst_error
+from toys import assert_beats
+
+from labelfx.evals.bags import bag_auc
+from labelfx.objectives import supervision
+from labelfx.objectives.classification import cross_entropy, soft_cross_entropy
+from labelfx.objectives.regression import absolute_error, squared_error
+
+EXACT = 1e-12
+UNIFORM = tuple(tuple(0.0 if i == j else 0.5 for j in range(3)) for i in range(3))
+NOISY = ((0.7, 0.2, 0.1), (0.1, 0.8, 0.1), (0.3, 0.0, 0.7))
+
+
+def logits_of(*shape, seed=0, scale=2.0):
+    return scale * np.random.default_rng(seed).normal(size=shape)
+
+
+def over(losses):
+    """The mean of those that are there."""
+    found = [each for each in losses if each is not None]
+    return sum(found) / len(found) if found else np.complex128(0)
+
+
+# Every row a class.
+
+LABEL = np.array([2, 0, -1, 1, 2], np.int32)
+WEIGHT = np.array([1.0, 0.0, 3.0, 0.5, 2.0])
+
+
+def loop_cross_entropy(z, label, weight, smoothing):
+    losses = []
+    for row, y, w in zip(z.reshape(-1, z.shape[-1]), label.ravel(), weight.ravel(), strict=True):
+        if y < 0 or w == 0:
+            continue
+        log_p = np.log(softmax(row))
+        losses.append(-w * ((1 - smoothing) * log_p[y] + smoothing * log_p.mean()))
+    return over(losses)
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.3])
+@pytest.mark.parametrize("weight", [None, WEIGHT])
+def test_cross_entropy(smoothing, weight):
+    each = np.ones(5) if weight is None else weight
+    loop = functools.partial(loop_cross_entropy, label=LABEL, weight=each, smoothing=smoothing)
+    assert worst_error(cross_entropy, loop, logits_of(5, 3), LABEL, weight, label_smoothing=smoothing) < EXACT
+
+
+def test_cross_entropy_of_positions():
+    label = np.random.default_rng(1).integers(-1, 3, (2, 3, 2)).astype(np.int32)
+    per_row = np.array([0.5, 2.0])
+    loop = functools.partial(loop_cross_entropy, label=label, weight=np.repeat(per_row, 6), smoothing=0.1)
+    z = logits_of(2, 3, 2, 3)
+    assert worst_error(cross_entropy, loop, z, label, per_row, label_smoothing=0.1) < EXACT
+    each = np.broadcast_to(per_row[:, None, None], label.shape)
+    assert worst_error(cross_entropy, loop, z, label, each, label_smoothing=0.1) < EXACT
+
+
+def test_soft_cross_entropy():
+    target = np.random.default_rng(2).dirichlet(np.ones(3), 5)
+    target[3, 1] = np.nan
+
+    def loop(z, weight):
+        rows = zip(z, target, weight, strict=True)
+        return over([-w * (t @ np.log(softmax(row))) for row, t, w in rows if w and not np.isnan(t).any()])
+
+    z = logits_of(5, 3)
+    assert worst_error(soft_cross_entropy, lambda z: loop(z, np.ones(5)), z, target) < EXACT
+    assert worst_error(soft_cross_entropy, lambda z: loop(z, WEIGHT), z, target, WEIGHT) < EXACT
+
+
+# One of several.
+
+CANDIDATES = np.array([[1, 1, 0, 0], [0, 1, 1, 1], [1, 1, 1, 1], [0, 0, 0, 0], [0, 0, 0, 1]], bool)
+
+
+def loop_candidates(z, weight, loss):
+    losses = []
+    for row, allowed, w in zip(z, CANDIDATES, weight, strict=True):
+        if allowed.all() or not allowed.any() or w == 0:
+            continue
+        p = sum(softmax(row)[k] for k in range(4) if allowed[k])
+        losses.append(w * {"log": -np.log(p), "exp": np.exp(-p), "mae": 1 - p}[loss])
+    return over(losses)
+
+
+@pytest.mark.parametrize("loss", ["log", "exp", "mae"])
+def test_candidates(loss):
+    z = logits_of(5, 4)
+    for weight in (None, WEIGHT):
+        each = np.ones(5) if weight is None else weight
+        loop = functools.partial(loop_candidates, weight=each, loss=loss)
+        assert worst_error(supervision.candidates, loop, z, CANDIDATES, weight, loss=loss) < EXACT
+
+
+def test_what_complementary_losses_are():
+    """SCL-NL is MCL-LOG of all classes but one, and FWD with a uniform T but for log(C - 1); SCL-EXP is e MCL-EXP."""
+    z, complementary = logits_of(6, 3), np.array([0, 1, 2, 2, 1, 0], np.int32)
+    others = np.arange(3) != complementary[:, None]
+    p = np.array([softmax(row)[y] for row, y in zip(z, complementary, strict=True)])
+    with jax.enable_x64(True):
+        found = {loss: supervision.candidates(z, others, loss=loss) for loss in ("log", "exp", "mae")}
+        forward = supervision.forward(z, complementary, transition=UNIFORM, anchor=0.0)
+        single = supervision.candidates(z, ~others, loss="log")
+        same = cross_entropy(z, complementary, label_smoothing=0.0)
+    np.testing.assert_allclose(found["log"], np.mean(-np.log(1 - p)), rtol=EXACT)
+    np.testing.assert_allclose(np.e * found["exp"], np.mean(np.exp(p)), rtol=EXACT)
+    np.testing.assert_allclose(found["mae"], np.mean(p), rtol=EXACT)
+    np.testing.assert_allclose(forward - np.log(2), found["log"], rtol=EXACT)
+    np.testing.assert_allclose(single, same, rtol=EXACT)
+
+
+# Labels that may be wrong.
+
+
+@pytest.mark.parametrize("anchor", [0.0, 1e-6, 0.1])
+@pytest.mark.parametrize("transition", [UNIFORM, NOISY])
+def test_forward(anchor, transition):
+    matrix = np.array(transition)
+
+    def loop(z):
+        given = [(softmax(row) @ matrix)[y] for row, y in zip(z, LABEL, strict=True) if y >= 0]
+        return over([-np.log(q + anchor) for q in given])
+
+    z = logits_of(5, 3)
+    assert worst_error(supervision.forward, loop, z, LABEL, transition=transition, anchor=anchor) < EXACT
+
+
+def loop_parts(z, transition):
+    """The estimated risk of each true class."""
+    inverse = np.linalg.inv(np.array(transition))
+    known = [(np.log(softmax(row)), y) for row, y in zip(z, LABEL, strict=True) if y >= 0]
+    return np.array([over([-inverse[y, k] * log_p[k] for log_p, y in known]) for k in range(3)])
+
+
+@pytest.mark.parametrize("clamp", ["none", "nonnegative", "ascent"])
+@pytest.mark.parametrize("transition", [UNIFORM, NOISY])
+@pytest.mark.parametrize("scale", [0.1, 6.0])
+def test_unbiased(clamp, transition, scale):
+    z = logits_of(5, 3, seed=3, scale=scale)
+    below = loop_parts(z, transition).real < 0
+
+    def loop(z):
+        parts = loop_parts(z, transition)
+        return parts[~below].sum() if clamp == "nonnegative" else parts.sum()
+
+    def ascending(z):
+        parts = loop_parts(z, transition)
+        return -parts[below].sum() if below.any() else parts.sum()
+
+    keys = {"transition": transition, "clamp": clamp, "gradient_of": ascending if clamp == "ascent" else None}
+    assert worst_error(supervision.unbiased, loop, z, LABEL, **keys) < EXACT
+    if scale == 6:
+        assert below.any()
+
+
+def test_what_corrections_of_true_labels_are():
+    z, label = logits_of(6, 3), np.array([0, 1, 2, 2, 1, 0], np.int32)
+    perfect = tuple(map(tuple, np.eye(3)))
+    with jax.enable_x64(True):
+        expected = cross_entropy(z, label, label_smoothing=0.0)
+        for clamp in ("none", "nonnegative", "ascent"):
+            found = supervision.unbiased(z, label, transition=perfect, clamp=clamp)
+            np.testing.assert_allclose(found, expected, rtol=EXACT)
+        found = supervision.forward(z, label, transition=perfect, anchor=0.0)
+    np.testing.assert_allclose(found, expected, rtol=EXACT)
+
+
+def test_unbiased_is_the_risk_of_true_labels():
+    """P17: exactly, over all labels that may be drawn; the nonnegative estimate is never below 0, nor is its mean too
+    small."""
+    z, truth = logits_of(2, 3, seed=4), np.array([0, 2])
+    found, clamped, chances = [], [], []
+    for label in itertools.product(range(3), repeat=2):
+        chances.append(np.prod([NOISY[y][given] for y, given in zip(truth, label, strict=True)]))
+        label = np.array(label, np.int32)
+        with jax.enable_x64(True):
+            found.append(float(supervision.unbiased(z, label, transition=NOISY, clamp="none")))
+            clamped.append(float(supervision.unbiased(z, label, transition=NOISY, clamp="nonnegative")))
+    risk = np.mean([-np.log(softmax(row))[y] for row, y in zip(z, truth, strict=True)])
+    np.testing.assert_allclose(np.dot(chances, found), risk, rtol=EXACT)
+    assert min(found) < 0 <= min(clamped)
+    assert np.dot(chances, clamped) >= risk
+
+
+# Positive and unlabelled rows.
+
+OBSERVED = np.array([1, 0, 0, 1, 0, 0], bool)
+PROPENSITY = np.array([0.5, np.nan, 0.2, 0.9, 1.0, 0.0])
+
+
+@pytest.mark.parametrize("clamp", ["none", "nonnegative", "ascent"])
+@pytest.mark.parametrize("columns", [1, 2])
+@pytest.mark.parametrize("shift", [-8.0, 0.0, 3.0])
+def test_positive_unlabelled(clamp, columns, shift):
+    z = logits_of(6, columns)
+    z[:, -1] += shift * np.where(OBSERVED, -1, 1)
+
+    def parts(z):
+        positive, negative = [], []
+        for row, seen, e in zip(z, OBSERVED, PROPENSITY, strict=True):
+            p = sigmoid(row[-1] - (row[0] if columns == 2 else 0))
+            w = 1 / e if seen else 0
+            positive.append(-w * np.log(p))
+            negative.append(-(1 - w) * np.log(1 - p))
+        return np.array([over(positive), over(negative)])
+
+    below = parts(z)[1].real < 0
+
+    def loop(z):
+        return parts(z)[0] if clamp == "nonnegative" and below else parts(z).sum()
+
+    def ascending(z):
+        return -parts(z)[1] if below else parts(z).sum()
+
+    keys = {"clamp": clamp, "gradient_of": ascending if clamp == "ascent" else None}
+    assert worst_error(supervision.positive_unlabelled, loop, z, OBSERVED, PROPENSITY, **keys) < EXACT
+    assert below == (shift == -8)
+
+
+def test_one_propensity_is_upu_and_nnpu():
+    """pi E_P[l+] + (E_U[l-] - pi E_P[l-]), all rows unlabelled; the second part at least 0 for nnPU."""
+    z, e = logits_of(6, 1) - 6 * OBSERVED[:, None], 0.4
+    p = sigmoid(z[:, 0])
+    prior, positive, negative = OBSERVED.mean() / e, -np.log(p), -np.log(1 - p)
+    rest = negative.mean() - prior * negative[OBSERVED].mean()
+    shifted = z + 12 * OBSERVED[:, None]
+    with jax.enable_x64(True):
+        upu, nnpu = (
+            supervision.positive_unlabelled(z, OBSERVED, np.full(6, e), clamp=c) for c in ("none", "nonnegative")
+        )
+        over_fitted = supervision.positive_unlabelled(shifted, OBSERVED, np.full(6, e), clamp="nonnegative")
+    np.testing.assert_allclose(upu, prior * positive[OBSERVED].mean() + rest, rtol=EXACT)
+    np.testing.assert_allclose(nnpu, prior * positive[OBSERVED].mean() + max(rest, 0), rtol=EXACT)
+    p = sigmoid(shifted[:, 0])
+    assert np.mean(-np.log(1 - p)) < prior * np.mean(-np.log(1 - p[OBSERVED]))
+    np.testing.assert_allclose(over_fitted, prior * np.mean(-np.log(p[OBSERVED])), rtol=1e-9)
+
+
+# Bags.
+
+BAG = np.array([7, 3, 7, -1, 3, 7, 3, 5, 7], np.int32)
+VALID = np.array([1, 1, 1, 1, 1, 1, 1, 1, 0], bool)  # the last repeats a row of the first bag
+
+
+def bags(valid=VALID):
+    return [np.flatnonzero((BAG == each) & valid) for each in (7, 3, 5)]
+
+
+def targets_of_bags(of_bag):
+    return np.stack([of_bag.get(each, np.zeros_like(of_bag[7])) for each in BAG])
+
+
+def loop_kl(z, target):
+    losses = []
+    for rows in bags():
+        wanted = target[rows[0]]
+        if np.isnan(wanted).any():
+            continue
+        mean = sum(softmax(z[i]) for i in rows) / len(rows)
+        losses.append(sum(t * (np.log(t) - np.log(q)) for t, q in zip(wanted, mean, strict=True) if t))
+    return over(losses)
+
+
+def loop_count(z, target):
+    """By enumeration of all labels of the bag."""
+    losses = []
+    for rows in bags():
+        if np.isnan(target[rows[0]]).any():
+            continue
+        p = [sigmoid(z[i, -1] - (z[i, 0] if z.shape[1] == 2 else 0)) for i in rows]
+        count = round(target[rows[0], -1] * len(rows))
+        total = 0
+        for labels in itertools.product((0, 1), repeat=len(rows)):
+            if sum(labels) == count:
+                total += np.prod([q if y else 1 - q for q, y in zip(p, labels, strict=True)])
+        losses.append(-np.log(total))
+    return over(losses)
+
+
+@pytest.mark.parametrize("unknown", [False, True])
+def test_proportion(unknown):
+    target = targets_of_bags({7: np.array([0.5, 0, 0.5]), 3: np.array([0.2, 0.2, 0.6]), 5: np.array([1.0, 0, 0])})
+    if unknown:
+        target[BAG == 3, 1] = np.nan
+    loop = functools.partial(loop_kl, target=target)
+    assert worst_error(supervision.proportion, loop, logits_of(9, 3), BAG, target, VALID, divergence="kl") < EXACT
+    binary = targets_of_bags({7: np.array([1 / 3, 2 / 3]), 3: np.array([1.0, 0]), 5: np.array([0.0, 1])})
+    if unknown:
+        binary[BAG == 3] = np.nan
+    for columns in (1, 2):
+        loop = functools.partial(loop_count, target=binary)
+        arguments = logits_of(9, columns), BAG, binary[:, -columns:], VALID
+        assert worst_error(supervision.proportion, loop, *arguments, divergence="count") < EXACT
+
+
+def test_a_bag_of_one_row_is_a_label():
+    z, label = logits_of(4, 2), np.array([1, 0, 0, 1], np.int32)
+    bag, target = np.arange(4, dtype=np.int32), np.eye(2)[label]
+    with jax.enable_x64(True):
+        expected = cross_entropy(z, label, label_smoothing=0.0)
+        found = [supervision.proportion(z, bag, target, divergence=each) for each in ("kl", "count")]
+        pools = [supervision.pooled(z, bag, target, pool=each) for each in ("max", "noisy_or", "log_sum_exp", "mean")]
+    np.testing.assert_allclose([*found, *pools], expected, rtol=EXACT)
+
+
+def loop_pool(scores, pool):
+    if pool == "max":
+        return max(scores, key=lambda score: score.real)
+    if pool == "noisy_or":
+        none = np.prod([1 - sigmoid(score) for score in scores])
+        return np.log(1 - none) - np.log(none)
+    return np.log(sum(map(np.exp, scores))) if pool == "log_sum_exp" else sum(scores) / len(scores)
+
+
+def loop_pooled(z, target, pool):
+    scores = z[:, 1:] - z[:, :1] if z.shape[1] == 2 else z
+    target = target[:, -scores.shape[1] :]
+    losses = []
+    for rows in bags():
+        known = [c for c in range(scores.shape[1]) if not np.isnan(target[rows[0], c])]
+        if known:
+            p = {c: sigmoid(loop_pool([scores[i, c] for i in rows], pool)) for c in known}
+            t = target[rows[0]]
+            losses.append(-sum(t[c] * np.log(p[c]) + (1 - t[c]) * np.log(1 - p[c]) for c in known))
+    return over(losses)
+
+
+@pytest.mark.parametrize("pool", ["max", "noisy_or", "log_sum_exp", "mean"])
+@pytest.mark.parametrize("columns", [1, 2, 3])
+def test_pooled(pool, columns):
+    target = targets_of_bags({7: np.array([1.0, 0, 1]), 3: np.array([0.0, np.nan, 1]), 5: np.full(3, np.nan)})
+    loop = functools.partial(loop_pooled, target=target[:, :columns], pool=pool)
+    arguments = logits_of(9, columns), BAG, target[:, :columns], VALID
+    assert worst_error(supervision.pooled, loop, *arguments, pool=pool) < EXACT
+
+
+def test_noisy_or_of_rows_that_are_surely_negative():
+    """There the odds of the bag are the sum of those of its rows, which log(1 - prod(1 - p)) rounds to log 0."""
+    z, slot, counted = np.array([[-60.0], [-61], [-200]]), np.zeros(3, np.int32), np.ones(3, bool)
+    with jax.enable_x64(True):
+        found = supervision.bag_logits(z, slot, counted, pool="noisy_or")
+        around = [supervision.bag_logits(np.full((3, 1), s), slot, counted, pool="noisy_or")[0, 0] for s in (-21, -19)]
+        gradient = jax.grad(lambda z: supervision.bag_logits(z, slot, counted, pool="noisy_or")[0, 0])(jnp.asarray(z))
+    np.testing.assert_allclose(found[0, 0], np.log(np.exp(-60) + np.exp(-61)), rtol=1e-15)
+    np.testing.assert_allclose(around, [np.log(np.expm1(3 * np.log1p(np.exp(s)))) for s in (-21, -19)], rtol=1e-9)
+    np.testing.assert_allclose(gradient[:, 0], sigmoid(np.array([1.0, -1.0, -140])), rtol=1e-15, atol=1e-60)
+
+
+@pytest.mark.parametrize("pool,monotone", [("max", True), ("noisy_or", True), ("log_sum_exp", True), ("mean", False)])
+def test_adding_a_row_never_lowers_a_monotone_pool(pool, monotone):
+    """P127: and the order of the rows, or rows that fill up the batch, never matter."""
+    rng = np.random.default_rng(0)
+    lowered = 0
+    with jax.enable_x64(True):
+        call = jax.jit(functools.partial(supervision.bag_logits, pool=pool))
+        for _ in range(50):
+            scores = rng.normal(size=(6, 1)) * rng.choice([0.1, 3, 30])
+            slot, counted = np.zeros(6, np.int32), np.arange(6) < rng.integers(1, 6)
+            before = call(scores, slot, counted)[0, 0]
+            more = counted | (np.arange(6) == counted.sum())
+            lowered += call(scores, slot, more)[0, 0] < before - 1e-12 * abs(before)
+            order = rng.permutation(6)
+            np.testing.assert_allclose(call(scores[order], slot, counted[order])[0, 0], before, rtol=1e-12)
+            other = np.where(counted[:, None], scores, 1e9)
+            np.testing.assert_allclose(call(other, slot, counted)[0, 0], before, rtol=1e-12)
+    assert (lowered == 0) if monotone else (lowered > 10)
+
+
+def test_rows_that_tie_share_the_gradient_of_the_maximum():
+    z, one = np.array([[2.0], [2.0], [1.0]]), np.zeros(3, np.int32)
+    gradient = jax.grad(lambda z: supervision.bag_logits(z, one, np.ones(3, bool), pool="max")[0, 0])(jnp.asarray(z))
+    np.testing.assert_array_equal(gradient[:, 0], [0.5, 0.5, 0])
+
+
+# Targets.
+
+
+def test_errors_of_regression():
+    label = np.array([[1.0, np.nan], [0.5, -2], [np.nan, np.nan], [3, 1]])
+    by_row, by_entry = np.array([1.0, 2, 5, 0]), np.array([[1.0, 1], [0, 3], [1, 1], [0, 0.5]])
+    for objective, of in ((squared_error, np.square), (absolute_error, lambda x: x * np.sign(x.real))):
+
+        def loop(z, weight, of=of):
+            rows = []
+            for row, target, w in zip(z, label, weight, strict=True):
+                known = [v * of(p - t) for p, t, v in zip(row, target, w, strict=True) if v and not np.isnan(t)]
+                rows.append(sum(known) if known else None)
+            return over(rows)
+
+        z = logits_of(4, 2)
+        for weight in (None, by_row, by_entry):
+            each = 1.0 if weight is None else weight if weight.ndim == 2 else weight[:, None]
+            bound = functools.partial(loop, weight=np.broadcast_to(each, (4, 2)))
+            assert worst_error(objective, bound, z, label, weight) < EXACT
+        with jax.enable_x64(True):
+            np.testing.assert_allclose(objective(z[:, :1], label[:, 0]), objective(z[:, :1], label[:, :1]), rtol=0)
+
+
+# What all have in common.
+
+NOTHING = {
+    "cross_entropy": (cross_entropy, {"label": np.full(4, -1, np.int32)}, {"label_smoothing": 0.1}),
+    "weightless": (
+        cross_entropy,
+        {"label": np.zeros(4, np.int32), "weight": np.zeros(4, np.float32)},
+        {"label_smoothing": 0.1},
+    ),
+    "soft_cross_entropy": (soft_cross_entropy, {"target": np.full((4, 2), np.nan, np.float32)}, {}),
+    **{
+        f"candidates_{loss}": (supervision.candidates, {"candidates": np.full((4, 2), full)}, {"loss": loss})
+        for loss, full in itertools.product(("log", "exp", "mae"), (True, False))
+    },
+    "forward": (
+        supervision.forward,
+        {"label": np.full(4, -1, np.int32)},
+        {"transition": ((0.9, 0.1), (0.0, 1.0)), "anchor": 0.0},
+    ),
+    **{
+        f"unbiased_{clamp}": (
+            supervision.unbiased,
+            {"label": np.full(4, -1, np.int32)},
+            {"transition": ((0.9, 0.1), (0.0, 1.0)), "clamp": clamp},
+        )
+        for clamp in ("none", "nonnegative", "ascent")
+    },
+    **{
+        f"proportion_{divergence}_{what}": (
+            supervision.proportion,
+            {"bag": np.full(4, bag, np.int32), "bag_target": np.full((4, 2), target, np.float32)},
+            {"divergence": divergence},
+        )
+        for divergence in ("kl", "count")
+        for what, bag, target in (("outside", -1, 0.5), ("unknown", 0, np.nan))
+    },
+    **{
+        f"pooled_{pool}_{what}": (
+            supervision.pooled,
+            {"bag": np.full(4, bag, np.int32), "bag_target": np.full((4, 2), target, np.float32)},
+            {"pool": pool},
+        )
+        for pool in ("max", "noisy_or", "log_sum_exp", "mean")
+        for what, bag, target in (("outside", -1, 1), ("unknown", 0, np.nan))
+    },
+    "squared_error": (squared_error, {"label": np.full((4, 2), np.nan, np.float32)}, {}),
+    "absolute_error": (absolute_error, {"label": np.full((4, 2), np.nan, np.float32)}, {}),
+}
+
+
+@pytest.mark.parametrize("name", NOTHING)
+def test_where_nothing_is_said_the_loss_and_its_gradient_are_0(name):
+    objective, columns, keys = NOTHING[name]
+    z = jnp.asarray(100 * logits_of(4, 2), jnp.float32)
+    value, gradient = jax.jit(jax.value_and_grad(lambda z: objective(z, **columns, **keys)))(z)
+    assert value == 0
+    np.testing.assert_array_equal(gradient, 0)
+
+
+SOMETHING = {
+    "cross_entropy": (cross_entropy, (np.array([0, 1, 1, -1], np.int32),), {"label_smoothing": 0.0}),
+    "soft_cross_entropy": (soft_cross_entropy, (np.full((4, 2), 0.5, np.float32),), {}),
+    "candidates": (supervision.candidates, (np.eye(2, dtype=bool)[[0, 1, 1, 0]],), {"loss": "log"}),
+    "forward": (
+        supervision.forward,
+        (np.array([0, 1, 1, -1], np.int32),),
+        {"transition": ((0.9, 0.1), (0.0, 1.0)), "anchor": 1e-6},
+    ),
+    "unbiased": (
+        supervision.unbiased,
+        (np.array([0, 1, 1, -1], np.int32),),
+        {"transition": ((0.9, 0.1), (0.0, 1.0)), "clamp": "none"},
+    ),
+    "positive_unlabelled": (
+        supervision.positive_unlabelled,
+        (np.array([1, 0, 0, 1], bool), np.full(4, 0.5, np.float32)),
+        {"clamp": "nonnegative"},
+    ),
+    **{
+        f"proportion_{divergence}": (
+            supervision.proportion,
+            (np.array([0, 0, 1, 1], np.int32), np.full((4, 2), 0.5, np.float32)),
+            {"divergence": divergence},
+        )
+        for divergence in ("kl", "count")
+    },
+    **{
+        f"pooled_{pool}": (
+            supervision.pooled,
+            (np.array([0, 0, 1, 1], np.int32), np.eye(2, dtype=np.float32)[[0, 0, 1, 1]]),
+            {"pool": pool},
+        )
+        for pool in ("max", "noisy_or", "log_sum_exp", "mean")
+    },
+    "squared_error": (squared_error, (np.ones((4, 2), np.float32),), {}),
+    "absolute_error": (absolute_error, (np.ones((4, 2), np.float32),), {}),
+}
+
+
+@pytest.mark.parametrize("name", SOMETHING)
+def test_sure_logits_stay_finite_and_bfloat16_is_computed_in_float32(name):
+    objective, columns, keys = SOMETHING[name]
+    call = jax.jit(jax.value_and_grad(lambda z: objective(z, *columns, **keys)))
+    for sign in (-1, 1):
+        value, gradient = call(sign * jnp.array([[90.0, -90], [-90, 90], [90, -90], [0, 0]], jnp.float32))
+        assert np.isfinite(value) and np.isfinite(gradient).all()
+    z = jnp.asarray(logits_of(4, 2), jnp.bfloat16)
+    value, gradient = call(z)
+    exact, exact_gradient = call(z.astype(jnp.float32))
+    assert value.dtype == jnp.float32 and gradient.dtype == jnp.bfloat16
+    np.testing.assert_allclose(value, exact, rtol=1e-6)
+    np.testing.assert_allclose(gradient.astype(jnp.float32), exact_gradient, atol=1e-2)
+
+
+def test_arguments_are_checked():
+    z, label = np.zeros((4, 3), np.float32), np.zeros(4, np.int32)
+    with pytest.raises(ValueError, match=r"logits must be \[\.\.\., C\] and label \[\.\.\.\], got \(4, 3\), \(3,\)"):
+        cross_entropy(z, label[:3], label_smoothing=0.0)
+    with pytest.raises(ValueError, match=r"weight must have the leading dimensions of \(4,\), got \(2,\)"):
+        cross_entropy(z, label, np.ones(2, np.float32), label_smoothing=0.0)
+    with pytest.raises(ValueError, match="loss must be one of log, exp, mae, got 'nll'"):
+        supervision.candidates(z, np.ones((4, 3), bool), loss="nll")
+    with pytest.raises(ValueError, match=r"transition must be \[3, 3\], got \(2, 3\)"):
+        supervision.forward(z, label, transition=NOISY[:2], anchor=0.0)
+    with pytest.raises(ValueError, match="each row of transition must be probabilities, from 0 up with sum 1"):
+        supervision.forward(z, label, transition=((0.5, 0.4, 0.0),) * 3, anchor=0.0)
+    with pytest.raises(ValueError, match=r"transition must have an inverse, but its condition number is \d"):
+        supervision.unbiased(z, label, transition=((0.5, 0.5, 0.0),) * 3, clamp="none")
+    with pytest.raises(ValueError, match=r"must be \[B, 1\] or \[B, 2\], got \(4, 3\)"):
+        supervision.positive_unlabelled(z, label > 0, np.ones(4, np.float32), clamp="none")
+    with pytest.raises(ValueError, match=r"must be \[B, 1\] or \[B, 2\], got \(4, 3\)"):
+        supervision.proportion(z, label, np.ones((4, 3), np.float32), divergence="count")
+    with pytest.raises(ValueError, match=r"bag and valid \[B\], got \(4, 3\), \(3,\) and \(4,\)"):
+        supervision.pooled(z, label[:3], z, pool="max")
+    with pytest.raises(ValueError, match="pool must be one of max, noisy_or, log_sum_exp, mean, got 'median'"):
+        supervision.pooled(z, label, z, pool="median")
+
+
+# What they are for.
+
+
+@functools.partial(jax.jit, static_argnames=("loss", "steps", "rate"))
+def descend(loss, params, *columns, steps=200, rate=0.1):
+    """Adam on all rows at once."""
+    tx = optax.adam(rate)
+
+    def step(carry, _):
+        params, state = carry
+        with jax.numpy_dtype_promotion("standard"):
+            updates, state = tx.update(jax.grad(loss)(params, *columns), state, params)
+        return (optax.apply_updates(params, updates), state), None
+
+    return jax.lax.scan(step, (params, tx.init(params)), None, steps)[0][0]
+
+
+BIASED = tuple(tuple({1: 0.9, 2: 0.1}.get((j - i) % 3, 0.0) for j in range(3)) for i in range(3))  # T[i, i + 1] = 0.9
+COMPLEMENTARY = {
+    "biased": lambda w, x, given: supervision.forward(x @ w, given, transition=BIASED, anchor=1e-6),
+    "uniform": lambda w, x, given: supervision.forward(x @ w, given, transition=UNIFORM, anchor=1e-6),
+    "candidates": lambda w, x, given: supervision.candidates(x @ w, jnp.arange(3)[None] != given[:, None], loss="log"),
+}
+
+
+def test_complementary_labels_with_a_bias():
+    """P17: with y' = y + 1 nearly always, the true T recovers classes; a uniform one or SCL-NL learn another."""
+    accuracy = {name: [] for name in COMPLEMENTARY}
+    for seed in range(5):
+        rng = np.random.default_rng(seed)
+        y = rng.integers(0, 3, 600)
+        x = np.eye(3, dtype=np.float32)[y] + rng.normal(0, 0.4, (600, 3)).astype(np.float32)
+        given = ((y + np.where(rng.random(600) < 0.9, 1, 2)) % 3).astype(np.int32)
+        for name, loss in COMPLEMENTARY.items():
+            w = descend(loss, jnp.zeros((3, 3)), x, given)
+            accuracy[name].append(np.mean(np.argmax(x @ w, axis=1) == y))
+    for ablation in ("uniform", "candidates"):
+        assert_beats(np.array(accuracy["biased"]) - 0.2, accuracy[ablation])
+
+
+UNBIASED = {
+    "none": lambda w, x, given: supervision.unbiased(x @ w, given, transition=UNIFORM, clamp="none"),
+    "nonnegative": lambda w, x, given: supervision.unbiased(x @ w, given, transition=UNIFORM, clamp="nonnegative"),
+    "ascent": lambda w, x, given: supervision.unbiased(x @ w, given, transition=UNIFORM, clamp="ascent"),
+}
+
+
+def test_plain_ure_falls_below_0_and_its_classifier_with_it():
+    """P17: a linear model with more features than rows drives the estimate far below 0; clamped it keeps accuracy."""
+    accuracy = {name: [] for name in UNBIASED}
+    for seed in range(5):
+        rng = np.random.default_rng(seed)
+        y = np.arange(360) % 3
+        x = rng.normal(size=(360, 100)).astype(np.float32)
+        x[:, :3] += 2 * np.eye(3, dtype=np.float32)[y]
+        given = ((y + rng.integers(1, 3, 360)) % 3).astype(np.int32)[:60]
+        for name, loss in UNBIASED.items():
+            w = descend(loss, jnp.zeros((100, 3)), x[:60], given, rate=0.02)
+            accuracy[name].append(np.mean(np.argmax(x[60:] @ w, axis=1) == y[60:]))
+            risk = UNBIASED["none"](w, x[:60], given)
+            assert risk < -5 if name == "none" else risk > -5
+    print({name: np.mean(each) for name, each in accuracy.items()})
+    assert_beats(accuracy["nonnegative"], accuracy["none"])
+    assert_beats(accuracy["ascent"], accuracy["none"])
+
+
+POOLED = {
+    pool: lambda params, x, bag, target, pool=pool: supervision.pooled(
+        x @ params["w"] + params["b"][None], bag, target, pool=pool
+    )
+    for pool in ("max", "noisy_or", "log_sum_exp", "mean")
+}
+
+
+def poisoned(rng, number, test):
+    """Bags of 8; positive ones hold the concept; a marker is in negative ones of the training, positive of the test."""
+    x = rng.normal(0, 0.3, (number, 8, 3))
+    y = np.arange(number) % 2
+    x[y == 1, 0, 0] += 3
+    x[y == (1 if test else 0), 1, 1] += 3
+    return x.reshape(-1, 3).astype(np.float32), np.repeat(y, 8)[:, None].astype(np.float32)
+
+
+def test_poisoned_bags():
+    """P127: what speaks against a bag in training is in the positive bags of the test; a monotone pool ignores it."""
+    areas = {pool: [] for pool in POOLED}
+    bag = np.repeat(np.arange(100, dtype=np.int32), 8)
+    for seed in range(5):
+        rng = np.random.default_rng(seed)
+        splits = [poisoned(rng, 100, test) for test in (False, True)]
+        for pool, loss in POOLED.items():
+            params = descend(loss, {"w": jnp.full((3, 1), 0.01), "b": jnp.zeros(1)}, splits[0][0], bag, splits[0][1])
+            train, test = (
+                bag_auc(x @ np.asarray(params["w"]), {"bag": bag, "bag_target": target}, pool=pool)["auc"]
+                for x, target in splits
+            )
+            assert train > 0.99
+            areas[pool].append(test)
+    print(areas)
+    for pool in ("max", "noisy_or", "log_sum_exp"):
+        assert min(areas[pool]) > 0.95
+        assert_beats(np.array(areas[pool]) - 0.2, areas["mean"])
+
+
+def sar_e(w, x, observed, propensity):
+    return supervision.positive_unlabelled(x @ w, observed, propensity, clamp="none")
+
+
+def test_known_propensities():
+    """P152: positives are observed by another feature than makes them so; 1 / e undoes that, one e for all does not."""
+    accuracy = {"known": [], "constant": [], "naive": []}
+    for seed in range(5):
+        rng = np.random.default_rng(seed)
+        x = rng.normal(size=(4000, 2))
+        x[:, 1] = 0.8 * x[:, 0] + 0.6 * x[:, 1]
+        y = rng.random(4000) < sigmoid(3 * x[:, 0])
+        e = sigmoid(2.5 * x[:, 1] - 0.5)
+        observed = y & (rng.random(4000) < e)
+        rows = np.concatenate([x, np.ones((4000, 1))], axis=1).astype(np.float32)
+        propensities = {"known": e, "constant": np.full(4000, observed.sum() / y.sum()), "naive": np.ones(4000)}
+        for name, propensity in propensities.items():
+            w = descend(sar_e, jnp.zeros((3, 1)), rows, observed, propensity.astype(np.float32))
+            accuracy[name].append(np.mean((rows @ w)[:, 0] * x[:, 0] > 0))
+    print({name: np.mean(each) for name, each in accuracy.items()})
+    assert np.mean(accuracy["known"]) > 0.93
+    assert_beats(np.array(accuracy["known"]) - 0.1, accuracy["naive"])
+    assert_beats(accuracy["naive"], accuracy["constant"])  # as the paper finds
