@@ -99,7 +99,7 @@ def scaled(model: Model, inputs: Any = None) -> Model:
         if scale is None:
             return model.apply(variables, x, train=train, rng=rng)
         own = {name: tree for name, tree in variables.items() if name != "scale"}
-        x = ((x - scale["mean"]) / scale["deviation"]).astype(x.dtype)
+        x = ((x - scale["mean"][None]) / scale["deviation"][None]).astype(x.dtype)
         outputs, state = model.apply(own, x, train=train, rng=rng)
         return outputs, state | {"scale": scale}
 
@@ -110,14 +110,14 @@ def rescaled(model: Model, mean: np.ndarray, deviation: np.ndarray) -> Model:
     """The model with outputs times `deviation` plus `mean`, its collection `target`: a regressor in their units."""
 
     def init(rng, x):
-        target = {"mean": jnp.asarray(mean, jnp.float32), "deviation": jnp.asarray(deviation, jnp.float32)}
-        return model.init(rng, x) | {"target": target}
+        found = {"mean": mean, "deviation": deviation}
+        return model.init(rng, x) | {"target": {k: jnp.asarray(v, jnp.float32).reshape(-1) for k, v in found.items()}}
 
     def apply(variables, x, *, train, rng=None):
         target = variables["target"]
         own = {name: tree for name, tree in variables.items() if name != "target"}
         outputs, state = model.apply(own, x, train=train, rng=rng)
-        outputs = (outputs * target["deviation"] + target["mean"]).astype(outputs.dtype)
+        outputs = (outputs * target["deviation"][None] + target["mean"][None]).astype(outputs.dtype)
         return outputs, state | {"target": target}
 
     return model._replace(init=init, apply=apply)
