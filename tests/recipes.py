@@ -15,6 +15,10 @@ AUGMENT = configs.names(Part("data.augment"))
 METHODS = configs.names(configs.METHODS)
 # A method of each kind of state for every run of the tests; the others are slow ones.
 QUICK = ("consistency", "contrastive", "distillation", "inter_clr", "meta_pseudo_labels", "moco", "supervised")
+# A recipe of each kind of rows and labels that a method with a recipe of its own name may be given: the battery runs it
+# on its own data.
+KINDS = ("multiple_instance", "partial_labels", "positive_unlabelled", "regression")
+BATTERY = [*METHODS, *KINDS]
 QUICK_FIRST = [pytest.param(name, marks=() if name in QUICK else pytest.mark.slow) for name in METHODS]
 
 
@@ -27,8 +31,11 @@ def recipe(name: str) -> dict:
 
 
 def recipe_of(method: str) -> str:
-    """The first recipe with this method, of those that mine their batches if any does: every method has one."""
-    found = [name for name in RECIPES if recipe(name)["method"]["name"] == method]
+    """The first recipe with this method, of those that mine their batches if any does: every method has one. A kind is
+    its own."""
+    if method in KINDS:
+        return method
+    found = [name for name in RECIPES if name not in KINDS and recipe(name)["method"]["name"] == method]
     return min(found, key=lambda name: recipe(name)["batches"]["name"] == "uniform")
 
 
@@ -47,7 +54,7 @@ def tiny(name: str, **changes) -> dict:
         for part in ("method", "optimizer", "batches"):
             if part in phase:
                 phase[part] = shorten(phase[part])
-        if "method" in phase:  # the recipe's own augmentation takes longest to compile
+        if "method" in phase and name not in KINDS:  # the recipe's own augmentation takes longest to compile
             phase["method"] = with_augment(phase["method"], {"name": "crop_flip", "padding": 1, "flip": False})
             phase["method"] |= {"pair": {"name": "halves"}} if "pair" in phase["method"] else {}  # no text here
         return phase
@@ -56,6 +63,7 @@ def tiny(name: str, **changes) -> dict:
         small = {
             "hidden": (16,),
             "features": 8,
+            "width": 2,
             "queue_size": 32,
             "warmup_steps": 1,
             "clusters": 4,
@@ -63,14 +71,20 @@ def tiny(name: str, **changes) -> dict:
             "threshold": 0.15,
             "hardest": 8,
             "predictor_steps": 0,
+            "bags_per_batch": 2,
         }
         return {k: shorten(v) if isinstance(v, dict) else small.get(k, v) for k, v in part.items()}
 
     config = shrink(config)
+    if name in KINDS:
+        config["model"] = shorten(config["model"])
+    else:
+        config |= {
+            "data": {"name": "digits"},
+            "labels": {"name": "per_class", "k": 2},
+            "model": {"name": "conv3", "width": 2, "dtype": "float32"},
+        }
     config |= {
-        "data": {"name": "digits"},
-        "labels": {"name": "per_class", "k": 2},
-        "model": {"name": "conv3", "width": 2, "dtype": "float32"},
         "phases": tuple(shrink(phase) for phase in config.get("phases", ())[:3]),
         "evals": {},
         "devices": 1,

@@ -6,7 +6,7 @@ import chex
 import jax
 import numpy as np
 import pytest
-from recipes import METHODS, recipe_of, tiny
+from recipes import BATTERY, METHODS, recipe_of, tiny
 
 import labelfx
 from labelfx.config import TRAINED
@@ -29,7 +29,7 @@ def pretrained(tmp_path_factory):
     return str(folder)
 
 
-@pytest.fixture(scope="module", params=METHODS)
+@pytest.fixture(scope="module", params=BATTERY)
 def run(request, pretrained, tmp_path_factory):
     """(configuration, workdir, results) of an uninterrupted run of each method."""
     config = tiny(recipe_of(request.param))
@@ -70,11 +70,16 @@ def test_stopped_and_resumed_with_permuted_audit_is_bitwise_the_same(run, tmp_pa
     the middle of each phase in turn, between two saves, goes on as if it had not been."""
     config, folder, _ = run
 
-    def permuted(split, rows):
-        view = real_label_view(split, rows)
-        truth, hidden = view.truth.copy(), np.setdiff1d(np.arange(len(view.truth)), rows)
-        truth[hidden] = np.random.default_rng(0).permutation(truth[hidden])
-        return view._replace(truth=truth)
+    def permuted(split, rows, *said, **how):
+        view = real_label_view(split, rows, *said, **how)
+        hidden = np.setdiff1d(np.arange(len(view.truth)), rows if config["labels"].get("weak") is None else [])
+
+        def one(array):
+            array = array.copy()
+            array[hidden] = np.random.default_rng(0).permutation(array[hidden])
+            return array
+
+        return view._replace(truth=one(view.truth), audit={name: one(array) for name, array in view.audit.items()})
 
     total = metrics(folder)[-1]["step"]
     real, stops = Loop.log, list(range(5, total, 6))

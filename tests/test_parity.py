@@ -10,7 +10,7 @@ import numpy as np
 import optax
 import pytest
 from jax.sharding import PartitionSpec
-from recipes import METHODS, recipe_of, tiny
+from recipes import BATTERY, recipe_of, tiny
 
 import labelfx
 from labelfx import config as configs
@@ -79,7 +79,7 @@ def first_step(config, folder):
     return seen["step"], double(seen["state"]), double(seen["batch"])
 
 
-@pytest.fixture(scope="module", params=METHODS)
+@pytest.fixture(scope="module", params=BATTERY)
 def start(request, pretrained, tmp_path_factory):
     """(step, state, batch) of a method's first step, in float64."""
     return first_step(config_of(request.param, pretrained), tmp_path_factory.mktemp(request.param))

@@ -31,9 +31,11 @@ PROVIDED = {
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Placement:
-    """Where the training images stay: with "device", on the devices, each of which holds a share of them."""
+    """placement: where the training rows stay: with "device", on the devices, each of which holds a share of them.
+    merge: classes of the source that are one class here, in this order; those of none are left out."""
 
     placement: Literal["host", "device"] = "host"
+    merge: tuple[tuple[NonNegativeInt, ...], ...] = ()
 
 
 WEAK = Part("data.weak")

@@ -92,6 +92,49 @@ def task(labels: np.ndarray, class_names: tuple[str, ...]) -> Task:
     return by_rank.get(labels.ndim, "class" if class_names else "none")
 
 
+def merged(dataset: Dataset, merge: tuple[tuple[int, ...], ...]) -> Dataset:
+    """The data set with these classes as one each, and without the rows of other classes.
+
+    Raises:
+      ValueError: the labels are no classes, or a class is not there or stands twice.
+    """
+    classes = [c for each in merge for c in each]
+    if dataset.task != "class":
+        raise ValueError("merge: the labels are no classes")
+    if len({*classes}) < len(classes) or not all(0 <= c < len(dataset.class_names) for c in classes) or not all(merge):
+        raise ValueError(f"merge = {merge}: must be classes 0..{len(dataset.class_names) - 1}, each once")
+    to = np.full(len(dataset.class_names) + 1, -2, np.int32)
+    to[-1] = -1  # unknown stays unknown
+    for new, old in enumerate(merge):
+        to[list(old)] = new
+
+    def one(split: Split) -> Split:
+        labels = to[split.labels]
+        rows = np.flatnonzero(labels > -2)
+        if len(rows) == len(labels):
+            return split._replace(labels=labels)
+        inputs = split.inputs[rows] if isinstance(split.inputs, np.ndarray) else Some(split.inputs, rows)
+        return Split(inputs, labels[rows], {name: column[rows] for name, column in split.columns.items()})
+
+    names = tuple("/".join(dataset.class_names[c] for c in each) for each in merge)
+    test = None if dataset.test is None else one(dataset.test)
+    return dataset._replace(train=one(dataset.train), test=test, class_names=names)
+
+
+class Some:
+    """Some rows of inputs, read when they are asked for: those of ImageNet fit in no memory."""
+
+    def __init__(self, inputs: Any, rows: np.ndarray):
+        self.inputs, self.rows = inputs, rows
+        self.shape, self.dtype = (len(rows), *inputs.shape[1:]), inputs.dtype
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, rows: Any) -> np.ndarray:
+        return self.inputs[self.rows[rows]]
+
+
 def known(labels: Any) -> Any:
     """Where a label says something, bool of the labels' shape: unknown is -1, or NaN of a target. Boxes: `labels[...,
     0]`. Arrays of NumPy or JAX."""

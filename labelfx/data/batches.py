@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from absl import flags
 
-from labelfx.data import Split, unknown
+from labelfx.data import Some, Split, unknown
 from labelfx.data.miners import Miner
 from labelfx.data.weak import Said, blank
 
@@ -49,20 +49,6 @@ def label_view(
     apart = {name: column[validation] for name, column in columns.items()}
     held_out = Split(Some(split.inputs, validation), apart.pop("label"), apart)
     return view._replace(validation=validation, held_out=held_out)
-
-
-class Some:
-    """Some rows of inputs, read when they are asked for: those of ImageNet fit in no memory."""
-
-    def __init__(self, inputs: Any, rows: np.ndarray):
-        self.inputs, self.rows = inputs, rows
-        self.shape, self.dtype = (len(rows), *inputs.shape[1:]), inputs.dtype
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    def __getitem__(self, rows: Any) -> np.ndarray:
-        return self.inputs[self.rows[rows]]
 
 
 @functools.lru_cache(maxsize=8)

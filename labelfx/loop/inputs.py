@@ -10,9 +10,9 @@ import numpy as np
 from labelfx import config as configs
 from labelfx import models
 from labelfx.config.annotations import Part
-from labelfx.data import Dataset
+from labelfx.data import Dataset, Some
 from labelfx.data.augment import to_float
-from labelfx.data.batches import Some, View
+from labelfx.data.batches import View
 from labelfx.data.labels import target_scale
 from labelfx.evals import features, memory
 from labelfx.evals.blocks import own_devices

@@ -15,7 +15,7 @@ import numpy as np
 
 from labelfx import config as configs
 from labelfx.config import ConfigError
-from labelfx.data import Dataset
+from labelfx.data import Dataset, labelled, merged
 from labelfx.data.batches import View, label_view
 from labelfx.data.labels import rows_hash, said_hash, target_scale
 from labelfx.data.sources.arrays import check_arrays
@@ -75,6 +75,8 @@ def load_data(config: configs.Run, workdir: Path, dataset: Dataset | None = None
             raise ValueError(f"name = {config.data['name']!r}: must be 'arrays' where dataset= is given")
         else:
             check_arrays(dataset)
+        if config.data["merge"]:
+            dataset = merged(dataset, config.data["merge"])
     except (ValueError, FileNotFoundError) as error:
         raise ConfigError(f"config.data: {error}") from error
     _check_evals(config, dataset)
@@ -101,7 +103,18 @@ def load_data(config: configs.Run, workdir: Path, dataset: Dataset | None = None
         return dataset, view
     with named("config.labels"):
         choose = configs.build(configs.LABELS, config.labels)
-        return dataset, _view(config, dataset, choose(given, np.random.default_rng(config.label_seed)))
+        return dataset, _check_said(
+            config, _view(config, dataset, choose(given, np.random.default_rng(config.label_seed)))
+        )
+
+
+def _check_said(config: configs.Run, view: View) -> View:
+    """ConfigError where an eval reads labels, and none is said."""
+    for each in config.evals:
+        needs = configs.parameters(configs.function(configs.EVALS, each))[0]
+        if "labelled_labels" in needs and len(view.rows) and not labelled(view.split.labels[view.rows]).any():
+            raise ConfigError(f"config.evals.{each}: reads labels, and config.labels says none; take another eval")
+    return view
 
 
 def _check_evals(config: configs.Run, dataset: Dataset) -> None:
