@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 import scipy.stats
 
@@ -27,12 +28,13 @@ def bag_auc(test_logits: np.ndarray, test_columns: dict[str, np.ndarray], *, poo
     """
     bag, every = test_columns["bag"], test_columns["bag_target"]
     _, first, slot = np.unique(bag, return_index=True, return_inverse=True)
-    scores = np.asarray(bag_logits(test_logits, slot.astype(np.int32), bag >= 0, pool=pool))[: len(first)]
+    rows = map(jnp.asarray, (test_logits, slot.astype(np.int32), bag >= 0))
+    scores = np.asarray(bag_logits(*rows, pool=pool))[: len(first)]
     target = every[first][:, -scores.shape[1] :]
     known = (bag[first] >= 0)[:, None] & ~np.isnan(target)
     if not known.any():
         raise ValueError("test_columns: no row is in a bag with a known bag_target")
-    columns = [(scores[rows, c], target[rows, c] > 0.5) for c, rows in enumerate(known.T)]
+    columns = [(scores[own, c], target[own, c] > 0.5) for c, own in enumerate(known.T)]
     areas = [_area(score, positive) for score, positive in columns if positive.any() and not positive.all()]
     return {
         "auc": float(np.mean(areas)) if areas else None,

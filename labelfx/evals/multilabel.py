@@ -55,19 +55,16 @@ def multilabel(
     hits = predicted & positive
     occurs = np.flatnonzero(positive.any(axis=0))
     precisions = np.array([_average_precision(test_logits[known[:, c], c], positive[known[:, c], c]) for c in occurs])
-    share = np.count_nonzero(positive, axis=0)[occurs] / np.count_nonzero(known, axis=0)[occurs]
-    cp, cr = (
-        _mean(np.count_nonzero(hits, axis=0)[occurs] / np.maximum(np.count_nonzero(of, axis=0)[occurs], 1))
-        for of in (predicted, positive)
-    )
-    op, overall_recall = (np.count_nonzero(hits) / max(np.count_nonzero(of), 1) for of in (predicted, positive))
+    found, taken, there, of = (each.sum(axis=0) for each in (hits, predicted, positive, known))
+    precision, recall = (found / np.maximum(each, 1) for each in (taken, there))
+    cp, cr = _mean(precision[occurs]), _mean(recall[occurs])
+    op, overall_recall = (float(found.sum() / max(int(each.sum()), 1)) for each in (taken, there))
     common = np.argsort(-np.count_nonzero(labelled_labels > 0, axis=0)[occurs], kind="stable")
     thirds = {
         f"{name}_mAP": _mean(precisions[part])
         for name, part in zip(("head", "medium", "tail"), np.array_split(common, 3), strict=True)
     }
     some, wrong, union = known.any(axis=1), (predicted != positive) & known, predicted | positive
-    everything = np.count_nonzero(positive) / np.count_nonzero(known)
     return {
         "mAP": _mean(precisions),
         "micro_AP": _average_precision(test_logits[known], positive[known]) if len(occurs) else None,
@@ -83,10 +80,10 @@ def multilabel(
             np.where(union.any(axis=1), hits.sum(axis=1) / np.maximum(union.sum(axis=1), 1), 1)[some],
         ),
         "subset_accuracy": _mean(~wrong.any(axis=1)[some]),
-        "hamming": np.count_nonzero(wrong) / np.count_nonzero(known),
+        "hamming": float(wrong.sum() / of.sum()),
         **thirds,
-        "prevalence": _mean(share),
-        "all_positive_OF1": _harmonic(everything, 1.0),
+        "prevalence": _mean((there / np.maximum(of, 1))[occurs]),
+        "all_positive_OF1": _harmonic(float(there.sum() / of.sum()), 1.0),
         "n_empty_classes": test_labels.shape[1] - len(occurs),
         "split": "test",
         "n": len(test_labels),
