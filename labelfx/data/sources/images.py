@@ -8,7 +8,6 @@ import hashlib
 import math
 import os
 import sys
-import zipfile
 import zlib
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -21,7 +20,7 @@ from labelfx.config.annotations import NonNegative, NonNegativeInt, Probability
 from labelfx.data import DataError, Dataset, Split
 from labelfx.data.decode import load_image
 from labelfx.data.decoders import decoded
-from labelfx.data.npy import read_header
+from labelfx.data.npy import read_npz
 
 DIGITS = tuple("0123456789")
 CLOTHES = (*"T-shirt/top Trouser Pullover Dress Coat Sandal Shirt Sneaker Bag".split(), "Ankle boot")
@@ -260,18 +259,7 @@ def _cifar10_mosaic(path: Path) -> np.ndarray:
 
 def _npz_arrays(path: Path, *names: str) -> dict[str, np.ndarray]:
     """The arrays `names`, integer labels among them, and `class_names` if it is there."""
-    if not path.is_file():
-        raise FileNotFoundError(f"{path.absolute()}: no such file; it should be an .npz with {', '.join(names)}")
-    try:
-        with zipfile.ZipFile(path) as archive:
-            members = {info.filename.removesuffix(".npy"): info for info in archive.infolist()}
-            found = [name for name in (*names, "class_names") if name in members]
-            arrays = {name: _npz_member(archive, members[name]) for name in found}
-    except (ValueError, OSError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
-        raise ValueError(f"{path}: must be an .npz of plain arrays, nothing pickled ({error})") from error
-    missing = [name for name in names if name not in arrays]
-    if missing:
-        raise ValueError(f"{path}: no array {', '.join(missing)}")
+    arrays = read_npz(path, *names, optional=("class_names",))
     for name in ("train_labels", "test_labels"):
         labels = arrays[name]
         if not np.issubdtype(labels.dtype, np.integer) or labels.ndim != 1:
@@ -280,12 +268,6 @@ def _npz_arrays(path: Path, *names: str) -> dict[str, np.ndarray]:
     if class_names.dtype.kind != "U" or class_names.ndim != 1:
         raise ValueError(f"{path}: class_names is {class_names.dtype} {class_names.shape}; must be strings [classes]")
     return arrays
-
-
-def _npz_member(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> np.ndarray:
-    with archive.open(info) as stream:
-        dtype, shape, order = read_header(stream, info.file_size)
-        return np.frombuffer(stream.read(), dtype).reshape(shape, order=order)  # to the end, where the checksum is
 
 
 class _LazyImages:
