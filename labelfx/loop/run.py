@@ -179,7 +179,7 @@ def build_model(config: configs.Run, dataset: Dataset | None = None) -> Model:
     """
     name = config.model["name"]
     takes = configs.parameters(configs.function(configs.BACKBONES, name))[0]
-    if "vocab_size" in takes and "vocab_size" not in config.data:
+    if "vocab_size" in takes and not config.data.get("vocab_size"):
         raise ConfigError(f"config.model.name = {name!r}: reads text, but {config.data['name']!r} has none")
     for key in takes:
         if dataset is not None and key not in config.data and key not in dataset.side:
