@@ -33,8 +33,8 @@ def label_view(
 ) -> View:
     """Hides everything that is not said of `rows`: the only place that does.
 
-    Without `said` it is the truth and the source's own columns of reserved names. Of the rows `validation` the same is said, to whoever
-    chooses among networks (`View.held_out`).
+    Without `said` it is the truth and the source's own columns of reserved names. Of the rows `validation` the same is
+    said, to whoever chooses among networks (`View.held_out`).
     """
     said = said or Said({"label": split.labels, **{k: v for k, v in split.columns.items() if k in COLUMNS}})
     columns = {name: np.asarray(column) for name, column in said.columns.items()}

@@ -4,7 +4,6 @@ import math
 import warnings
 import zipfile
 import zlib
-from collections.abc import Mapping
 from pathlib import Path
 from typing import IO, Any, Literal
 
@@ -69,7 +68,9 @@ def read_arrays(path: Path, **what: tuple[str, int]) -> list[np.ndarray]:
     for name, (kind, rank) in what.items():
         found = arrays[name]
         if found.dtype.kind not in kind or found.ndim != rank:
-            raise DataError(f"{path}: {name} is {found.dtype} {list(found.shape)}; must be {KINDS[kind]} of rank {rank}")
+            raise DataError(
+                f"{path}: {name} is {found.dtype} {list(found.shape)}; must be {KINDS[kind]} of rank {rank}"
+            )
         if "f" in kind and not np.isfinite(found).all():
             raise DataError(f"{path}: {name} holds numbers that are not finite")
         if kind == "biu" and found.size and not (0 <= found.min() and found.max() <= 1):

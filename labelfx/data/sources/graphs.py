@@ -20,8 +20,8 @@ def planetoid(which: str, *, data_dir: str) -> Dataset:
     """Cora (2,708 papers, 7 fields) or CiteSeer (3,327, 6), which cite each other: node ids int32 [N, 1] and a `Graph`.
 
     data_dir: holds `cora.npz` or `citeseer.npz`: the words of each paper as a sparse matrix feat_data, feat_indices,
-      feat_indptr, feat_shape; edges [E, 2], labels [N] with -1 for unknown, train_idx, val_idx and test_idx. The pickled
-      `ind.*` are never read.
+      feat_indptr, feat_shape; edges [E, 2], labels [N] with -1 for unknown, train_idx, val_idx and test_idx. The
+      pickled `ind.*` are never read.
 
     The split is the public one: the test rows are the published 1,000. The training rows are all others, first the
     published labelled ones, 20 a field, so that `labels=dict(name="first", n=140)` (CiteSeer: 120) is their label view,
@@ -65,7 +65,9 @@ def _dense(
 ) -> np.ndarray:
     """uint8 [N, F], 1 where a node has a word."""
     right = len(shape) == 2 and shape[0] == count > 0 and len(indptr) == count + 1 and len(data) == len(indices)
-    right = right and indptr[0] == 0 and indptr[-1] == len(indices) and bool((np.diff(indptr.astype(np.int64)) >= 0).all())
+    right = (
+        right and indptr[0] == 0 and indptr[-1] == len(indices) and bool((np.diff(indptr.astype(np.int64)) >= 0).all())
+    )
     if not right or not (indices.size and 0 <= indices.min() and indices.max() < shape[1]):
         raise DataError(f"{path}: feat_indptr, feat_indices and feat_shape are no sparse matrix of {count} rows")
     if shape[0] * shape[1] > 2**30:

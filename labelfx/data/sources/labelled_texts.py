@@ -66,7 +66,7 @@ def clinc150(
     path = local(data_dir) / f"data_{variant}.json"
     found = _json(path)
     wanted = ["train", split, *(["oos_train", f"oos_{split}"] if out_of_scope else [])]
-    pairs = {name: found.get(name) if isinstance(found, dict) else None for name in wanted}
+    pairs: dict[str, Any] = {name: found.get(name) if isinstance(found, dict) else None for name in wanted}
     for name, rows in pairs.items():
         if not isinstance(rows, list) or not rows or not all(_is_pair(row) for row in rows):
             raise DataError(f"{path}: {name} must be a list of pairs of a text and an intent")
@@ -105,7 +105,9 @@ def goemotions(
         lines = [line.split("\t") for line in _read(path, "utf-8").split("\n") if line]
         labels = np.zeros((len(lines), len(names)), np.int8)
         for row, line in enumerate(lines):
-            numbers = [int(n) if re.fullmatch(r"\d{1,9}", n) else -1 for n in line[1].split(",")] if len(line) == 3 else []
+            numbers = (
+                [int(n) if re.fullmatch(r"\d{1,9}", n) else -1 for n in line[1].split(",")] if len(line) == 3 else []
+            )
             if not numbers or not all(0 <= n < len(names) for n in numbers):
                 allowed = f"a text, numbers 0 to {len(names) - 1} with commas, an id"
                 raise DataError(f"{path}: line {row + 1} must be {allowed}, with tabs between them")
@@ -121,8 +123,8 @@ def wrench(
 ) -> Dataset:
     """Texts that labelling functions have voted on: youtube, sms, trec or semeval of the WRENCH benchmark.
 
-    data_dir: holds WHICH/train.json, valid.json, test.json and label.json. Rows that labeled_ids.json names, where it is
-      there, are left out of the training rows, as the benchmark does.
+    data_dir: holds WHICH/train.json, valid.json, test.json and label.json. Rows that labeled_ids.json names are
+      left out of the training rows where it is there, as the benchmark does.
     split: what is tested on; valid is to choose a method by.
 
     Labels are the truth; the column `votes` int8 [N, M] has the class that each function names, -1 where it abstains:
@@ -143,7 +145,8 @@ def wrench(
     if not isinstance(ids, list) or not all(isinstance(id, str) for id in ids):
         raise DataError(f"{root / 'labeled_ids.json'}: must have labeled_ids, a list of ids")
     left_out = {*ids}
-    parts, functions = [], 0
+    parts: list[Any] = []
+    functions = 0
     for path in (root / "train.json", root / f"{split}.json"):
         rows = _json(path)
         if not isinstance(rows, dict):

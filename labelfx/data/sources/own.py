@@ -13,14 +13,16 @@ import numpy as np
 
 from labelfx.config import local
 from labelfx.config.annotations import Limit, NonNegativeInt
-from labelfx.data import DataError, Dataset, Split
+from labelfx.data import DataError, Dataset, Split, known
 from labelfx.data.sources.text import _read
 from labelfx.data.tokens import learn
 
 LARGEST = float(np.finfo(np.float32).max)
 Table = dict[str, list[Any]]
 Names = Annotated[tuple[str, ...], Limit("a tuple of different names", lambda v: len({*v}) == len(v))]
-Inputs = Annotated[tuple[str, ...], Limit("a tuple of different names, at least one", lambda v: len({*v}) == len(v) > 0)]
+Inputs = Annotated[
+    tuple[str, ...], Limit("a tuple of different names, at least one", lambda v: len({*v}) == len(v) > 0)
+]
 Kind = Literal["class", "several", "target"]
 TestRows = Annotated[
     str,
@@ -114,8 +116,7 @@ def _dataset(
     if not count:
         raise DataError(f"{path}: holds no rows")
     y, names = _labels(path, table, labels, task, count)
-    unknown = np.isnan(y) if y.dtype == np.float32 else y < 0
-    partly = unknown.reshape(count, -1).any(1)
+    partly = ~known(y).reshape(count, -1).all(1)
     if column:
         is_test = np.array([_text(each) == value for each in table[column]])
         if not is_test.any():
@@ -132,7 +133,9 @@ def _dataset(
     side: dict[str, Any] = {}
     if vocab_size:
         texts = [_text(value) for value in table[inputs[0]]]
-        tokenizer = learn([text for text, apart in zip(texts, is_test, strict=True) if not apart], vocab_size, max_length)
+        tokenizer = learn(
+            [text for text, apart in zip(texts, is_test, strict=True) if not apart], vocab_size, max_length
+        )
         x, side = tokenizer(texts), {"tokenizer": tokenizer}
     else:
         x = np.stack([_numbers(path, name, table[name], empty=False) for name in inputs], 1)
@@ -247,7 +250,9 @@ def _jsonl(path: Path, wanted: Sequence[str]) -> Table:
         for name in wanted:
             value = row.get(name)
             if isinstance(value, dict | list):
-                raise DataError(f"{path}: line {number + 1} has {_short(value)} in {name!r}; must be a text or a number")
+                raise DataError(
+                    f"{path}: line {number + 1} has {_short(value)} in {name!r}; must be a text or a number"
+                )
             columns[name].append(value)
     if names:
         _chosen(path, sorted(names), wanted)

@@ -27,7 +27,7 @@ def diabetes() -> Dataset:
 
 
 def breast_cancer() -> Dataset:
-    """scikit-learn's breast cancer data: 427 training and 142 test tumours float32 [30]; the files ship with the package.
+    """scikit-learn's breast cancer data: 427 training and 142 test tumours float32 [30], from its files.
 
     Benign or malignant, from thirty measurements of cell nuclei. Every fourth row, from the fourth on, is a test row.
 
