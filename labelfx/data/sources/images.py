@@ -117,7 +117,7 @@ def cifar10n(*, data_dir: str, labels_dir: str) -> Dataset:
       [50000] by its names, in the official order of the images.
 
     The columns are `aggre` (9 % wrong), `random1`, `random2`, `random3` (17 to 18 %) and `worse` (40 %); what is said
-    is one of them by `weak=dict(name="column", name="worse", role="label")`.
+    is one of them by `weak=dict(name="column", column="worse", role="label")`.
 
     Source: Wei et al. 2022, "Learning with Noisy Labels Revisited: A Study Using Real-World Human Annotations".
     """

@@ -128,8 +128,8 @@ def wrench(
     split: what is tested on; valid is to choose a method by.
 
     Labels are the truth; the column `votes` int8 [N, M] has the class that each function names, -1 where it abstains:
-    `labels=dict(name="every", weak=dict(name="column", name="votes", role="votes"))` says nothing else. Of semeval the
-    two entities stand before the text.
+    `labels=dict(name="every", weak=dict(name="column", column="votes", role="votes"))` says nothing else. The two
+    entities of semeval stand before its texts.
 
     Source: Zhang et al. 2021, "WRENCH: A Comprehensive Benchmark for Weak Supervision".
     """
