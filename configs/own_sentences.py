@@ -6,8 +6,8 @@ FILE has a column `text` and a column `label`, which is empty where nobody has s
 `parquet:FILE` likewise. A fifth of the labelled sentences is kept for testing; `--config.data.test=split=test` takes
 those with `test` in a column `split`. `labelfx.load(WORKDIR).predict([SENTENCE, ...])` classifies others.
 
-30 s of processor time on BANKING77's training file (10,003 sentences, 77 intents): ACCURACY, TF-IDF FLOOR. Seed 0: a
-sign that it works, not a result.
+16 s of processor time on BANKING77's training file (10,003 sentences, 77 intents, all labelled): 0.898; TF-IDF 0.891.
+Seed 0: a sign that it works, not a result.
 """
 
 from ml_collections import ConfigDict
