@@ -58,7 +58,8 @@ def train(
                 if index == first:
                     loop.metrics(loop.phase, loop.state, loop.table)  # ConfigError where the step fits not these images
                     inputs.check_sizes(checked, data, view, model)
-                    run.begin(checked, folder, view)  # not before all of it is known to be right
+                    # not before all of it is known to be right
+                    run.begin(checked, folder, view, data.side.get("tokenizer"))
                     if jax.process_index() == 0:
                         writer = metrics.Writer(folder, start=loop.done)
                         loop.record.writer = stack.enter_context(contextlib.closing(writer))

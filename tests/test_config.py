@@ -180,6 +180,7 @@ def test_another_configuration_in_the_same_workdir_is_refused(tmp_path):
     }
     nested = {
         "config.data.data_dir",
+        "config.data.labels_dir",
         "config.data.placement",
         "config.model.remat",
         "config.method.objective.block_size",

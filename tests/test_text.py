@@ -54,7 +54,7 @@ def test_sts(tmp_path):
     assert data.train.inputs.dtype == np.int32
     assert len(data.test.inputs) == 2 * 15
     assert data.class_names == () and set(data.train.labels) == {-1}
-    judged = data.judgements
+    judged = data.side["judgements"]
     assert judged.names == ("2012", "2013", "2014", "2015", "2016")
     np.testing.assert_array_equal(judged.task, np.repeat(np.arange(5), 3))
     np.testing.assert_array_equal(judged.scores, np.tile([0.0, 1, 2], 5))
@@ -71,12 +71,12 @@ def test_tokens_are_the_same_in_every_run_and_of_the_training_text_alone(tmp_pat
     path.write_text(path.read_text() + "5\tzebra zebra zebra zebra\tzebra zebra\n")
     changed = text.sts(data_dir=str(tmp_path), **TOKENS)
     np.testing.assert_array_equal(changed.train.inputs, first.train.inputs)
-    zebras = changed.test.inputs[changed.judgements.pairs[-1, 0]]
+    zebras = changed.test.inputs[changed.side["judgements"].pairs[-1, 0]]
     assert np.count_nonzero(zebras) > 4  # in pieces, and none of them unknown
 
 
 def test_long_texts_are_cut_and_short_ones_padded_with_zeros():
-    encode = text._encoder(["the same words, the same words"], 300, 4)
+    encode = text.learn(["the same words, the same words"], 300, 4)
     ids = encode(["the the the the the the", "the", ""])
     assert ids.shape == (3, 4)
     assert len(set(ids[0])) == 1 and ids[0, 0] > 0
@@ -91,15 +91,15 @@ def test_sick(tmp_path):
     for split, count in (("dev", 2), ("test", 3)):
         data = text.sick(data_dir=str(tmp_path), split=split, **TOKENS)
         assert len(data.train.inputs) == 6
-        assert data.judgements.names == (split,)
-        np.testing.assert_array_equal(data.judgements.scores, np.arange(count) / 2 + 1)
+        assert data.side["judgements"].names == (split,)
+        np.testing.assert_array_equal(data.side["judgements"].scores, np.arange(count) / 2 + 1)
 
 
 def test_cranfield(tmp_path):
     write_cranfield(tmp_path)
     data = text.cranfield(data_dir=str(tmp_path), rows="documents", **TOKENS)
     assert data.train.inputs.shape == (4, 64) and data.test.inputs.shape == (6, 64)
-    judged = data.judgements
+    judged = data.side["judgements"]
     np.testing.assert_array_equal(data.test.inputs[judged.documents], data.train.inputs)
     np.testing.assert_array_equal(judged.pairs, [[4, 0], [4, 3], [5, 1]])  # queries by place; not the one of code -1
     np.testing.assert_array_equal(judged.scores, [4, 1, 3])
@@ -139,7 +139,7 @@ def test_missing_text_is_named(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"SICK_train.txt: no such file"):
         text.sick(data_dir=str(tmp_path), split="test", **TOKENS)
     with pytest.raises(ValueError, match="vocab_size = 100: must be at least 257"):
-        text._encoder(["text"], 100, 4)
+        text.learn(["text"], 100, 4)
 
 
 def real(data_root, name):
@@ -155,27 +155,27 @@ def one_token(texts, vocab_size, max_length):
 
 def test_real_sts(data_root, monkeypatch):
     """Counts as released: 2,358 scored pairs in 2012 without MSRvid, then 1,500, 3,750, 3,000 and 1,186."""
-    monkeypatch.setattr(text, "_encoder", one_token)
+    monkeypatch.setattr(text, "learn", one_token)
     data = text.sts(data_dir=real(data_root, "sts"), vocab_size=257, max_length=4)
-    np.testing.assert_array_equal(np.bincount(data.judgements.task), [2358, 1500, 3750, 3000, 1186])
-    assert len(data.train.inputs) == blank.TEXTS["sts"]
-    assert 0 <= data.judgements.scores.min() and data.judgements.scores.max() == 5
+    np.testing.assert_array_equal(np.bincount(data.side["judgements"].task), [2358, 1500, 3750, 3000, 1186])
+    assert len(data.train.inputs) == blank.TEXTS["sts"][1]
+    assert 0 <= data.side["judgements"].scores.min() and data.side["judgements"].scores.max() == 5
 
 
 def test_real_sick(data_root):
     data = text.sick(data_dir=real(data_root, "sick2014"), split="test", vocab_size=2048, max_length=32)
-    assert len(data.train.inputs) == blank.TEXTS["sick"]
-    assert len(data.judgements.scores) == 4927
-    found = evals.tfidf(data.train.inputs, data.test.inputs, data.judgements, measure="spearman")
+    assert len(data.train.inputs) == blank.TEXTS["sick"][1]
+    assert len(data.side["judgements"].scores) == 4927
+    found = evals.tfidf(data.train.inputs, data.test.inputs, data.side["judgements"], measure="spearman")
     assert 0.5 < found["value"] < 0.65
 
 
 def test_real_cranfield(data_root, monkeypatch):
-    monkeypatch.setattr(text, "_encoder", one_token)
+    monkeypatch.setattr(text, "learn", one_token)
     data = text.cranfield(data_dir=real(data_root, "cranfield"), rows="documents", vocab_size=257, max_length=4)
-    assert len(data.train.inputs) == blank.TEXTS["cranfield"]
-    assert len(data.judgements.scores) == 1837 - 225
-    assert len(np.unique(data.judgements.pairs[:, 0])) == 225
+    assert len(data.train.inputs) == blank.TEXTS["cranfield"][1]
+    assert len(data.side["judgements"].scores) == 1837 - 225
+    assert len(np.unique(data.side["judgements"].pairs[:, 0])) == 225
     pairs = text.cranfield(data_dir=str(data_root / "cranfield"), rows="title_body", vocab_size=257, max_length=4)
     assert len(pairs.train.inputs) == 1398
 

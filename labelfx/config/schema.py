@@ -106,8 +106,8 @@ TRAINED = ("backbone", "teacher")  # fields that name a run whose weights a phas
 NEUTRAL = tuple(
     f"config.{field}"
     for field in (
-        "name data.data_dir data.placement model.remat method.objective.block_size devices fsdp steps_per_dispatch "
-        "workers log_every eval_every save_every keep"
+        "name data.data_dir data.labels_dir data.placement model.remat method.objective.block_size devices fsdp "
+        "steps_per_dispatch workers log_every eval_every save_every keep"
     ).split()
 )
 

@@ -28,8 +28,8 @@ class Split(NamedTuple):
       int32 [N, L]: a tag for every token;
       float32 [N, K, 5]: boxes of class, top, left, height, width, the class -1 where there is no further box;
       float32 [N] or [N, T]: targets of a regression.
-    columns: what the source itself says of its rows beside the truth, leading dimension N; the names are those of
-      `labelfx.data.weak.COLUMNS`.
+    columns: what the source itself says of its rows beside the truth, leading dimension N; those whose name is in
+      `labelfx.data.weak.COLUMNS` are said as they are, others only where `weak.column` gives them a role.
     """
 
     inputs: Any

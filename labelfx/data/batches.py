@@ -9,7 +9,7 @@ from absl import flags
 
 from labelfx.data import Some, Split, unknown
 from labelfx.data.miners import Miner
-from labelfx.data.weak import Said, blank
+from labelfx.data.weak import COLUMNS, Said, blank
 
 
 class View(NamedTuple):
@@ -33,10 +33,10 @@ def label_view(
 ) -> View:
     """Hides everything that is not said of `rows`: the only place that does.
 
-    Without `said` it is the truth and the source's own columns. Of the rows `validation` the same is said, to whoever
-    chooses among networks (`View.held_out`).
+    Without `said` it is the truth and the source's own columns of reserved names. Of the rows `validation` the same is
+    said, to whoever chooses among networks (`View.held_out`).
     """
-    said = said or Said({"label": split.labels, **split.columns})
+    said = said or Said({"label": split.labels, **{k: v for k, v in split.columns.items() if k in COLUMNS}})
     columns = {name: np.asarray(column) for name, column in said.columns.items()}
     columns.setdefault("label", unknown(split.labels))
     visible = {name: column if name in said.everywhere else blank(name, column) for name, column in columns.items()}

@@ -11,8 +11,9 @@ import numpy as np
 from labelfx import models
 from labelfx.config import ConfigError, place, read_json
 from labelfx.data.augment import to_float
+from labelfx.data.tokens import Tokenizer
 from labelfx.evals import features
-from labelfx.loop.run import build_head, build_model, load_config, load_variables
+from labelfx.loop.run import TOKENIZER, build_head, build_model, load_config, load_variables
 from labelfx.models import Model
 
 BATCH = 256
@@ -28,6 +29,7 @@ class Encoder:
     class_names: of the run's data, () of text.
     task: what its labels are (`labelfx.data.Dataset.task`).
     workdir: of the run.
+    tokenizer: of a run on texts, else None.
     """
 
     model: Model
@@ -38,6 +40,7 @@ class Encoder:
     class_names: tuple[str, ...]
     task: str
     workdir: Path
+    tokenizer: Tokenizer | None = None
 
     def __repr__(self) -> str:
         count = sum(np.size(leaf) for leaf in jax.tree.leaves(self.variables["params"]))
@@ -49,11 +52,13 @@ class Encoder:
 
     def __call__(self, images: Any) -> np.ndarray:
         """Features, float32 [N, F], of images uint8 [N, H, W, C] or token ids int32 [N, L] with N > 0, in an array or
-        lazy (`labelfx.data.Split`). They are those that evals see.
+        lazy (`labelfx.data.Split`), or of texts, a list of N strings. They are those that evals see.
 
         Raises:
           ValueError: rows of another shape or dtype than the run's.
         """
+        if self.tokenizer is not None and isinstance(images, list) and all(isinstance(text, str) for text in images):
+            images = self.tokenizer(images)
         shape, dtype = np.shape(images), getattr(images, "dtype", type(images).__name__)
         if dtype != self.dtype or shape[1:] != self.shape or not shape[0]:
             raise ValueError(f"rows are {dtype} {list(shape)}; this run's encoder takes {self._rows} with N > 0")
@@ -119,7 +124,20 @@ def load(workdir: str | Path) -> Encoder:
     if _shapes(read) != expected:
         raise ConfigError(f"{workdir}: its weights are not of the network in config.json on rows of {list(shape)}")
     head = (parts["head"], models.part(variables, "head")) if parts else None
-    return Encoder(model, models.backbone(variables), head, shape, dtype, names, task, folder)
+    tokenizer = _tokenizer(folder / TOKENIZER) if "vocab_size" in config.data else None
+    return Encoder(model, models.backbone(variables), head, shape, dtype, names, task, folder, tokenizer)
+
+
+def _tokenizer(path: Path) -> Tokenizer | None:
+    """Of a run on texts; runs before labelfx 0.2 kept none."""
+    if not path.exists():
+        return None
+    tokenizer = Tokenizer(path.read_text("utf-8"))
+    try:
+        tokenizer(["a text"])
+    except ValueError as error:
+        raise ConfigError(f"{path}: {error}") from error
+    return tokenizer
 
 
 def _shapes(tree: Any) -> Any:

@@ -15,6 +15,7 @@ from labelfx.config import ConfigError
 from labelfx.data import Dataset, Split
 from labelfx.data.batches import label_view
 from labelfx.data.miners import uniform
+from labelfx.graphs import Graph
 from labelfx.loop import run
 from labelfx.loop.dispatch import check_divisible, jit_step
 from labelfx.loop.mesh import make_mesh, on_every_device, split_rows, split_state
@@ -22,16 +23,51 @@ from labelfx.loop.metrics import NEVER
 from labelfx.loop.phases import Experiment, Phase
 from labelfx.models import Trained, stack
 
-# (image shape, classes, training images) of the data sources that are one data set.
+# (shape of a row, classes, training rows) of the data sources that are one data set, or several by name.
 SHAPES = {
     "digits": ((8, 8, 1), 10, 1415),
     "digits_corrupted": ((8, 8, 1), 10, 1415),
     "mnist": ((28, 28, 1), 10, 60_000),
     "fashion_mnist": ((28, 28, 1), 10, 60_000),
     "diabetes": ((10,), 0, 332),
+    "breast_cancer": ((30,), 2, 427),
     "cifar10": ((32, 32, 3), 10, 50_000),
+    "cifar10n": ((32, 32, 3), 10, 50_000),
+    "cifar10h": ((32, 32, 3), 10, 8000),
+    "musk1": ((166,), 2, 476),  # less those of the test fold
+    "multilabel:yeast": ((103,), 14, 1629),
+    "multilabel:emotions": ((72,), 6, 396),
+    "multilabel:enron": ((1001,), 53, 1132),
+    "multilabel:cal500": ((68,), 174, 329),
+    "planetoid:cora": ((1,), 7, 1708),
+    "planetoid:citeseer": ((1,), 6, 2327),
 }
-TEXTS = {"sts": 20_190, "sick": 4802, "cranfield": 1400}  # training texts
+# (classes, training texts)
+TEXTS = {
+    "sts": (0, 20_190),
+    "sick": (0, 4802),
+    "cranfield": (0, 1400),
+    "banking77": (77, 10_003),
+    "clinc150": (150, 15_000),
+    "goemotions": (28, 43_410),
+    "wrench:youtube": (2, 1586),
+    "wrench:sms": (2, 4502),
+    "wrench:trec": (6, 4965),
+    "wrench:semeval": (9, 1749),
+}
+CLINC150 = {"full": 15_000, "small": 7500, "imbalanced": 10_525}
+SEVERAL = ("multilabel", "goemotions")
+# What a row's columns are beside its label: shape and dtype.
+COLUMNS: dict[str, dict[str, tuple[tuple[int, ...], str]]] = {
+    "cifar10n": {name: ((), "int32") for name in ("aggre", "random1", "random2", "random3", "worse")},
+    "cifar10h": {"target": ((10,), "float32")},
+    "musk1": {"bag": ((), "int32"), "bag_target": ((2,), "float32")},
+    "wrench:youtube": {"votes": ((10,), "int8")},
+    "wrench:sms": {"votes": ((73,), "int8")},
+    "wrench:trec": {"votes": ((68,), "int8")},
+    "wrench:semeval": {"votes": ((164,), "int8")},
+}
+GRAPHS = {"planetoid:cora": (2708, 1433, 10_556), "planetoid:citeseer": (3327, 3703, 9104)}  # nodes, words, edges
 
 
 @dataclasses.dataclass
@@ -119,15 +155,23 @@ def blank_dataset(
     config: configs.Run, image_shape: Sequence[int] | None, num_classes: int | None, num_examples: int | None
 ) -> Dataset:
     """The shapes of the data set, as far as they matter, without its content."""
-    name = config.data["name"].partition(":")[0]
+    data = config.data
+    kind, which = data["name"].partition(":")[0], data["name"].lower()
     shape: Sequence[int] | None
-    shape, classes, count = SHAPES.get(name, (None, None, TEXTS.get(name)))
-    if name == "folder":
-        shape = (config.data["image_size"], config.data["image_size"], config.data["channels"])
-    if name in TEXTS:
-        shape, classes = (config.data["max_length"],), 0
-    if name == "cranfield" and config.data["rows"] == "title_body":
-        shape, count = (2, config.data["max_length"]), 1398  # two documents have no body
+    shape, classes, count = SHAPES.get(which, (None, *TEXTS.get(which, (None, None))))
+    task = "several" if kind in SEVERAL else "class"
+    if kind == "folder":
+        shape = (data["image_size"], data["image_size"], data["channels"])
+    if kind in ("csv", "jsonl", "parquet"):
+        shape, task = (len(data["inputs"]),), data["task"]
+        classes = None if task == "class" and data["labels"] else len(data["labels"])
+    if data.get("vocab_size"):
+        shape = (data["max_length"],)
+    if kind == "cranfield" and data["rows"] == "title_body":
+        shape, count = (2, data["max_length"]), 1398  # two documents have no body
+    if kind == "clinc150":
+        more = data["out_of_scope"]
+        classes, count = 150 + more, CLINC150[data["variant"]] + 100 * more
     found: dict[str, Any] = {
         "image_shape": image_shape or shape,
         "num_classes": num_classes or classes,
@@ -135,10 +179,23 @@ def blank_dataset(
     }
     for flag, value in found.items():
         if value is None:
-            raise ConfigError(f"--{flag}: missing; {config.data['name']!r} is not read, so it must be given")
-    count, dtype = found["num_examples"], np.dtype(np.int32 if name in TEXTS else np.uint8)
-    train = Split(Blanks((count, *found["image_shape"]), dtype), np.zeros(count, np.int32))
-    return Dataset(train, train, tuple(map(str, range(found["num_classes"]))))
+            raise ConfigError(f"--{flag}: missing; {data['name']!r} is not read, so it must be given")
+    count, classes = found["num_examples"], found["num_classes"]
+    ids = bool(data.get("vocab_size")) or which in GRAPHS
+    dtype = np.dtype(np.int32 if ids else np.float32 if len(found["image_shape"]) == 1 else np.uint8)
+    labels: Any = np.zeros(count, np.int32)
+    if task == "several":
+        labels = np.zeros((count, classes), np.int8)
+    elif task == "target" or kind == "diabetes":
+        labels = np.zeros((count, classes) if classes > 1 else count, np.float32)
+    columns = {name: np.zeros((count, *of), type_) for name, (of, type_) in COLUMNS.get(which, {}).items()}
+    train = Split(Blanks((count, *found["image_shape"]), dtype), labels, columns)
+    names = () if task == "target" and classes < 2 else tuple(map(str, range(classes)))
+    side = {}
+    if which in GRAPHS:
+        nodes, words, edges = GRAPHS[which]
+        side["graph"] = Graph(np.zeros((nodes, words), np.uint8), np.zeros((edges, 2), np.int32))
+    return Dataset(train, train, names, side)
 
 
 def blank_loop(config: configs.Run, dataset: Dataset, devices: Sequence[Any]) -> Blank:

@@ -19,10 +19,13 @@ from labelfx.data import Dataset, labelled, merged
 from labelfx.data.batches import View, label_view
 from labelfx.data.labels import rows_hash, said_hash, target_scale
 from labelfx.data.sources.arrays import check_arrays
+from labelfx.data.tokens import Tokenizer
 from labelfx.finished import weights
 from labelfx.loop import bucket
 from labelfx.loop.blame import named
 from labelfx.models import Model, Trained, rescaled, scaled, stack
+
+TOKENIZER = "tokenizer.json"
 
 logger = logging.getLogger(__name__)
 
@@ -163,9 +166,9 @@ def identity(view: View) -> dict[str, str]:
     return {"rows_hash": rows_hash(rows), "said_hash": said_hash(rows, view.split.labels, view.split.columns)}
 
 
-def begin(config: configs.Run, workdir: Path, view: View) -> None:
-    """Writes `labels.json`, `config.json` and, of code outside of labelfx, `outside.json` where they are not there yet:
-    from now on the workdir is of this run."""
+def begin(config: configs.Run, workdir: Path, view: View, tokenizer: Tokenizer | None = None) -> None:
+    """Writes `labels.json`, `config.json` and, of code outside of labelfx, `outside.json`, of text `tokenizer.json`
+    where they are not there yet: from now on the workdir is of this run."""
     if jax.process_index() == 0 and not (workdir / "config.json").exists():
         inputs = [len(view.truth), getattr(view.split.inputs, "which", "")]
         rows = np.union1d(view.rows, view.validation)  # as the label view chose them
@@ -173,6 +176,8 @@ def begin(config: configs.Run, workdir: Path, view: View) -> None:
         configs.write_text(workdir / "labels.json", json.dumps(labels) + "\n")
         if code := configs.outside_code(config):
             configs.write_text(workdir / configs.OUTSIDE, json.dumps(code, indent=2) + "\n")
+        if tokenizer is not None:
+            configs.write_text(workdir / TOKENIZER, tokenizer.text)
         configs.write_text(workdir / "config.json", json.dumps(configs.plain(config), indent=2) + "\n")
 
 
@@ -192,7 +197,7 @@ def build_model(config: configs.Run, dataset: Dataset | None = None) -> Model:
     """
     name = config.model["name"]
     takes = configs.parameters(configs.function(configs.BACKBONES, name))[0]
-    if "vocab_size" in takes and "vocab_size" not in config.data:
+    if "vocab_size" in takes and not config.data.get("vocab_size"):
         raise ConfigError(f"config.model.name = {name!r}: reads text, but {config.data['name']!r} has none")
     for key in takes:
         if dataset is not None and key not in config.data and key not in dataset.side:

@@ -6,20 +6,48 @@ with the file, what it holds and what is allowed.
 
 from labelfx.data.sources.arrays import arrays
 from labelfx.data.sources.folders import folder
-from labelfx.data.sources.images import cifar10, digits, digits_corrupted, fashion_mnist, mnist, npz, tfds
+from labelfx.data.sources.graphs import planetoid
+from labelfx.data.sources.images import (
+    cifar10,
+    cifar10h,
+    cifar10n,
+    digits,
+    digits_corrupted,
+    fashion_mnist,
+    mnist,
+    npz,
+    tfds,
+)
+from labelfx.data.sources.labelled_texts import banking77, clinc150, goemotions, wrench
+from labelfx.data.sources.own import csv, jsonl, parquet
+from labelfx.data.sources.tables import breast_cancer, diabetes, multilabel, musk1
 from labelfx.data.sources.text import cranfield, sick, sts
 
 __all__ = [
     "arrays",
+    "banking77",
+    "breast_cancer",
     "cifar10",
+    "cifar10h",
+    "cifar10n",
+    "clinc150",
     "cranfield",
+    "csv",
+    "diabetes",
     "digits",
     "digits_corrupted",
     "fashion_mnist",
     "folder",
+    "goemotions",
+    "jsonl",
     "mnist",
+    "multilabel",
+    "musk1",
     "npz",
+    "parquet",
+    "planetoid",
     "sick",
     "sts",
     "tfds",
+    "wrench",
 ]

@@ -8,7 +8,6 @@ import hashlib
 import math
 import os
 import sys
-import zipfile
 import zlib
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -21,7 +20,7 @@ from labelfx.config.annotations import NonNegative, NonNegativeInt, Probability
 from labelfx.data import DataError, Dataset, Split
 from labelfx.data.decode import load_image
 from labelfx.data.decoders import decoded
-from labelfx.data.npy import read_header
+from labelfx.data.npy import read_arrays, read_npy, read_npz
 
 DIGITS = tuple("0123456789")
 CLOTHES = (*"T-shirt/top Trouser Pullover Dress Coat Sandal Shirt Sneaker Bag".split(), "Ankle boot")
@@ -109,6 +108,55 @@ def cifar10(*, data_dir: str) -> Dataset:
         train_labels, test_labels = np.concatenate(labels[:5]), labels[5]
     train, test = Split(np.concatenate(images[:5]), train_labels), Split(images[5], test_labels)
     return _dataset(data_dir, train, test, CIFAR10)
+
+
+def cifar10n(*, data_dir: str, labels_dir: str) -> Dataset:
+    """`cifar10` and, as columns of the training images, the labels that people have given them: CIFAR-10N.
+
+    labels_dir: holds CIFAR-10_human.npz, an export of the published CIFAR-10_human.pt, which is pickled: integers
+      [50000] by its names, in the official order of the images.
+
+    The columns are `aggre` (9 % wrong), `random1`, `random2`, `random3` (17 to 18 %) and `worse` (40 %); what is said
+    is one of them by `weak=dict(name="column", column="worse", role="label")`.
+
+    Source: Wei et al. 2022, "Learning with Noisy Labels Revisited: A Study Using Real-World Human Annotations".
+    """
+    data = cifar10(data_dir=data_dir)
+    path = local(labels_dir) / "CIFAR-10_human.npz"
+    names = {"aggre": "aggre_label", **{f"random{i}": f"random_label{i}" for i in (1, 2, 3)}, "worse": "worse_label"}
+    clean, *found = read_arrays(path, clean_label=("iu", 1), **dict.fromkeys(names.values(), ("iu", 1)))
+    if not np.array_equal(clean, data.train.labels):
+        raise DataError(f"{path}: clean_label are not the labels of the images in {data_dir}, in their order")
+    for name, labels in zip(names.values(), found, strict=True):
+        if labels.shape != clean.shape or labels.min() < 0 or labels.max() >= len(CIFAR10):
+            raise DataError(f"{path}: {name} must be a class 0 to 9 of each image")
+    columns = {name: labels.astype(np.int32) for name, labels in zip(names, found, strict=True)}
+    return data._replace(train=data.train._replace(columns=columns))
+
+
+def cifar10h(*, data_dir: str, labels_dir: str, seed: NonNegativeInt) -> Dataset:
+    """The 10,000 test images of CIFAR-10 with what some 51 people each have said of them: CIFAR-10H.
+
+    labels_dir: holds cifar10h-counts.npy, integers [10000, 10] in the order of the test images.
+    seed: of the split, 8,000 to train on and 2,000 to test on.
+
+    The column `target` float32 [N, 10] is the share of people who named a class, of the test images too.
+
+    Source: Peterson, Battleday, Griffiths and Russakovsky 2019, "Human uncertainty makes classification more robust".
+    """
+    data = cifar10(data_dir=data_dir)
+    assert data.test is not None
+    path = local(labels_dir) / "cifar10h-counts.npy"
+    counts = read_npy(path, "iu", 2)
+    if counts.shape != (len(data.test.labels), len(CIFAR10)) or counts.min() < 0 or not counts.any(1).all():
+        raise DataError(f"{path}: {counts.dtype} {list(counts.shape)}; must be counts [10000, 10], some in each row")
+    target = (counts / counts.sum(1, keepdims=True)).astype(np.float32)
+    order = np.random.default_rng(seed).permutation(len(counts))
+    train, test = (
+        Split(data.test.inputs[rows], data.test.labels[rows], {"target": target[rows]})
+        for rows in (np.sort(order[:8000]), np.sort(order[8000:]))
+    )
+    return Dataset(train, test, data.class_names)
 
 
 def npz(path: str) -> Dataset:
@@ -260,18 +308,7 @@ def _cifar10_mosaic(path: Path) -> np.ndarray:
 
 def _npz_arrays(path: Path, *names: str) -> dict[str, np.ndarray]:
     """The arrays `names`, integer labels among them, and `class_names` if it is there."""
-    if not path.is_file():
-        raise FileNotFoundError(f"{path.absolute()}: no such file; it should be an .npz with {', '.join(names)}")
-    try:
-        with zipfile.ZipFile(path) as archive:
-            members = {info.filename.removesuffix(".npy"): info for info in archive.infolist()}
-            found = [name for name in (*names, "class_names") if name in members]
-            arrays = {name: _npz_member(archive, members[name]) for name in found}
-    except (ValueError, OSError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
-        raise ValueError(f"{path}: must be an .npz of plain arrays, nothing pickled ({error})") from error
-    missing = [name for name in names if name not in arrays]
-    if missing:
-        raise ValueError(f"{path}: no array {', '.join(missing)}")
+    arrays = read_npz(path, *names, optional=("class_names",))
     for name in ("train_labels", "test_labels"):
         labels = arrays[name]
         if not np.issubdtype(labels.dtype, np.integer) or labels.ndim != 1:
@@ -280,12 +317,6 @@ def _npz_arrays(path: Path, *names: str) -> dict[str, np.ndarray]:
     if class_names.dtype.kind != "U" or class_names.ndim != 1:
         raise ValueError(f"{path}: class_names is {class_names.dtype} {class_names.shape}; must be strings [classes]")
     return arrays
-
-
-def _npz_member(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> np.ndarray:
-    with archive.open(info) as stream:
-        dtype, shape, order = read_header(stream, info.file_size)
-        return np.frombuffer(stream.read(), dtype).reshape(shape, order=order)  # to the end, where the checksum is
 
 
 class _LazyImages:

@@ -16,6 +16,7 @@ import numpy as np
 from labelfx.config import local
 from labelfx.config.annotations import PositiveInt
 from labelfx.data import DataError, Dataset, Judgements, Split
+from labelfx.data.tokens import learn
 
 YEARS = range(2012, 2017)
 SICK_HEADER = "pair_ID sentence_A sentence_B relatedness_score entailment_judgment".split()
@@ -103,47 +104,24 @@ def cranfield(
     if not where:
         raise DataError(f"{root / 'cranqrel'}: judges nothing")
     whole = [f"{title} {body}" for title, body in documents]
-    encode = _encoder(whole, vocab_size, max_length)
+    encode = learn(whole, vocab_size, max_length)
     pairs = [(title, body) for title, body in documents if body]
     train = encode(whole) if rows == "documents" else np.stack([encode(part) for part in zip(*pairs, strict=True)], 1)
     pair_rows, scores = np.array(where)[:, :2], np.array(where, np.float64)[:, 2]
     judgements = Judgements(pair_rows, scores, np.zeros(len(where), np.int64), ("test",), np.arange(len(documents)))
-    return Dataset(_unlabelled(train), _unlabelled(encode(whole + queries)), (), {"judgements": judgements})
-
-
-def _encoder(texts: Iterable[str], vocab_size: int, max_length: int):
-    """A function from texts to int32 [N, max_length], of tokens learnt from `texts`."""
-    try:
-        from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
-    except ModuleNotFoundError as error:
-        raise ValueError(f"text needs the tokenizers library ({error}); pip install 'labelfx[text]'") from error
-
-    # Bytes, because WordPieces and marked ends of words are numbered in an order that changes from run to run.
-    tokenizer = Tokenizer(models.BPE())
-    tokenizer.normalizer = normalizers.BertNormalizer()
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel()
-    alphabet = pre_tokenizers.ByteLevel.alphabet()
-    trainer = trainers.BpeTrainer(
-        vocab_size=vocab_size, special_tokens=["[PAD]"], initial_alphabet=alphabet, show_progress=False
-    )
-    tokenizer.train_from_iterator(texts, trainer)
-    if tokenizer.get_vocab_size() > vocab_size:
-        raise ValueError(
-            f"vocab_size = {vocab_size}: must be at least {1 + len(alphabet)}, one for each byte and padding"
-        )
-    tokenizer.enable_truncation(max_length)
-    tokenizer.enable_padding(length=max_length, pad_id=0, pad_token="[PAD]")
-    return lambda texts: np.array([found.ids for found in tokenizer.encode_batch(list(texts))], np.int32)
+    side = {"judgements": judgements, "tokenizer": encode}
+    return Dataset(_unlabelled(train), _unlabelled(encode(whole + queries)), (), side)
 
 
 def _similarity(texts: Sequence[str], tasks: dict[str, Pairs], vocab_size: int, max_length: int) -> Dataset:
     """The data set of training sentences and, by the name of their task, judged pairs."""
-    encode = _encoder(texts, vocab_size, max_length)
+    encode = learn(texts, vocab_size, max_length)
     pairs = [(number, *pair) for number, judged in enumerate(tasks.values()) for pair in judged]
     task, left, right, scores = zip(*pairs, strict=True)
     rows = np.arange(2 * len(pairs)).reshape(2, -1).T
     judgements = Judgements(rows, np.array(scores), np.array(task), tuple(tasks), np.arange(2 * len(pairs)))
-    return Dataset(_unlabelled(encode(texts)), _unlabelled(encode(left + right)), (), {"judgements": judgements})
+    side = {"judgements": judgements, "tokenizer": encode}
+    return Dataset(_unlabelled(encode(texts)), _unlabelled(encode(left + right)), (), side)
 
 
 def _unlabelled(rows: np.ndarray) -> Split:
