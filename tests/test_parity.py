@@ -10,7 +10,7 @@ import numpy as np
 import optax
 import pytest
 from jax.sharding import PartitionSpec
-from recipes import BATTERY, recipe_of, tiny
+from recipes import BATTERY, KINDS, recipe_of, tiny
 
 import labelfx
 from labelfx import config as configs
@@ -45,7 +45,9 @@ class Stopped(Exception):
 
 def config_of(method: str, pretrained) -> dict:
     """A method's smallest run with plain SGD; `pretrained` is the run that it starts or learns from, if it does."""
-    config = tiny(recipe_of(method), optimizer=SGD, model={"name": "conv3", "width": 4, "dtype": "float32"})
+    config = tiny(recipe_of(method), optimizer=SGD)
+    if method not in KINDS:
+        config["model"] = {"name": "conv3", "width": 4, "dtype": "float32"}
     for key, value in config["method"].items():
         if key.endswith("optimizer"):
             config["method"][key] = SGD | {"learning_rate": value["learning_rate"]}
