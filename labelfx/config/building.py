@@ -41,4 +41,6 @@ def _build_value(annotation: Any, value: Any) -> Any:
     arguments = typing.get_args(annotation)
     if typing.get_origin(annotation) is Annotated and isinstance(arguments[-1], Part):
         return build(arguments[-1], value)
+    if typing.get_origin(annotation) is tuple:
+        return tuple(_build_value(arguments[0], each) for each in value)
     return value

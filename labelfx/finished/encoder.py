@@ -101,7 +101,6 @@ def load(workdir: str | Path) -> Encoder:
     if not path.exists():
         raise FileNotFoundError(f"{path}: no such file; that run has not finished")
     data: Any = read_json(path).get("data")
-    model = build_model(config)
     try:
         shape, dtype, names = tuple(data["shape"]), data["dtype"], tuple(data["class_names"])
         task, outputs = data["task"], data["outputs"]
@@ -113,6 +112,7 @@ def load(workdir: str | Path) -> Encoder:
         raise ConfigError(f"{path}: does not say what the encoder takes; {how}") from error
     try:
         variables = load_variables(folder)
+        model = build_model(config, variables=variables)
         targets = np.zeros((1, outputs)) if task == "target" else None  # their scale is among the variables
         parts = {"head": build_head(config, outputs, targets)} if "head" in variables["params"] else {}
         expected = _shapes(jax.eval_shape(models.stack(backbone=model, **parts).init, jax.random.key(0), row))

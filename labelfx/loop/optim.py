@@ -61,6 +61,56 @@ def adamw(
     return _clip_and_accumulate(tx, clip_norm, accumulate)
 
 
+def adam(
+    steps,
+    *,
+    learning_rate: Positive,
+    b1: Fraction,
+    b2: Fraction,
+    weight_decay: NonNegative,
+    schedule: Schedule,
+    clip_norm: Positive | None,
+    accumulate: PositiveInt,
+) -> optax.GradientTransformation:
+    """Adam (Kingma and Ba 2015) with epsilon 1e-8, the decay added to the gradient, as L2 in the loss: what papers mean
+    that state Adam's weight decay of before AdamW."""
+    rate = _rate(schedule, learning_rate, steps, accumulate)
+    tx = optax.chain(optax.add_decayed_weights(weight_decay, _kernels), optax.adam(rate, b1, b2, eps=1e-8))
+    return _clip_and_accumulate(tx, clip_norm, accumulate)
+
+
+def frozen(steps) -> optax.GradientTransformation:
+    """Changes nothing: for parts of a network, by `by_path`."""
+    return optax.set_to_zero()
+
+
+def by_path(
+    steps,
+    *,
+    paths: tuple[str, ...],
+    optimizers: tuple[Annotated[Callable[..., Any], Part("loop.optim", ("steps",))], ...],
+) -> optax.GradientTransformation:
+    """An optimiser of its own for each part of the parameters, by the beginning of its path, `backbone/Dense_0` say; the
+    first that fits counts, and "" fits all. Clipping is by part.
+
+    Raises:
+      ValueError: there is not one optimiser a path, the last path is not "", or one of them accumulates.
+    """
+    if len(paths) != len(optimizers) or not paths or paths[-1]:
+        raise ValueError(f"paths = {paths}: must be as many as optimizers, the last of them ''")
+    if any(optimizer.keywords.get("accumulate", 1) > 1 for optimizer in optimizers):  # type: ignore[attr-defined]
+        raise ValueError("optimizers: accumulate must be 1 in each")
+
+    def label(params):
+        def one(keys, _):
+            path = "/".join(str(key.key) for key in keys)
+            return next(str(i) for i, begin in enumerate(paths) if path.startswith(begin))
+
+        return jax.tree_util.tree_map_with_path(one, params)
+
+    return optax.multi_transform({str(i): optimizer(steps) for i, optimizer in enumerate(optimizers)}, label)
+
+
 def lars(
     steps,
     *,

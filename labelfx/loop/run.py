@@ -21,6 +21,7 @@ from labelfx.data.labels import rows_hash, said_hash, target_scale
 from labelfx.data.sources.arrays import check_arrays
 from labelfx.data.tokens import Tokenizer
 from labelfx.finished import weights
+from labelfx.graphs import Graph
 from labelfx.loop import bucket
 from labelfx.loop.blame import named
 from labelfx.models import Model, Trained, rescaled, scaled, stack
@@ -189,9 +190,10 @@ def keep_compiled_programs() -> None:
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
 
 
-def build_model(config: configs.Run, dataset: Dataset | None = None) -> Model:
+def build_model(config: configs.Run, dataset: Dataset | None = None, variables: dict[str, Any] | None = None) -> Model:
     """The backbone; of vectors one that standardises them by the mean and deviation of the training split, which are
-    among its variables. Without the data its shapes are right, and its variables have to be loaded.
+    among its variables. Without the data it has no variables of its own: `variables` are those of a run, whose graph it
+    takes where it is one of nodes.
 
     ConfigError where it reads text and the data are images, or its parts do not fit together.
     """
@@ -203,6 +205,8 @@ def build_model(config: configs.Run, dataset: Dataset | None = None) -> Model:
         if dataset is not None and key not in config.data and key not in dataset.side:
             raise ConfigError(f"config.model.name = {name!r}: reads a {key}, but {config.data['name']!r} has none")
     side = {} if dataset is None else dataset.side
+    if variables and "graph" in variables:
+        side = {"graph": Graph(**variables["graph"]["backbone"])}
     with named("config.model"):
         model = configs.build(configs.BACKBONES, config.model, **{k: config.data.get(k, side.get(k)) for k in takes})
     inputs = None if dataset is None else dataset.train.inputs
@@ -273,11 +277,10 @@ def load_teacher(workdir: Path, num_classes: int, *, own: tuple[Model, int] | No
       ConfigError: it has no classifier, or one of other classes.
     """
     if own is None:
-        config, phase = load_config(workdir), None
-        classifier = stack(backbone=build_model(config), head=build_head(config, num_classes))
+        config, variables = load_config(workdir), load_variables(workdir)
+        classifier = stack(backbone=build_model(config, variables=variables), head=build_head(config, num_classes))
     else:
-        classifier, phase = own
-    variables = load_variables(workdir, phase)
+        classifier, variables = own[0], load_variables(workdir, own[1])
     if "head" not in variables["params"]:
         raise ConfigError(f"config.teacher: the run in {workdir} has trained no classifier")
     found = jax.tree.leaves(variables["params"]["head"])[-1].shape[-1]

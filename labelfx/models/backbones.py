@@ -18,7 +18,9 @@ import numpy as np
 from flax import linen as nn
 
 from labelfx.config.annotations import Fraction, PositiveInt
+from labelfx.graphs import Graph
 from labelfx.models import Model, from_linen
+from labelfx.models.graphs import Gcn, check_size
 from labelfx.models.layers import BatchNorm, block, compute_dtype, layer_norm, widen
 
 _he_init = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
@@ -144,6 +146,22 @@ def transformer(
     if width % heads:
         raise ValueError(f"heads = {heads}: must divide width = {width}")
     return from_linen(_Transformer(vocab_size, layers, width, heads, dropout, remat, compute_dtype(dtype)))
+
+
+def gcn(
+    graph: Graph, *, hidden: tuple[PositiveInt, ...], dropout: Fraction, dtype: Literal["float32", "bfloat16"]
+) -> Model:
+    """Graph convolutions Dense-propagation-ReLU of the sizes `hidden`, and a last propagation (Kipf and Welling 2017).
+
+    Rows are node ids int32 [B, 1]; every call goes through the whole graph. With a linear head the last propagation is
+    that of the last layer, whose Dense it commutes with: `hidden=(16,)` is the published network of two layers. Words of
+    a node are scaled to a sum of 1; dropout acts before each Dense, on the words too.
+
+    Raises:
+      ValueError: the graph takes more than 256 MB.
+    """
+    check_size(graph)
+    return from_linen(Gcn(graph, hidden, dropout, compute_dtype(dtype)))
 
 
 def _centred(images):
