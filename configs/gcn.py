@@ -39,6 +39,6 @@ def get_config() -> ConfigDict:
             batch=dict(labelled=140, unlabelled=0),
             batches=dict(name="uniform"),
             steps=200,
-            evals=dict(head={}),
+            evals=dict(head={}, node_words={}, label_propagation=dict(alpha=0.9, rounds=50)),
         )
     )

@@ -48,7 +48,11 @@ def names() -> list[str]:
 def measured() -> list[str]:
     """Of those recipes that a benchmark on the digits can hold."""
     found = {name: DEFAULTS | labelfx.recipe(name) for name in names()}
-    return [name for name, config in found.items() if config["data"] == DIGITS and not config["backbone"]]
+    return [
+        name
+        for name, config in found.items()
+        if config["data"] == DIGITS and not (config["backbone"] or config["labels"].get("weak"))
+    ]
 
 
 def table(workdir: str | Path) -> str:

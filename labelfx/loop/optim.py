@@ -90,7 +90,7 @@ def by_path(
     paths: tuple[str, ...],
     optimizers: tuple[Annotated[Callable[..., Any], Part("loop.optim", ("steps",))], ...],
 ) -> optax.GradientTransformation:
-    """An optimiser of its own for each part of the parameters, by the beginning of its path, `backbone/Dense_0` say; the
+    """An optimiser of its own for each part of the parameters, by the beginning of its path (`backbone/Dense_0`); the
     first that fits counts, and "" fits all. Clipping is by part.
 
     Raises:

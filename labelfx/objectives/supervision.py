@@ -121,7 +121,9 @@ def unbiased(logits: jax.Array, label: jax.Array, *, transition: Matrix, clamp: 
     return _clamped(by_class, clamp)
 
 
-def positive_unlabelled(logits: jax.Array, observed: jax.Array, propensity: jax.Array, *, clamp: Clamp) -> jax.Array:
+def positive_unlabelled(
+    logits: jax.Array, observed: jax.Array, propensity: jax.Array | None = None, *, clamp: Clamp
+) -> jax.Array:
     """Risk of a classifier from positive rows that were observed with known propensities e (SAR-E, Bekker et al. 2019).
 
     The mean over all rows of w l+ + (1 - w) l-, with w = 1 / e where a positive was observed and 0 elsewhere (ECML,
@@ -134,7 +136,7 @@ def positive_unlabelled(logits: jax.Array, observed: jax.Array, propensity: jax.
       logits: [B, 1], or [B, 2], whose difference it is; of any float dtype; computed on in float32 or float64.
       observed: bool [B], rows known to be positive; what the others are nobody says.
       propensity: float [B], in (0, 1] where observed: the probability that this row, being positive, was; not read
-        elsewhere.
+        elsewhere. None is 1, as if every other row were a negative: the naive classifier.
 
     Returns:
       A scalar.
@@ -142,6 +144,8 @@ def positive_unlabelled(logits: jax.Array, observed: jax.Array, propensity: jax.
     Raises:
       ValueError: shapes differ, or clamp is none of those above.
     """
+    if propensity is None:
+        propensity = jnp.ones(observed.shape, logits.dtype)
     logits = check_rows(logits, {"observed": observed, "propensity": propensity}, entries=False)
     margin = _binary(logits)[:, 0]
     weight = jnp.where(observed, 1 / jnp.where(observed, propensity, 1).astype(margin.dtype), 0)
