@@ -277,9 +277,48 @@ def test_npz(tmp_path):
     assert dataset.class_names == ("a", "bb", "c", "d")
 
 
+def test_npz_of_any_rows_labels_and_columns(tmp_path):
+    vectors = {"train_images": np.eye(5), "test_images": np.eye(5)[:2]}
+    several = {
+        "train_labels": np.int8([[1, 0], [0, -1], [1, 1], [-1, -1], [0, 0]]),
+        "test_labels": np.int8([[1, 0]] * 2),
+    }
+    columns = {"train_votes": np.full((5, 3), -1), "train_bag": np.arange(5), "train_flagged": np.arange(5) > 3}
+    columns |= {"train_weight": np.ones(5, int), "train_mine": np.ones((5, 2)), "test_bag": np.arange(2)}
+    found = sources.npz(write_npz(tmp_path / "own.npz", **vectors, **several, **columns))
+    assert found.task == "several" and found.class_names == ("0", "1")
+    assert found.train.inputs.dtype == np.float32 and found.train.inputs.shape == (5, 5)
+    kinds = {"votes": "int8", "bag": "int32", "flagged": "bool", "weight": "float32", "mine": "float32"}
+    assert {name: str(column.dtype) for name, column in found.train.columns.items()} == kinds
+    assert found.test.columns.keys() == {"bag"}
+    ids = {"train_images": np.zeros((5, 7), np.int32), "test_images": None, "test_labels": None}
+    found = sources.npz(write_npz(tmp_path / "own.npz", **ids, train_labels=np.float32([0, 1, np.nan, 2, 3])))
+    assert found.task == "target" and found.test is None and found.train.inputs.dtype == np.int32
+
+
 @pytest.mark.parametrize(
     ("changes", "expected"),
     [
+        ({"train_votes": np.full((5, 3), 200)}, "train_votes lies in 200..200; must fit int8"),
+        ({"train_bag": np.arange(4)}, "train_bag is int64 (4,); must be numbers [5, ...]"),
+        ({"train_candidates": np.ones((5, 3))}, "train_candidates is float64 (5, 3); must be bool [5, ...]"),
+        ({"test_labels": np.float32([1, 0])}, "test images or labels are of another kind than those of training"),
+        ({"test_images": np.zeros((2, 3))}, "training images are (4, 6, 1), test images (3,)"),
+        ({"train_images": np.full((5, 4), np.inf)}, "train_images is float64 (5, 4); only uint8"),
+        ({"test_images": None}, "no array test_images"),
+        ({"train_labels": np.zeros((5, 2), np.int8)}, "labels are of another kind than those of training"),
+        (
+            {"train_labels": np.zeros((5, 3), np.int8), "test_labels": np.int8([[1, 0, 0], [1, 0, -1]])},
+            "test labels lie in -1..1; allowed 0..1",
+        ),
+        (
+            {"train_labels": np.zeros((5, 3), np.int8), "class_names": np.array(["a", "b"])},
+            "training labels are (5, 3); must be one for each class name",
+        ),
+        (
+            {"train_labels": np.zeros(5, np.float32), "test_labels": np.float32([1, np.nan])},
+            "test labels must be finite",
+        ),
         ({"train_labels": np.array([0, 1, "x", 1, 1], object)}, "must be an .npz of plain arrays, nothing pickled"),
         ({"class_names": np.array([["a"], 3, 1], object)}, "must be an .npz of plain arrays, nothing pickled"),
         ({"test_labels": None}, "no array test_labels"),
@@ -799,7 +838,14 @@ def prepare(tmp_path):
     """Writes a small set as ArrayRecord."""
     import tensorflow_datasets
 
-    def write(image, label=None, supervised_keys=("picture", "kind"), encode=lambda pixels: pixels, version="1.0.0"):
+    def write(
+        image,
+        label=None,
+        supervised_keys=("picture", "kind"),
+        encode=lambda pixels: pixels,
+        version="1.0.0",
+        kind=lambda seed: seed % 3,
+    ):
         features = tensorflow_datasets.features
 
         class Small(tensorflow_datasets.core.GeneratorBasedBuilder, skip_registration=True):
@@ -816,7 +862,7 @@ def prepare(tmp_path):
 
             def _generate_examples(self, first, last):
                 for seed in range(first, last):
-                    yield seed, {"picture": encode(noise(5, 4, 3, seed=seed)), "kind": seed % 3}
+                    yield seed, {"picture": encode(noise(5, 4, 3, seed=seed)), "kind": kind(seed)}
 
         Small(data_dir=str(tmp_path), file_format="array_record").download_and_prepare()
 
@@ -880,6 +926,20 @@ def test_tfds_of_any_size_is_made_square_as_a_folder_is(tmp_path, prepare):
     assert sorted(seeds) == list(range(60)) and dataset.train.labels.tolist() == [seed % 3 for seed in seeds]
     copy = pickle.loads(pickle.dumps(dataset.test.inputs))  # as worker processes receive it
     np.testing.assert_array_equal(copy[np.array([3, 1])], dataset.test.inputs[np.array([3, 1])])
+
+
+def test_tfds_of_several_labels(tmp_path, prepare):
+    from tensorflow_datasets import features
+
+    several = features.Sequence(features.ClassLabel(names=["a", "b", "c"]))
+    kinds = [[], [2], [0, 1], [1, 2, 0]]
+    prepare(features.Tensor(shape=(5, 4, 3), dtype=np.uint8), several, kind=lambda seed: kinds[seed % 4])
+    dataset = sources.tfds("small", data_dir=str(tmp_path), train_split="train", test_split="test", image_size=0)
+    assert dataset.task == "several" and dataset.class_names == ("a", "b", "c")
+    by_pixels = {noise(5, 4, 3, seed=seed).tobytes(): seed for seed in range(90)}
+    expected = [[c in kinds[by_pixels[image.tobytes()] % 4] for c in range(3)] for image in dataset.train.inputs[:]]
+    np.testing.assert_array_equal(dataset.train.labels, np.int8(expected))
+    assert dataset.train.labels.dtype == np.int8
 
 
 @pytest.mark.parametrize("initialised", [False, True])

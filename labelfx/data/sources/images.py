@@ -21,6 +21,7 @@ from labelfx.data import DataError, Dataset, Split
 from labelfx.data.decode import load_image
 from labelfx.data.decoders import decoded
 from labelfx.data.npy import read_arrays, read_npy, read_npz
+from labelfx.data.weak import COLUMNS
 
 DIGITS = tuple("0123456789")
 CLOTHES = (*"T-shirt/top Trouser Pullover Dress Coat Sandal Shirt Sneaker Bag".split(), "Ankle boot")
@@ -95,8 +96,8 @@ def cifar10(*, data_dir: str) -> Dataset:
     if (root / "data_batch_1.webp").exists():
         _require(root, [f"{name}.webp" for name in CIFAR10_BATCHES] + ["labels.npz"], "copy the whole set")
         images = [_cifar10_mosaic(root / f"{name}.webp") for name in CIFAR10_BATCHES]
-        arrays = _npz_arrays(root / "labels.npz", "train_labels", "test_labels")
-        train_labels, test_labels = arrays["train_labels"], arrays["test_labels"]
+        integers = {name: ("iu", 1) for name in ("train_labels", "test_labels")}
+        train_labels, test_labels = read_arrays(root / "labels.npz", **integers)
     else:
         binary = root / "cifar-10-batches-bin" if (root / "cifar-10-batches-bin").is_dir() else root
         how = "unpack cifar-10-binary.tar.gz from https://www.cs.toronto.edu/~kriz/cifar.html there"
@@ -162,26 +163,29 @@ def cifar10h(*, data_dir: str, labels_dir: str, seed: NonNegativeInt) -> Dataset
 def npz(path: str) -> Dataset:
     """Your own arrays: an .npz with train_images, train_labels, test_images, test_labels and, if you like, class_names.
 
-    Images are uint8 [N, H, W] or [N, H, W, C]; labels integers [N] in 0..classes - 1, or -1 for unknown in the training
-    set; class_names strings [classes], else the classes are numbered up to the largest label.
+    Images are uint8 [N, H, W] or [N, H, W, C]; in their place may be vectors, floats [N, F], or ids int32 [N, L].
+    Labels are integers [N] in 0..classes - 1, or -1 for unknown in the training set; of several labels int8 [N, C] of
+    1, 0 and -1; targets of a regression float32 [N] or [N, T], NaN for unknown. class_names are strings [classes], else
+    the classes are numbered up to the largest label. Without test_images and test_labels there is nothing to test on.
+    Any other train_NAME and test_NAME [N, ...] is the column NAME of the rows.
     """
-    arrays = _npz_arrays(local(path), "train_images", "train_labels", "test_images", "test_labels")
-    for name in ("train_images", "test_images"):
-        images = arrays[name]
-        if images.dtype != np.uint8 or images.ndim not in (3, 4):
-            raise ValueError(f"{path}: {name} is {images.dtype} {images.shape}; only uint8 [N, H, W] or [N, H, W, C]")
-        if images.ndim == 3:
-            arrays[name] = images[..., None]
-    if "class_names" not in arrays:
-        labels = np.concatenate([arrays["train_labels"], arrays["test_labels"]])
-        largest = int(labels.max(initial=0))
-        if largest >= len(labels):
-            raise ValueError(
-                f"{path}: a label {largest}, but {len(labels)} images; number the classes from 0, or name them"
-            )
-        arrays["class_names"] = np.arange(largest + 1)
-    train, test = (Split(arrays[f"{split}_images"], arrays[f"{split}_labels"]) for split in ("train", "test"))
-    return _dataset(path, train, test, [str(name) for name in arrays["class_names"]])
+    arrays = read_npz(local(path), "train_images", "train_labels", optional=("*",))
+    splits = {}
+    for split in ("train", "test"):
+        own = {name.removeprefix(f"{split}_"): array for name, array in arrays.items() if name.startswith(f"{split}_")}
+        if split == "test" and not {"images", "labels"} & own.keys():
+            continue
+        if missing := [f"{split}_{name}" for name in ("images", "labels") if name not in own]:
+            raise ValueError(f"{path}: no array {missing[0]}")
+        inputs, labels = (_npz_rows(f"{path}: {split}_{name}", name, own.pop(name)) for name in ("images", "labels"))
+        columns = {name: _npz_column(f"{path}: {split}_{name}", name, own[name], len(inputs)) for name in own}
+        splits[split] = Split(inputs, labels, columns)
+    names: Any = arrays.get("class_names")
+    if names is None:
+        names = _numbered(path, [split.labels for split in splits.values()])
+    elif names.dtype.kind != "U" or names.ndim != 1:
+        raise ValueError(f"{path}: class_names is {names.dtype} {names.shape}; must be strings [classes]")
+    return _dataset(path, splits["train"], splits.get("test"), [str(name) for name in names])
 
 
 def tfds(dataset: str, *, data_dir: str, train_split: str, test_split: str, image_size: NonNegativeInt) -> Dataset:
@@ -191,9 +195,9 @@ def tfds(dataset: str, *, data_dir: str, train_split: str, test_split: str, imag
     train_split, test_split: as TFDS writes them, e.g. "train[:90%]".
     image_size: 0 where all images have one shape; else they are made square as `folder` does, as ImageNet's are.
 
-    The set must have supervised keys (image, label): uint8 images and a ClassLabel. Labels are read at the
-    start, which passes once over the stored records without decoding images. Parquet is refused: TFDS 4.9.10 loses
-    rows in that format.
+    The set must have supervised keys (image, label): uint8 images and a ClassLabel, or a sequence of those, several
+    labels a row. Labels are read at the start, which passes once over the stored records without decoding images.
+    Parquet is refused: TFDS 4.9.10 loses rows in that format.
     """
     import tensorflow_datasets  # slow to import, and needed here only
 
@@ -215,8 +219,9 @@ def tfds(dataset: str, *, data_dir: str, train_split: str, test_split: str, imag
     if keys is None or len(keys) != 2:
         raise ValueError(f"{where}: supervised keys are {keys}; must be a pair (image, label)")
     image, label = keys
-    if not isinstance(features[label], tensorflow_datasets.features.ClassLabel):
-        raise ValueError(f"{where}: feature {label!r} is {features[label]}; must be a ClassLabel")
+    of_one = getattr(features[label], "feature", features[label])  # of a sequence
+    if not isinstance(of_one, tensorflow_datasets.features.ClassLabel):
+        raise ValueError(f"{where}: feature {label!r} is {features[label]}; must be a ClassLabel, or several")
     shape = features[image].shape
     if image_size and isinstance(features[image], tensorflow_datasets.features.Image):
         shape = (image_size, image_size, shape[-1])
@@ -233,22 +238,38 @@ def tfds(dataset: str, *, data_dir: str, train_split: str, test_split: str, imag
         source = stored if image_size else builder.as_data_source(split)
         read = functools.partial(_read_tfds, source, image, shape if image_size else None)
         images = _LazyImages((len(source), *shape), read)
-        splits.append(Split(images, np.array([example[label] for example in stored])))
-    return _dataset(where, splits[0], splits[1], features[label].names)
+        labels: Any = [example[label] for example in stored]
+        if of_one is not features[label]:
+            labels = [np.isin(np.arange(of_one.num_classes), each) for each in labels]
+        splits.append(Split(images, np.array(labels, np.int8 if of_one is not features[label] else None)))
+    return _dataset(where, splits[0], splits[1], of_one.names)
 
 
-def _dataset(where: str, train: Split, test: Split, class_names: Sequence[str]) -> Dataset:
-    """The checked data set; labels become int32."""
-    if train.inputs.shape[1:] != test.inputs.shape[1:]:
-        raise ValueError(f"{where}: training images are {train.inputs.shape[1:]}, test images {test.inputs.shape[1:]}")
-    for name, (images, labels, _), lowest in (("training", train, -1), ("test", test, 0)):
+def _dataset(where: str, train: Split, test: Split | None, class_names: Sequence[str]) -> Dataset:
+    """The checked data set; labels of classes become int32."""
+    first, splits = train.inputs, []
+    for name, split, lowest in (("training", train, -1), ("test", test, 0)):
+        if split is None:
+            continue
+        images, labels, _ = split
+        if images.shape[1:] != first.shape[1:]:
+            raise ValueError(f"{where}: training images are {first.shape[1:]}, test images {images.shape[1:]}")
+        targets, several = labels.dtype.kind == "f", labels.ndim == 2
+        alike = targets == (train.labels.dtype.kind == "f") and labels.shape[1:] == train.labels.shape[1:]
+        if images.dtype != first.dtype or not alike:
+            raise ValueError(f"{where}: {name} images or labels are of another kind than those of training")
         if not 0 < len(images) == len(labels):
             raise ValueError(f"{where}: {len(images)} {name} images, {len(labels)} labels; must be equal and not 0")
-        if labels.min() < lowest or labels.max() >= len(class_names):
-            found, allowed = f"{labels.min()}..{labels.max()}", f"{lowest}..{len(class_names) - 1}"
+        if several and labels.shape[1] != len(class_names):
+            raise ValueError(f"{where}: {name} labels are {labels.shape}; must be one for each class name")
+        if targets and (np.isinf(labels).any() or (split is test and np.isnan(labels).any())):
+            raise ValueError(f"{where}: {name} labels must be finite" + (", or NaN" if split is train else ""))
+        highest = 1 if several else len(class_names) - 1
+        if not targets and (labels.min() < lowest or labels.max() > highest):
+            found, allowed = f"{labels.min()}..{labels.max()}", f"{lowest}..{highest}"
             raise ValueError(f"{where}: {name} labels lie in {found}; allowed {allowed}")
-    train, test = (split._replace(labels=split.labels.astype(np.int32)) for split in (train, test))
-    return Dataset(train, test, tuple(class_names))
+        splits.append(split if several or targets else split._replace(labels=labels.astype(np.int32)))
+    return Dataset(splits[0], splits[1] if test is not None else None, tuple(class_names))
 
 
 def _require(folder: Path, names: Iterable[str], how: str) -> None:
@@ -306,17 +327,56 @@ def _cifar10_mosaic(path: Path) -> np.ndarray:
     return np.asarray(image).reshape(100, 32, 100, 32, 3).transpose(0, 2, 1, 3, 4).reshape(-1, 32, 32, 3)
 
 
-def _npz_arrays(path: Path, *names: str) -> dict[str, np.ndarray]:
-    """The arrays `names`, integer labels among them, and `class_names` if it is there."""
-    arrays = read_npz(path, *names, optional=("class_names",))
-    for name in ("train_labels", "test_labels"):
-        labels = arrays[name]
-        if not np.issubdtype(labels.dtype, np.integer) or labels.ndim != 1:
-            raise ValueError(f"{path}: {name} is {labels.dtype} {labels.shape}; must be integers [N]")
-    class_names = arrays.get("class_names", np.array([""]))
-    if class_names.dtype.kind != "U" or class_names.ndim != 1:
-        raise ValueError(f"{path}: class_names is {class_names.dtype} {class_names.shape}; must be strings [classes]")
-    return arrays
+def _npz_rows(what: str, name: str, array: np.ndarray) -> np.ndarray:
+    """Images, vectors or ids, or labels, as a `Split` has them."""
+    kind, ndim, dtype = array.dtype.kind, array.ndim, str(array.dtype)
+    if name == "labels":
+        if (kind in "iu" and ndim == 1) or (dtype == "int8" and ndim == 2) or (dtype == "float32" and ndim in (1, 2)):
+            return array
+        allowed = "integers [N], int8 [N, C], float32 [N] or [N, T]"
+        raise ValueError(f"{what} is {dtype} {array.shape}; must be {allowed}")
+    if dtype == "uint8" and ndim in (3, 4):
+        return array[..., None] if ndim == 3 else array
+    if dtype == "int32" and ndim == 2 and array.min(initial=0) >= 0:
+        return array
+    if kind == "f" and ndim == 2:
+        with np.errstate(over="ignore"):
+            vectors = array.astype(np.float32)
+        if np.isfinite(vectors).all():
+            return vectors
+    allowed = "uint8 [N, H, W] or [N, H, W, C], finite floats [N, F], or ids int32 [N, L] from 0"
+    raise ValueError(f"{what} is {dtype} {array.shape}; only {allowed}")
+
+
+def _npz_column(what: str, name: str, array: np.ndarray, count: int) -> np.ndarray:
+    """A column as its name wants it: bool, int8 votes, int32 or float32."""
+    kind, nothing = array.dtype.kind, COLUMNS.get(name, 0)
+    wanted = "b" if isinstance(nothing, bool) else "biuf"
+    if kind not in wanted or not array.ndim or len(array) != count:
+        allowed = f"bool [{count}, ...]" if wanted == "b" else f"numbers [{count}, ...]"
+        raise ValueError(f"{what} is {array.dtype} {array.shape}; must be {allowed}")
+    if kind == "b" and (wanted == "b" or name not in COLUMNS):
+        return array
+    if kind == "f" or isinstance(nothing, float) or name == "weight":
+        with np.errstate(over="ignore"):
+            return array.astype(np.float32)
+    bits = 8 if name == "votes" else 32
+    if array.size and not (-(2 ** (bits - 1)) <= array.min() and array.max() < 2 ** (bits - 1)):
+        raise ValueError(f"{what} lies in {array.min()}..{array.max()}; must fit int{bits}")
+    return array.astype(f"int{bits}")
+
+
+def _numbered(path: str, labels: list[np.ndarray]) -> Sequence[Any]:
+    """Numbers for the names of classes, labels or targets."""
+    if labels[0].ndim == 2:
+        return range(labels[0].shape[1])
+    if labels[0].dtype.kind == "f":
+        return ()
+    every = np.concatenate(labels)
+    largest = int(every.max(initial=0))
+    if largest >= len(every):
+        raise ValueError(f"{path}: a label {largest}, but {len(every)} images; number the classes from 0, or name them")
+    return range(largest + 1)
 
 
 class _LazyImages:
