@@ -4,6 +4,7 @@ import math
 import warnings
 import zipfile
 import zlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import IO, Any, Literal
 
@@ -37,8 +38,8 @@ def read_header(stream: IO[bytes], size: int) -> tuple[np.dtype, tuple[int, ...]
     return dtype, shape, "F" if fortran else "C"
 
 
-def read_npz(path: Path, *names: str, optional: tuple[str, ...] = ()) -> dict[str, np.ndarray]:
-    """The arrays `names` of an .npz, and those of `optional` that are there; with "*" among these every other one.
+def read_npz(path: Path, *names: str, also: Callable[[str], bool] = lambda name: False) -> dict[str, np.ndarray]:
+    """The arrays `names` of an .npz, and others whose name is `also` wanted. What else it holds is not looked at.
 
     Raises:
       FileNotFoundError, ValueError: there is no such file, or it is no such archive; one line.
@@ -48,8 +49,8 @@ def read_npz(path: Path, *names: str, optional: tuple[str, ...] = ()) -> dict[st
     try:
         with zipfile.ZipFile(path) as archive:
             members = {info.filename.removesuffix(".npy"): info for info in archive.infolist()}
-            wanted = (*names, *(members if "*" in optional else optional))
-            arrays = {name: _member(archive, members[name]) for name in dict.fromkeys(wanted) if name in members}
+            wanted = [name for name in members if name in names or also(name)]
+            arrays = {name: _member(archive, members[name]) for name in wanted}
     except (ValueError, OSError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
         raise ValueError(f"{path}: must be an .npz of plain arrays, nothing pickled ({error})") from error
     missing = [name for name in names if name not in arrays]

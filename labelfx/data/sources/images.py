@@ -169,16 +169,17 @@ def npz(path: str) -> Dataset:
     the classes are numbered up to the largest label. Without test_images and test_labels there is nothing to test on.
     Any other train_NAME and test_NAME [N, ...] is the column NAME of the rows.
     """
-    arrays = read_npz(local(path), "train_images", "train_labels", optional=("*",))
+    own = ("train_", "test_", "class_names")
+    arrays = read_npz(local(path), "train_images", "train_labels", also=lambda name: name.startswith(own))
     splits = {}
     for split in ("train", "test"):
-        own = {name.removeprefix(f"{split}_"): array for name, array in arrays.items() if name.startswith(f"{split}_")}
-        if split == "test" and not {"images", "labels"} & own.keys():
+        rows = {name.removeprefix(f"{split}_"): array for name, array in arrays.items() if name.startswith(f"{split}_")}
+        if split == "test" and not {"images", "labels"} & rows.keys():
             continue
-        if missing := [f"{split}_{name}" for name in ("images", "labels") if name not in own]:
+        if missing := [f"{split}_{name}" for name in ("images", "labels") if name not in rows]:
             raise ValueError(f"{path}: no array {missing[0]}")
-        inputs, labels = (_npz_rows(f"{path}: {split}_{name}", name, own.pop(name)) for name in ("images", "labels"))
-        columns = {name: _npz_column(f"{path}: {split}_{name}", name, own[name], len(inputs)) for name in own}
+        inputs, labels = (_npz_rows(f"{path}: {split}_{name}", name, rows.pop(name)) for name in ("images", "labels"))
+        columns = {name: _npz_column(f"{path}: {split}_{name}", name, rows[name], len(inputs)) for name in rows}
         splits[split] = Split(inputs, labels, columns)
     names: Any = arrays.get("class_names")
     if names is None:
