@@ -7,6 +7,7 @@ changed pixel of theirs is another pixel. `pytest -s` prints the counts.
 """
 
 import ast
+import csv
 import dataclasses
 import functools
 import gzip
@@ -260,21 +261,105 @@ def edit_npz(rng, content):
     return stream.getvalue()
 
 
-def is_npz(name, content, found) -> bool:
+def arrays_of(content: bytes) -> dict[str, Any]:
+    """The members of an .npz, those that are no whole array as None; {} where it is no archive."""
     try:
-        inside = {key.removesuffix(".npy"): parse_npy(data) for key, data in members(content).items()}
-    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError):
-        return False
+        return {key.removesuffix(".npy"): parse_npy(data) for key, data in members(content).items()}
+    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, OSError):
+        return {}
+
+
+def is_npz(name, content, found) -> bool:
+    inside = arrays_of(content)
     arrays = [inside.get(key) for key in list(ARRAYS)[:4]]
-    names = inside.get("class_names", np.arange(max(1 + int(np.max(arrays[i], initial=0)) for i in (1, 3))).astype(str))
-    if any(array is None for array in (*arrays, names)) or any(arrays[i].dtype != np.uint8 for i in (0, 2)):
+    if any(array is None for array in arrays):
         return False
-    right = names.dtype.kind == "U" and names.ndim == 1
-    for labels, lowest in ((arrays[1], -1), (arrays[3], 0)):
-        right &= labels.dtype.kind in "iu" and labels.ndim == 1 and lowest <= labels.min() and labels.max() < len(names)
-    shape = [array if array.ndim == 4 else array[..., None] for array in (arrays[0], arrays[2])]
-    expected = [shape[0], arrays[1].astype(np.int32), shape[1], arrays[3].astype(np.int32), tuple(names.tolist())]
-    return right and same(jax.tree.leaves(expected), jax.tree.leaves(tuple(found)))
+    images, kinds = [arrays[0], arrays[2]], {(x.dtype.kind, x.ndim) for x in (arrays[1], arrays[3])}
+    if kinds <= {("i", 1), ("u", 1)}:
+        labels = [arrays[1].astype(np.int32), arrays[3].astype(np.int32)]
+        count, lowest = max(1 + int(np.max(x, initial=0)) for x in (arrays[1], arrays[3])), -1
+    else:
+        labels, count, lowest = [arrays[1], arrays[3]], 1, -1
+        if {str(x.dtype) for x in labels} not in ({"int8"}, {"float32"}) or labels[0].shape[1:] != labels[1].shape[1:]:
+            return False
+        count = labels[0].shape[1] if labels[0].ndim == 2 else 0
+    names = inside.get("class_names", np.arange(count).astype(str))
+    if names is None or names.dtype.kind != "U" or names.ndim != 1:
+        return False
+    for each, least in ((arrays[1], lowest), (arrays[3], 0)):
+        if each.dtype.kind == "f":
+            if np.isinf(each).any():
+                return False
+        elif not (least <= each.min() and each.max() < (2 if each.ndim == 2 else len(names))):
+            return False
+    rows = []
+    for x in images:
+        if x.dtype == np.uint8 and x.ndim in (3, 4):
+            rows.append(x if x.ndim == 4 else x[..., None])
+        elif (x.dtype.kind == "f" or x.dtype == np.int32) and x.ndim == 2 and np.isfinite(x).all():
+            rows.append(x.astype(np.float32 if x.dtype.kind == "f" else np.int32))
+        else:
+            return False
+    expected = Split(rows[0], labels[0]), Split(rows[1], labels[1]), tuple(names.tolist())
+    return same(jax.tree.leaves(expected), jax.tree.leaves(tuple(found)[:3]))
+
+
+LABELLED = {
+    "X": RNG.standard_normal((9, 3)), "Y": np.eye(3, dtype=np.uint8)[[0, 1, 2, 1, 0, 2, 2, 0, 1]],
+    "label_names": np.array(["a", "b", "c"]),
+}  # fmt: skip
+BAGS = {"X": RNG.integers(-9, 9, (8, 3)), "bag_id": np.arange(8) // 2, "bag_label": np.array([0, 1, 1, 0], np.uint8)}
+GRAPH = {
+    "feat_data": np.ones(4, np.float32), "feat_indices": np.array([0, 1, 2, 0]), "feat_shape": np.array([5, 3]),
+    "feat_indptr": np.array([0, 2, 3, 3, 4, 4]), "edges": np.array([[0, 1], [1, 4]]),
+    "labels": np.array([0, 1, 6, 2, -1]),
+    "train_idx": np.array([2]), "val_idx": np.array([1]), "test_idx": np.array([3]),
+}  # fmt: skip
+
+
+def rows_in_order(*parts: np.ndarray) -> np.ndarray:
+    rows = np.concatenate([part.reshape(len(part), -1).astype(np.float32) for part in parts])
+    return rows[np.lexsort(rows.T)]
+
+
+def is_labelled(name, content, found) -> bool:
+    inside = arrays_of(content)
+    x, y, names = (inside.get(key) for key in LABELLED)
+    if any(each is None for each in (x, y, names)) or x.ndim != 2 or y.ndim != 2 or names.ndim != 1:
+        return False
+    right = x.dtype.kind in "fiu" and y.dtype.kind in "biu" and names.dtype.kind == "U" and np.isfinite(x).all()
+    right &= np.isin(y, (0, 1)).all() and len(x) == len(y) and y.shape[1] == len(names) == len(found.class_names)
+    splits = (found.train, found.test)
+    return right and same(rows_in_order(*(split.inputs for split in splits)), rows_in_order(x))
+
+
+def is_bags(name, content, found) -> bool:
+    inside = arrays_of(content)
+    x, bag, positive = (inside.get(key) for key in BAGS)
+    if any(each is None for each in (x, bag, positive)) or x.ndim != 2 or bag.ndim != 1 or positive.ndim != 1:
+        return False
+    right = x.dtype.kind in "fiu" and bag.dtype.kind in "iu" and positive.dtype.kind in "biu" and np.isfinite(x).all()
+    right &= set(bag.tolist()) == set(range(len(positive))) and np.isin(positive, (0, 1)).all() and len(x) == len(bag)
+    splits = (found.train, found.test)
+    targets = np.concatenate([split.columns["bag_target"][:, 1] for split in splits])
+    bags = np.concatenate([split.columns["bag"] for split in splits])
+    right &= same(rows_in_order(*(split.inputs for split in splits)), rows_in_order(x))
+    return right and bool((positive[bags] == targets).all())
+
+
+def is_graph(name, content, found) -> bool:
+    inside = {key: inside for key, inside in arrays_of(content).items() if key in GRAPH}
+    if inside.keys() != GRAPH.keys() or any(each is None or each.dtype.kind not in "iuf" for each in inside.values()):
+        return False
+    labels, edges, graph = inside["labels"], inside["edges"], found.side["graph"]
+    ids = np.concatenate([split.inputs[:, 0] for split in (found.train, found.test)])
+    right = sorted(ids) == list(range(len(labels))) and found.test.inputs[:, 0].tolist() == inside["test_idx"].tolist()
+    right &= same(np.concatenate([found.train.labels, found.test.labels]), labels[ids].astype(np.int32))
+    pairs = {(a, b) for a, b in edges.tolist() if a != b}
+    right &= {tuple(edge) for edge in graph.edges.tolist()} == pairs | {(b, a) for a, b in pairs}
+    starts = inside["feat_indptr"]
+    words = [set(inside["feat_indices"][a:b].tolist()) for a, b in zip(starts, starts[1:], strict=False)]
+    return right and [set(np.flatnonzero(row).tolist()) for row in graph.features] == words
 
 
 INDEX, POSITIVES = RNG.standard_normal((20, 4), np.float32), np.array([[3, -1], [0, 19], [7, 7]])
@@ -550,6 +635,78 @@ def is_cranfield(name, content, found) -> bool:
     return len(re.findall(rb"(?m)^\.I \d+ *\r?$", content)) in (2, 3, 4, 5)
 
 
+CSV = "a,b,kind,note\n" + "".join(f'{n},{n / 4},{"xy"[n % 2]},"said ""{n}"", so"\n' for n in range(6)) + "7,8,,\n"
+JSONL = "".join(json.dumps({"a": n, "b": n / 4, "kind": "xy"[n % 2]}) + "\n" for n in range(6)) + '{"a": 7, "b": 8}\n'
+OWN = {"inputs": ("a", "b"), "labels": ("kind",), "task": "class", "test": "30%", "test_seed": 0}
+OWN |= {"vocab_size": 0, "max_length": 0}
+BANKING = "text,category\n" + "".join(f'"a {n}, ""b"" c",{"xy"[n % 2]}\n' for n in range(5))
+CLINC = {part: [[f"say {n}", "xyz"[n % 3]] for n in range(6)] for part in ("train", "test")}
+EMOTIONS = "".join(f"a comment {n}\t{n % 3},{(n + 1) % 3}\tid{n}\n" for n in range(5))
+VOTED = {str(n): {"label": n % 2, "weak_labels": [n % 2, -1], "data": {"text": f"text {n}"}} for n in range(4)}
+
+
+def is_own(rows: list[dict[str, Any]], found: Any) -> bool:
+    """The rows of a table are those that were read."""
+    given = [(float(row["a"]), float(row["b"])) for row in rows]
+    kinds = [str(row.get("kind") if row.get("kind") is not None else "").strip() for row in rows]
+    read = np.concatenate([split.inputs for split in (found.train, found.test)])
+    labels = np.concatenate([split.labels for split in (found.train, found.test)])
+    said = [
+        (*row, found.class_names[label] if label >= 0 else "") for row, label in zip(read.tolist(), labels, strict=True)
+    ]
+    return sorted(said) == sorted((*np.float32(row).tolist(), kind) for row, kind in zip(given, kinds, strict=True))
+
+
+def is_csv(name, content, found) -> bool:
+    text = content.decode("utf-8-sig").replace("\r\n", "\n").replace("\r", "\n")
+    header, *rows = (row for row in csv.reader(io.StringIO(text, newline="")) if row)
+    return all(len(row) == len(header) for row in rows) and is_own(
+        [dict(zip(header, row, strict=True)) for row in rows], found
+    )
+
+
+def is_jsonl(name, content, found) -> bool:
+    return is_own([json.loads(line) for line in content.decode("utf-8-sig").split("\n") if line.strip()], found)
+
+
+def is_banking77(name, content, found) -> bool:
+    if name == "categories.json":
+        names = parsed(content)
+        return isinstance(names, list) and len({*names}) == len(names) and {"x", "y"} <= {*names}
+    rows = list(csv.reader(io.StringIO(content.decode(), newline="")))
+    return all(len(row) == 2 and row[1] in "xy" for row in rows[1:])
+
+
+def is_clinc150(name, content, found) -> bool:
+    parts = parsed(content)
+    pairs = [pair for part in ("train", "test") for pair in parts[part]]
+    return all(isinstance(pair, list) and len(pair) == 2 and all(type(x) is str for x in pair) for pair in pairs)
+
+
+def is_goemotions(name, content, found) -> bool:
+    if name == "labels.txt":
+        names = content.decode().split()
+        return len({*names}) == len(names) > 2
+    rows = rows_of(content)
+    return all(
+        len(row) == 3
+        and all(number.strip() in ("0", "1", "2") or int(number) in range(3) for number in row[1].split(","))
+        for row in rows
+    )
+
+
+def is_wrench(name, content, found) -> bool:
+    value = parsed(content)
+    if name.endswith("label.json"):
+        return isinstance(value, dict) and list(value) == [str(n) for n in range(len(value))] and len(value) > 1
+    return all(
+        row["label"] in (0, 1)
+        and all(vote in (-1, 0, 1) for vote in row["weak_labels"])
+        and type(row["data"]["text"]) is str
+        for row in value.values()
+    )
+
+
 RUN = {"config.json": dumped(CONFIG), "results.json": dumped(RESULTS)}
 SHOWN = {key: RESULTS[key] for key in ("name", "metrics", "config_hash", "commit", "seeds", "labels")}  # in a table
 SHOWN["metrics"] = {"head": {"accuracy": 0.0625}, "rankme": {"value": 3.5}}
@@ -583,6 +740,7 @@ def readers(checkpoints: dict[str, bytes], some: bytes, model: bytes) -> dict[st
     tensors = {"safetensors": (edit_safetensors, HUGE)}
     step_2 = tuple(name for name in checkpoints if name.startswith("checkpoints/2/"))
     sts = {f"{year}/a.test.tsv": STS.encode() for year in text_sources.YEARS} | {"2012/a.train.tsv": STS.encode()}
+    both = ("train", "test")
     sick = {f"SICK_{part}.txt": SICK.encode() for part in ("train", "trial", "test_annotated")}
     cran = {
         "cran.all.1400": "".join(DOCUMENT.format(n, n, n, n) for n in range(1, 5)).encode(),
@@ -646,6 +804,48 @@ def readers(checkpoints: dict[str, bytes], some: bytes, model: bytes) -> dict[st
             sick, lambda f: sources.sick(data_dir=str(f), split="test", **TEXT), is_sick,
             edits={"txt": TEXTS}, damaged=("SICK_test_annotated.txt", "SICK_train.txt"),
         ),
+        "multilabel": Reader(
+            {"own.npz": saved(np.savez, **LABELLED)}, lambda f: sources.multilabel("own", data_dir=str(f), seed=0),
+            is_labelled, edits={"npz": (edit_npz,)},
+        ),
+        "musk1": Reader(
+            {"musk1.npz": saved(np.savez, **BAGS)}, lambda f: sources.musk1(data_dir=str(f), folds=2, fold=0, seed=0),
+            is_bags, edits={"npz": (edit_npz,)},
+        ),
+        "planetoid": Reader(
+            {"cora.npz": saved(np.savez, **GRAPH)}, lambda f: sources.planetoid("cora", data_dir=str(f)), is_graph,
+            edits={"npz": (edit_npz,)},
+        ),
+        "csv": Reader(
+            {"own.csv": CSV.encode()}, lambda f: sources.csv(str(f / "own.csv"), **OWN), is_csv,
+            edits={"csv": (replace(b",", b"", b";", b",,"), replace(b'"', b"", b'""'),
+                           replace(b"\n", b"", b"\r", b"\n\n"),
+                           replace(b"0.", b"nan", b"inf", b"1e99", b"x", b" "))},
+        ),
+        "jsonl": Reader(
+            {"own.jsonl": JSONL.encode()}, lambda f: sources.jsonl(str(f / "own.jsonl"), **OWN), is_jsonl,
+            edits={"jsonl": (replace(b": ", b"", b": -", b": [", b": NaN, "), replace(b"}", b"", b"}}"),
+                             replace(b'"a"', b'"b"', b'"c"'), nest)},
+        ),
+        "banking77": Reader(
+            {"categories.json": b'["x", "y"]', **{f"{part}.csv": BANKING.encode() for part in ("train", "test")}},
+            lambda f: sources.banking77(data_dir=str(f), **TEXT), is_banking77,
+            edits=TREES | {"csv": (replace(b",", b"", b",,"), replace(b'"', b"", b'""'))},
+        ),
+        "clinc150": Reader(
+            {"data_small.json": dumped(CLINC)},
+            lambda f: sources.clinc150(data_dir=str(f), variant="small", split="test", out_of_scope=False, **TEXT),
+            is_clinc150, edits=TREES,
+        ),
+        "goemotions": Reader(
+            {"labels.txt": b"joy\nfear\nrage\n", **{f"{part}.tsv": EMOTIONS.encode() for part in ("train", "test")}},
+            lambda f: sources.goemotions(data_dir=str(f), split="test", **TEXT), is_goemotions,
+            edits={"tsv": (replace(b"\t", b"", b"\t\t", b","), replace(b",", b"", b",-", b",9", b", "))},
+        ),
+        "wrench": Reader(
+            {"own/label.json": b'{"0": "x", "1": "y"}', **{f"own/{part}.json": dumped(VOTED) for part in both}},
+            lambda f: sources.wrench("own", data_dir=str(f), split="test", **TEXT), is_wrench, edits=TREES,
+        ),
         "cranfield": Reader(
             cran, lambda f: sources.cranfield(data_dir=str(f), rows="documents", **TEXT), is_cranfield,
             edits={"cranqrel": (replace(b" ", b"", b" 0 ", b"\t", b" -"),)},
@@ -655,7 +855,8 @@ def readers(checkpoints: dict[str, bytes], some: bytes, model: bytes) -> dict[st
 
 NAMES = [f"{kind}, {part}" for kind in ("png", "jpeg") for part in ("labelled", "unlabelled", "features")] + (
     "npz;npy;idx;idx, gzipped;cifar-10 binary;safetensors;encoder;checkpoint;config.json;labels.json;"
-    "results.json, table;results.json, scores;a run's files, report;metrics.jsonl;sts;sick;cranfield"
+    "results.json, table;results.json, scores;a run's files, report;metrics.jsonl;sts;sick;cranfield;"
+    "multilabel;musk1;planetoid;csv;jsonl;banking77;clinc150;goemotions;wrench"
 ).split(";")
 
 

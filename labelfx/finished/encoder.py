@@ -1,6 +1,7 @@
 """The network that a finished run trained, as a function: `labelfx.load(workdir)`."""
 
 import dataclasses
+import typing
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import numpy as np
 
 from labelfx import models
 from labelfx.config import ConfigError, place, read_json
+from labelfx.data import Task
 from labelfx.data.augment import to_float
 from labelfx.data.tokens import Tokenizer
 from labelfx.evals import features
@@ -104,7 +106,8 @@ def load(workdir: str | Path) -> Encoder:
     try:
         shape, dtype, names = tuple(data["shape"]), data["dtype"], tuple(data["class_names"])
         task, outputs = data["task"], data["outputs"]
-        if {type(size) for size in shape} != {int} or not all(isinstance(name, str) for name in names):
+        right = {type(size) for size in shape} == {int} and all(isinstance(name, str) for name in names)
+        if not right or task not in typing.get_args(Task) or type(outputs) is not int:
             raise TypeError
         row = jax.ShapeDtypeStruct((1, *shape), {"uint8": np.float32, "float32": np.float32, "int32": np.int32}[dtype])
     except (KeyError, OverflowError, TypeError, ValueError) as error:

@@ -164,10 +164,10 @@ def wrench(
 
 def _voted(path: Path, id: str, row: Any, classes: int) -> tuple[str, int, list[int]]:
     """Text, class and votes of a row."""
-    data = row.get("data") if isinstance(row, dict) else None
+    fields = row if isinstance(row, dict) else {}
+    data, label, votes = fields.get("data"), fields.get("label"), fields.get("weak_labels")
     text = [data[key] for key in ("entity1", "entity2", "text") if key in data] if isinstance(data, dict) else []
-    label, votes = (row.get("label"), row.get("weak_labels")) if isinstance(row, dict) else (None, None)
-    right = "text" in (data or {}) and all(isinstance(part, str) for part in text)
+    right = isinstance(data, dict) and "text" in data and all(isinstance(part, str) for part in text)
     right = right and type(label) is int and 0 <= label < classes and isinstance(votes, list) and bool(votes)
     if not right or not all(type(vote) is int and -1 <= vote < classes for vote in votes or ()):
         raise DataError(
