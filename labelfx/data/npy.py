@@ -1,6 +1,8 @@
 """Arrays in NumPy's formats, nothing pickled: headers are checked against the bytes before any memory is taken."""
 
 import math
+import os
+import struct
 import warnings
 import zipfile
 import zlib
@@ -49,6 +51,7 @@ def read_npz(path: Path, *names: str, also: Callable[[str], bool] = lambda name:
     try:
         with zipfile.ZipFile(path) as archive:
             members = {info.filename.removesuffix(".npy"): info for info in archive.infolist()}
+            _check_count(path, len(archive.infolist()))
             wanted = [name for name in members if name in names or also(name)]
             arrays = {name: _member(archive, members[name]) for name in wanted}
     except (ValueError, OSError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
@@ -96,6 +99,16 @@ def read_npy(path: Path, kind: str, rank: int) -> np.ndarray:
     if found.dtype.kind not in kind or found.ndim != rank:
         raise DataError(f"{path}: {found.dtype} {list(found.shape)}; must be {KINDS[kind]} of rank {rank}")
     return found
+
+
+def _check_count(path: Path, count: int) -> None:
+    """ValueError where an archive's last record counts other members than its directory names: `zipfile` takes a
+    damaged directory for a short one, and what may be missing would be taken for missing."""
+    with path.open("rb") as stream:
+        stream.seek(-22, os.SEEK_END)
+        signature, *_, said, _, _, _ = struct.unpack("<4s4H2LH", stream.read())
+    if signature == b"PK\5\6" and said not in (count, 0xFFFF):  # that many and more are counted elsewhere
+        raise ValueError(f"its directory has {count} of {said} members")
 
 
 def _member(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> np.ndarray:
