@@ -24,9 +24,11 @@ from typing import Any
 
 import jax
 import numpy as np
+import pyarrow
 import pytest
 from fuzzing import Reader, edit_json, fuzz, limits, listen, nest, put, replace, same
 from PIL import Image
+from pyarrow import parquet
 from recipes import tiny
 
 import labelfx
@@ -657,6 +659,11 @@ def is_own(rows: list[dict[str, Any]], found: Any) -> bool:
     return sorted(said) == sorted((*np.float32(row).tolist(), kind) for row, kind in zip(given, kinds, strict=True))
 
 
+def as_parquet() -> bytes:
+    rows = [json.loads(line) for line in JSONL.splitlines()]
+    return saved(lambda stream: parquet.write_table(pyarrow.Table.from_pylist(rows), stream, write_page_checksum=True))
+
+
 def is_csv(name, content, found) -> bool:
     text = content.decode("utf-8-sig").replace("\r\n", "\n").replace("\r", "\n")
     header, *rows = (row for row in csv.reader(io.StringIO(text, newline="")) if row)
@@ -827,6 +834,9 @@ def readers(checkpoints: dict[str, bytes], some: bytes, model: bytes) -> dict[st
             edits={"jsonl": (replace(b": ", b"", b": -", b": [", b": NaN, "), replace(b"}", b"", b"}}"),
                              replace(b'"a"', b'"b"', b'"c"'), nest)},
         ),
+        "parquet": Reader(
+            {"own.parquet": as_parquet()}, lambda f: sources.parquet(str(f / "own.parquet"), **OWN), nothing
+        ),
         "banking77": Reader(
             {"categories.json": b'["x", "y"]', **{f"{part}.csv": BANKING.encode() for part in ("train", "test")}},
             lambda f: sources.banking77(data_dir=str(f), **TEXT), is_banking77,
@@ -856,7 +866,7 @@ def readers(checkpoints: dict[str, bytes], some: bytes, model: bytes) -> dict[st
 NAMES = [f"{kind}, {part}" for kind in ("png", "jpeg") for part in ("labelled", "unlabelled", "features")] + (
     "npz;npy;idx;idx, gzipped;cifar-10 binary;safetensors;encoder;checkpoint;config.json;labels.json;"
     "results.json, table;results.json, scores;a run's files, report;metrics.jsonl;sts;sick;cranfield;"
-    "multilabel;musk1;planetoid;csv;jsonl;banking77;clinc150;goemotions;wrench"
+    "multilabel;musk1;planetoid;csv;jsonl;parquet;banking77;clinc150;goemotions;wrench"
 ).split(";")
 
 

@@ -23,8 +23,9 @@ NAMES = {
     "inter_image kd moco_v3 multi_similarity neighbour_vote nt_xent proxy_anchor proxy_nca "
     "similarity_distribution_matching sinkhorn sup_con sup_con_mask swapped_prediction uda vicreg w_mse",
     "pseudo-labels": "fixmatch flexmatch freematch softmatch uda",
-    "data sources": "arrays cifar10 cranfield diabetes digits digits_corrupted fashion_mnist folder mnist npz sick sts "
-    "tfds",
+    "data sources": "arrays banking77 breast_cancer cifar10 cifar10h cifar10n clinc150 cranfield csv diabetes digits "
+    "digits_corrupted fashion_mnist folder goemotions jsonl mnist multilabel musk1 npz parquet planetoid sick sts tfds "
+    "wrench",
     "label views": "all_labels classes file first fixmatch_fold fraction indices long_tail none per_class uniform",
     "augmentations": "crop_flip identity noise randaugment simclr simclr_resized small_grey",
     "pairs": "halves stacked",
@@ -35,7 +36,7 @@ NAMES = {
     "optimisers": "adamw larc lars sgd",
     "schedules": "constant cosine fixmatch_cosine step_decay",
     "evals": "head knn linear_evaluation linear_probe random_encoder rankme raw_pixels recall_at_k regression_error "
-    "retrieval score_distribution spearman tfidf uniformity untrained",
+    "retrieval score_distribution spearman tfidf tfidf_multilabel tfidf_probe uniformity untrained",
 }
 
 RECIPES = (

@@ -23,6 +23,15 @@ def finished(tmp_path_factory):
     return folder
 
 
+OWN = {
+    "inputs": ("a",),
+    "labels": ("b",),
+    "task": "class",
+    "test": "",
+    "test_seed": 0,
+    "vocab_size": 0,
+    "max_length": 0,
+}
 REFUSED = {
     "train": lambda run, at: labelfx.train(CONFIG, at),
     "train, a path": lambda run, at: labelfx.train(CONFIG, Path(at)),
@@ -47,6 +56,18 @@ REFUSED = {
     "data mnist": lambda run, at: on(name="mnist", data_dir=at),
     "data fashion_mnist": lambda run, at: on(name="fashion_mnist", data_dir=at),
     "data cifar10": lambda run, at: on(name="cifar10", data_dir=at),
+    "data csv": lambda run, at: on(name=f"csv:{at}", **OWN),
+    "data jsonl": lambda run, at: on(name=f"jsonl:{at}", **OWN),
+    "data parquet": lambda run, at: on(name=f"parquet:{at}", **OWN),
+    "data multilabel": lambda run, at: on(name="multilabel:yeast", data_dir=at, seed=0),
+    "data musk1": lambda run, at: on(name="musk1", data_dir=at, folds=2, fold=0, seed=0),
+    "data planetoid": lambda run, at: on(name="planetoid:cora", data_dir=at),
+    "data banking77": lambda run, at: on(name="banking77", data_dir=at, vocab_size=300, max_length=8),
+    "data clinc150": lambda run, at: on(
+        name="clinc150", data_dir=at, variant="full", split="val", out_of_scope=True, vocab_size=300, max_length=8
+    ),
+    "data goemotions": lambda run, at: on(name="goemotions", data_dir=at, split="dev", vocab_size=300, max_length=8),
+    "data wrench": lambda run, at: on(name="wrench:sms", data_dir=at, split="test", vocab_size=300, max_length=8),
     "data tfds": lambda run, at: on(name="tfds:a", data_dir=at, train_split="a", test_split="b", image_size=0),
     "data sts": lambda run, at: on(name="sts", data_dir=at, vocab_size=100, max_length=8),
     "data sick": lambda run, at: on(name="sick", data_dir=at, vocab_size=100, max_length=8, split="dev"),
