@@ -13,7 +13,7 @@ from sklearn.linear_model import LogisticRegression
 
 from labelfx.evals import classification
 from labelfx.evals.bags import bag_auc
-from labelfx.evals.calibration import calibration
+from labelfx.evals.calibration import calibration, reliability
 from labelfx.evals.dense import mean_iou
 from labelfx.evals.label_free import matrix_nuclear_norm, transfer_score, vendi
 from labelfx.evals.multilabel import multilabel, multilabel_probe
@@ -135,20 +135,34 @@ def digits_of_parts(rows):
     return x[:rows], labels[:rows].astype(np.int8), x[rows : rows + 500], labels[rows : rows + 500].astype(np.int8)
 
 
-def test_multilabel_probe_is_independent_logistic_regressions():
-    x, labels, test, test_labels = digits_of_parts(200)
+def test_multilabel_probe_is_independent_logistic_regressions(monkeypatch):
+    monkeypatch.setattr(classification, "GRID", (1e-1, 1e-2, 1e-4))
+    x, labels, test, test_labels = digits_of_parts(100)
     rng = np.random.default_rng(0)
     labels[rng.random(labels.shape) < 0.2] = -1
     found = multilabel_probe(x, labels, test, test_labels, 5, threshold=0.5, k=(1,))
     assert found["converged"] and found["chosen_by"] == "5-fold cross-validation in the label view"
     mean = x.mean(axis=0)
     scale = np.sqrt(np.mean(np.sum((x - mean) ** 2, axis=1)))
-    logits = np.empty((500, 5), np.float32)
-    for c in range(5):
-        known = labels[:, c] >= 0
-        fit = LogisticRegression(C=1 / (found["regularisation"] * known.sum()), tol=1e-7, max_iter=5000)
-        fit.fit((x[known] - mean) / scale, labels[known, c])
-        logits[:, c] = fit.decision_function((test - mean) / scale)
+    x, test = (x - mean) / scale, (test - mean) / scale
+    fold = np.random.default_rng(0).permutation(100) % 5
+
+    def fit(c, rows, regularisation):
+        rows = rows & (labels[:, c] >= 0)
+        model = LogisticRegression(C=1 / (regularisation * rows.sum()), tol=1e-6, solver="newton-cholesky")
+        return model.fit(x[rows], labels[rows, c])
+
+    losses = {}
+    for regularisation in classification.GRID:
+        held_out = []
+        for k, c in itertools.product(range(5), range(5)):
+            rows = (fold == k) & (labels[:, c] >= 0)
+            chances = fit(c, fold != k, regularisation).predict_proba(x[rows])
+            held_out += list(-np.log(chances[np.arange(rows.sum()), labels[rows, c]]))
+        losses[regularisation] = np.mean(held_out)
+    assert found["regularisation"] == min(losses, key=losses.get)
+    every = np.ones(100, bool)
+    logits = np.stack([fit(c, every, found["regularisation"]).decision_function(test) for c in range(5)], axis=1)
     expected = multilabel(logits, test_labels, labels, threshold=0.5, k=(1,))
     for name in ("mAP", "micro_AP", "OF1", "ranking_loss"):
         np.testing.assert_allclose(found[name], expected[name], atol=2e-3)
@@ -157,7 +171,7 @@ def test_multilabel_probe_is_independent_logistic_regressions():
 
 
 def test_multilabel_probe_chooses_in_the_label_view_and_takes_what_is_there():
-    x, labels, test, test_labels = digits_of_parts(60)
+    x, labels, test, test_labels = digits_of_parts(100)
     found = multilabel_probe(x, labels, test, test_labels, 5, threshold=0.5, k=(1,))
     other = multilabel_probe(x, labels, test, 1 - test_labels, 5, threshold=0.5, k=(1,))
     assert found["regularisation"] == other["regularisation"] in classification.GRID
@@ -232,6 +246,12 @@ def test_calibration_tells_sure_from_right():
     assert right["nll"] < sure["nll"] and right["brier"] < sure["brier"]
     with pytest.raises(ValueError, match="test_labels has no known label"):
         calibration(logits, np.full(20_000, -1), bins=15)
+
+
+def test_the_last_bin_holds_its_end():
+    mean, hits, n = reliability(np.array([0.0, 0.5, 0.96, 1.0]), np.array([True, True, False, True]), 10)
+    np.testing.assert_allclose(mean, [0, 0.5, 0.98])
+    assert hits.tolist() == [1, 1, 0.5] and n.tolist() == [1, 1, 2]
 
 
 def test_a_network_that_is_sure_and_right():

@@ -72,7 +72,7 @@ def matrix_nuclear_norm(features: np.ndarray) -> dict[str, Any]:
 def transfer_score(
     test_features: np.ndarray, test_logits: np.ndarray, head_kernel: np.ndarray, seed: int
 ) -> dict[str, Any]:
-    """Transfer score: how well a classifier fits a domain that has no labels (Yang et al. 2024, TMLR).
+    """Transfer score: how well a classifier fits a domain that has no labels (Yang et al. 2024, ICLR).
 
     hopkins - uniformity + information. Hopkins' statistic says whether the features form clusters: it compares, for a
     twentieth of the rows, the distance from points drawn uniformly in the features' box to the nearest row with the

@@ -32,7 +32,7 @@ FAR = -20.0  # below, e^x is so small that the series of two terms is exact in f
 def candidates(
     logits: jax.Array, candidates: jax.Array, weight: jax.Array | None = None, *, loss: Literal["log", "exp", "mae"]
 ) -> jax.Array:
-    """Partial and complementary labels: the true class is one of a set S (MCL, Feng et al. 2020, ICML, section 4).
+    """Partial and complementary labels: the true class is one of a set S (MCL, Feng et al. 2020, ICML).
 
     With P = sum_S softmax(z), "log" is -log P, "exp" is e^-P and "mae" is 1 - P. Where S is all classes but a
     complementary one, y', these are -log(1 - p_y') (SCL-NL), e^(p_y') / e (SCL-EXP) and p_y' of Chou et al. 2020, ICML.
@@ -126,8 +126,8 @@ def positive_unlabelled(
 ) -> jax.Array:
     """Risk of a classifier from positive rows that were observed with known propensities e (SAR-E, Bekker et al. 2019).
 
-    The mean over all rows of w l+ + (1 - w) l-, with w = 1 / e where a positive was observed and 0 elsewhere (ECML,
-    equation 3), and l+ and l- the logistic losses of a positive and of a negative. Where e is one constant that is uPU
+    The mean over all rows of w l+ + (1 - w) l-, with w = 1 / e where a positive was observed and 0 elsewhere, and l+
+    and l- the logistic losses of a positive and of a negative. Where e is one constant that is uPU
     (du Plessis et al. 2015, ICML), and with the clamp "nonnegative", which stops the second part at 0, nnPU (Kiryo et
     al. 2017, NeurIPS); "ascent" has the value of the sum and, where the second part is below 0, the gradient that
     raises it, as in nnPU's Algorithm 1 with beta = 0 and gamma = 1.
@@ -162,9 +162,9 @@ def proportion(
 ) -> jax.Array:
     """Learning from label proportions: of a bag it is known which share of its rows has which class.
 
-    "kl" is KL(proportions || mean of the rows' softmax) (Ardehaly and Culotta 2017, ICDM, up to the constant entropy);
-    "count", for two classes, -log of the probability that as many rows as are said to be are positive, exactly, by
-    convolution (a Poisson binomial distribution): O(B^2) time and memory.
+    "kl" is KL(proportions || mean of the rows' softmax), the cross-entropy of Ardehaly and Culotta 2017 less the entropy
+    of the proportions; "count", for two classes, -log of the probability that as many rows as are said to be are
+    positive, exactly, by convolution (a Poisson binomial distribution): O(B^2) time and memory.
 
     Args:
       logits: [B, C], and for "count" [B, 1] or [B, 2]; of any float dtype; computed on in float32 or float64.
@@ -223,7 +223,7 @@ def pooled(
 
 
 def bag_logits(logits: jax.Array, slot: jax.Array, counted: jax.Array, *, pool: Pool) -> jax.Array:
-    """The logits of bags, pooled from those of their rows: [B, C], or [B, 1] of two classes; 0 where a slot is empty.
+    """The logits of bags, pooled from those of their rows: [B, C], or [B, 1] of two classes; finite in empty slots.
 
     Args:
       logits: [B, C], as in `pooled`.
@@ -324,7 +324,7 @@ def _log_sum_exp(scores, slot, counted):
 def _max(scores, slot, counted):
     """Rows that tie share the gradient."""
     masked = jnp.where(counted[:, None], jax.lax.stop_gradient(scores), -jnp.inf)
-    best = counted[:, None] & (masked == jax.ops.segment_max(masked, slot, len(slot))[slot])
+    best = masked == jax.ops.segment_max(masked, slot, len(slot))[slot]
     return _mean(scores, slot, best)
 
 
