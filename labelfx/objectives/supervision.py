@@ -162,9 +162,9 @@ def proportion(
 ) -> jax.Array:
     """Learning from label proportions: of a bag it is known which share of its rows has which class.
 
-    "kl" is KL(proportions || mean of the rows' softmax), the cross-entropy of Ardehaly and Culotta 2017 less the entropy
-    of the proportions; "count", for two classes, -log of the probability that as many rows as are said to be are
-    positive, exactly, by convolution (a Poisson binomial distribution): O(B^2) time and memory.
+    "kl" is KL(proportions || mean of the rows' softmax), the cross-entropy of Ardehaly and Culotta 2017 less the
+    entropy of the proportions; "count", for two classes, -log of the probability that as many rows as are said to be
+    are positive, exactly, by convolution (a Poisson binomial distribution): O(B^2) time and memory.
 
     Args:
       logits: [B, C], and for "count" [B, 1] or [B, 2]; of any float dtype; computed on in float32 or float64.
@@ -296,19 +296,22 @@ def _divergence(logits, target, slot, counted, size):
 def _unlikelihood(logits, target, slot, counted, size):
     """-log P(as many rows of the bag are positive as are said to be)."""
     margin = _binary(logits)[:, 0]
+    order = jnp.argsort(slot)  # so that the rows of a bag follow each other
+    own = slot[order]
+    begins = jnp.concatenate([jnp.ones(1, bool), own[1:] != own[:-1]])
+    nothing = jnp.full(len(margin) + 1, NEVER, margin.dtype).at[0].set(0)
 
-    def add(table, row):  # to the logs of probabilities of counts [bag, count]
-        place, counts, no, yes = row
-        before = table[place]
-        one_more = jnp.concatenate([jnp.full(1, NEVER, before.dtype), before[:-1]])
-        after = jnp.logaddexp(before + no, one_more + yes)
-        return table.at[place].set(jnp.where(counts, after, before)), None
+    def add(before, row):  # to the logs of the probabilities of the counts
+        begins, counts, no, yes, said = row
+        before = jnp.where(begins, nothing, before)
+        after = jnp.logaddexp(before + no, jnp.concatenate([nothing[1:2], before[:-1]]) + yes)
+        after = jnp.where(counts, after, before)
+        return after, -after[said]
 
-    nothing = jnp.full((len(margin), len(margin) + 1), NEVER, margin.dtype).at[:, 0].set(0)
-    rows = slot, counted, jax.nn.log_sigmoid(-margin), jax.nn.log_sigmoid(margin)
-    table, _ = jax.lax.scan(add, nothing, rows)
-    said = jnp.round(target[:, -1] * size).astype(jnp.int32)
-    return -jnp.take_along_axis(table, said[:, None], axis=1)[:, 0]
+    said = jnp.round(target[:, -1] * size).astype(jnp.int32)[own]
+    rows = begins, counted[order], jax.nn.log_sigmoid(-margin)[order], jax.nn.log_sigmoid(margin)[order], said
+    _, losses = jax.lax.scan(add, nothing, rows)
+    return jax.ops.segment_sum(jnp.where(jnp.roll(begins, -1), losses, 0), own, len(slot))  # after a bag's last row
 
 
 def _log_sum_exp(scores, slot, counted):
