@@ -2,8 +2,8 @@
 
     python -m experiments.kinds --data=DIR --tables=several,graphs --workdir=DIR [--first_seed=0 --seeds=5]
 
-Each run is a recipe with some values replaced, over paired seeds; started again, the command goes on where it was. What
-is finished is written to `experiments/kinds/TABLE.json`, and all tables there to `experiments/kinds/README.md`. `--data`
+Each run is a recipe with some values replaced, over paired seeds; started again, the command goes on where it was.
+What is finished is written to `experiments/kinds/TABLE.json`, and all tables there to `experiments/kinds/README.md`. `--data`
 holds the data sets, each in the folder of its name.
 """
 
@@ -68,7 +68,7 @@ def _several(data: Path) -> Iterator[Line]:
     shown = {"mAP": "multilabel/mAP", "micro F1": "multilabel/OF1", "macro F1": "multilabel/CF1", "floor": PREVALENCE}
     for name in ("yeast", "emotions", "enron", "CAL500"):
         for loss, objective in losses.items():
-            changes = VECTORS | {
+            changes: dict[str, Any] = VECTORS | {
                 "data": {"name": f"multilabel:{name}", "data_dir": str(data / "multilabel")},
                 "method.objective": objective,
                 "evals": {"multilabel": {"threshold": 0.5, "k": (1, 3)}},
@@ -85,7 +85,7 @@ def _graphs(data: Path) -> Iterator[Line]:
     """Nodes of a graph, the public splits. Published, stopped by the loss of 500 validation nodes: GCN 81.5 on Cora
     and 70.3 on CiteSeer (Kipf and Welling 2017, table 2)."""
     for name, count in (("cora", 140), ("citeseer", 120)):
-        changes = {
+        changes: dict[str, Any] = {
             "data": {"name": f"planetoid:{name}", "data_dir": str(data / "planetoid")},
             "labels.n": count,
             "batch.labelled": count,
@@ -102,7 +102,11 @@ def _graphs(data: Path) -> Iterator[Line]:
 def _positive_unlabelled(data: Path) -> Iterator[Line]:
     """Fashion-MNIST: tops against the rest, a share of all tops observed, rather the bright ones; 400 steps. The
     propensity of an observed row is known, or taken for 1 (the naive classifier); the last line knows every label."""
-    tops = {"name": "fashion_mnist", "data_dir": str(data / "fashion_mnist"), "merge": ((1, 5, 7, 8, 9), (0, 2, 3, 4, 6))}
+    tops = {
+        "name": "fashion_mnist",
+        "data_dir": str(data / "fashion_mnist"),
+        "merge": ((1, 5, 7, 8, 9), (0, 2, 3, 4, 6)),
+    }
     for mean in (0.5, 0.2, 0.05):
         for name, known, clamp in (
             ("observed taken for all", False, "none"),
@@ -111,13 +115,15 @@ def _positive_unlabelled(data: Path) -> Iterator[Line]:
         ):
             propensity = {"name": "logistic", "columns": (), "slope": 1.0, "mean": mean}
             weak = {"name": "positive_unlabelled", "positives": (1,), "propensity": propensity, "known": known}
-            changes = {
+            changes: dict[str, Any] = {
                 "data": tops,
                 "labels.weak": weak,
                 "method.objective": {"name": "positive_unlabelled", "clamp": clamp},
                 "steps": 400,
             }
-            yield Line(name, f"{mean:.0%} observed", "positive_unlabelled", changes, {"accuracy": "head/accuracy"}, seeds=3)
+            yield Line(
+                name, f"{mean:.0%} observed", "positive_unlabelled", changes, {"accuracy": "head/accuracy"}, seeds=3
+            )
     changes = {"data": tops, "labels": {"name": "all_labels"}, "method.objective": PLAIN, "steps": 400}
     yield Line("every label", "100% observed", "positive_unlabelled", changes, {"accuracy": "head/accuracy"}, seeds=3)
 
@@ -129,7 +135,7 @@ PLAIN = {"name": "cross_entropy", "label_smoothing": 0.0}
 def _bags(data: Path) -> Iterator[Line]:
     """Musk1: 92 molecules, each a bag of 2 to 40 shapes; area under the curve of bags, ten folds a seed."""
     for pool in ("max", "log_sum_exp", "noisy_or", "mean"):
-        changes = VECTORS | {
+        changes: dict[str, Any] = VECTORS | {
             "model.hidden": (64,),
             "labels": {"name": "every"},
             "method.objective": {"name": "pooled", "pool": pool},
@@ -138,7 +144,10 @@ def _bags(data: Path) -> Iterator[Line]:
             "evals": {"bag_auc": {"pool": pool}},
             "steps": 300,
         }
-        folds = tuple({"data": {"name": "musk1", "data_dir": str(data / "musk1"), "folds": 10, "fold": k, "seed": seed}} for k in range(10))
+        folds = tuple(
+            {"data": {"name": "musk1", "data_dir": str(data / "musk1"), "folds": 10, "fold": k, "seed": seed}}
+            for k in range(10)
+        )
         yield Line(pool, "musk1", "multiple_instance", changes, {"bag AUC": "bag_auc/auc"}, folds)
 
 
@@ -146,10 +155,16 @@ def _bags(data: Path) -> Iterator[Line]:
 def _noisy(data: Path) -> Iterator[Line]:
     """CIFAR-10N: what people called CIFAR-10's training images, by ordinary cross-entropy, 1,000 steps of a small
     network: the floor of methods for noisy labels."""
-    sets = {"the truth": None, "aggregate": "aggre", "random 1": "random1", "random 2": "random2", "random 3": "random3"}
+    sets = {
+        "the truth": None,
+        "aggregate": "aggre",
+        "random 1": "random1",
+        "random 2": "random2",
+        "random 3": "random3",
+    }
     for name, column in {**sets, "worst of three": "worse"}.items():
         weak = None if column is None else {"name": "column", "column": column, "role": "label"}
-        changes = {
+        changes: dict[str, Any] = {
             "data": {"name": "cifar10n", "data_dir": str(data / "cifar10"), "labels_dir": str(data / "cifar10n")},
             "labels.weak": weak,
             "method.augment": {"name": "crop_flip", "padding": 4, "flip": True},
@@ -168,7 +183,7 @@ def _texts(data: Path) -> Iterator[Line]:
     }
     for name in ("banking77", "clinc150"):
         for model, how in models.items():
-            changes = {
+            changes: dict[str, Any] = {
                 "data.name": name,
                 "data.data_dir": str(data / name),
                 "model": how,
