@@ -3,8 +3,8 @@
     python -m experiments.kinds --data=DIR --tables=several,graphs --workdir=DIR [--first_seed=0 --seeds=5]
 
 Each run is a recipe with some values replaced, over paired seeds; started again, the command goes on where it was.
-What is finished is written to `experiments/kinds/TABLE.json`, and all tables there to `experiments/kinds/README.md`. `--data`
-holds the data sets, each in the folder of its name.
+What is finished is written to `experiments/kinds/TABLE.json`, and all tables there to `experiments/kinds/README.md`.
+`--data` holds the data sets, each in the folder of its name.
 """
 
 import dataclasses
@@ -145,7 +145,7 @@ def _bags(data: Path) -> Iterator[Line]:
             "steps": 300,
         }
         folds = tuple(
-            {"data": {"name": "musk1", "data_dir": str(data / "musk1"), "folds": 10, "fold": k, "seed": seed}}
+            {"data": {"name": "musk1", "data_dir": str(data / "musk1"), "folds": 10, "fold": k, "seed": 0}}
             for k in range(10)
         )
         yield Line(pool, "musk1", "multiple_instance", changes, {"bag AUC": "bag_auc/auc"}, folds)
@@ -229,6 +229,7 @@ def run(table: str, data: Path, workdir: Path, seeds: range) -> None:
             for number, fold in enumerate(line.folds):
                 config = replaced(line.recipe, {**line.changes, **fold})
                 config |= {"name": key, "seed": seed, "label_seed": seed, "data_seed": seed}
+                config["data"] |= {"seed": seed} if "seed" in config["data"] else {}  # of a split
                 folder = workdir / table / key.replace("/", " ") / f"{seed}" / f"{number}"
                 results = labelfx.train(config, folder)
                 values = {
