@@ -1,7 +1,7 @@
 """A graph convolutional network of two layers (Kipf and Welling 2017) on the public split of Cora: 20 labelled papers a
 field, 2,708 in all.
 
-    python -m labelfx.train --config=gcn --config.data.data_dir=DIR --workdir=/tmp/labelfx/gcn
+    python -m labelfx.train --config=gcn --workdir=/tmp/labelfx/gcn --config.data.data_dir=DIR
 
 The values are the published ones: every step takes all 140 labelled papers, and the decay of the first layer alone is
 L2. The paper stops by the loss of 500 validation papers; here the last of 200 steps counts, and no label is spent.

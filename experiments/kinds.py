@@ -26,8 +26,8 @@ TABLES: dict[str, Callable[[Path], Iterator["Line"]]] = {}
 
 @dataclasses.dataclass(frozen=True)
 class Line:
-    """A line of a table: a recipe under this name, on these data, and the numbers of its evals that are shown. `changes`
-    are dotted paths; `of` is what other runs of one seed are folds of, whose mean is the seed's number."""
+    """A line of a table: a recipe with `changes`, by dotted path, and the numbers of its evals that are shown. Of
+    `folds`, changes too, the mean is a seed's number."""
 
     name: str
     data: str

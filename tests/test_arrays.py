@@ -6,7 +6,7 @@ from recipes import tiny
 
 import labelfx
 from labelfx.config import ConfigError
-from labelfx.data import Dataset, Split, known, labelled, task, unknown
+from labelfx.data import Dataset, Split, known, labelled, merged, task, unknown
 
 MLP = {"name": "mlp", "hidden": (8,), "dtype": "float32"}
 NAMES = ("a", "b", "c")
@@ -106,3 +106,23 @@ def test_an_objective_without_its_column_is_named(tmp_path):
     method = config()["method"] | {"objective": {"name": "candidates", "loss": "log"}}
     with pytest.raises(ConfigError, match="config.labels gives no 'candidates', which supervised reads; take weak"):
         labelfx.train(config(method=method), tmp_path, dataset=Dataset(vectors(20), vectors(9), NAMES))
+
+
+def test_classes_of_a_source_may_be_merged_and_left_out(tmp_path):
+    split = vectors(60)
+    split = split._replace(
+        labels=np.where(np.arange(60) % 5, split.labels, -1).astype(np.int32), columns={"time": np.arange(60)}
+    )
+    dataset = Dataset(split, vectors(30, 1), NAMES)
+    whole = merged(dataset, ((2, 0), (1,)))
+    assert whole.class_names == ("c/a", "b") and whole.train.inputs is split.inputs
+    np.testing.assert_array_equal(whole.train.labels, np.array([0, 1, 0, -1])[split.labels])
+    part = merged(dataset, ((1,), (0,)))
+    kept = np.flatnonzero(split.labels != 2)
+    np.testing.assert_array_equal(part.train.labels, np.array([1, 0, 9, -1])[split.labels[kept]])
+    np.testing.assert_array_equal(part.train.inputs, split.inputs[kept])
+    np.testing.assert_array_equal(part.train.columns["time"], kept)
+    assert len(part.test.labels) == (dataset.test.labels < 2).sum()
+    for merge in (((0,), (0,)), ((3,),), ((0,), ())):
+        with pytest.raises(ConfigError, match=r"config.data: merge = .*: must be classes 0..2, each once"):
+            labelfx.train(config(data={"name": "arrays", "merge": merge}), tmp_path, dataset=dataset)

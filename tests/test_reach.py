@@ -65,9 +65,12 @@ def named(annotation: Any, value: Any) -> Iterator[Any]:
     if isinstance(rule, Part) and value is not None:
         function = configs.function(rule, value["name"].partition(":")[0])
         yield function
-        keys = configs.parameters(function)[1]
+        keys = configs.parameters(function)[1] | (configs.parameters(rule.common)[1] if rule.common else {})
         for key in keys.keys() & value.keys():
             yield from named(keys[key].annotation, value[key])
+    elif typing.get_origin(annotation) is tuple:
+        for each in value:
+            yield from named(typing.get_args(annotation)[0], each)
     elif rule is None:  # perhaps X | None
         for each in typing.get_args(annotation):
             yield from named(each, value)

@@ -30,10 +30,11 @@ def outside_code(config: Run) -> dict[str, str]:
 def _builders(takes: Mapping[str, inspect.Parameter], node: Mapping[str, Any]) -> Iterator[Callable]:
     """The functions that the parts of a checked node pick, and those of parts within."""
     for key, value in node.items():
-        if isinstance(rule := rule_of(takes.get(key)), Part):
-            builder = find(rule, value["name"], key)[0]
+        rule = rule_of(takes.get(key))
+        for part in (value if isinstance(value, tuple) else (value,)) if isinstance(rule, Part) and value else ():
+            builder = find(rule, part["name"], key)[0]
             yield builder
-            yield from _builders(parameters(builder)[1], value)
+            yield from _builders(parameters(builder)[1] | (parameters(rule.common)[1] if rule.common else {}), part)
 
 
 def what_matters(config: Any) -> dict[str, Any]:

@@ -7,6 +7,7 @@ import inspect
 import json
 import runpy
 import types
+import types
 import typing
 from collections.abc import Mapping
 from pathlib import Path
@@ -135,8 +136,11 @@ def _takes(rule: Any, node: Any, path: str) -> Mapping[str, inspect.Parameter]:
 
 
 def rule_of(parameter: inspect.Parameter | None) -> Any:
-    """The part or the fields that a key takes."""
-    arguments = typing.get_args(parameter.annotation) if parameter else ()
+    """The part or the fields that a key takes, or that each item of its tuple does."""
+    annotation = parameter.annotation if parameter else None
+    if typing.get_origin(annotation) in (typing.Union, types.UnionType, tuple):  # X | None, tuple[X, ...]
+        annotation = typing.get_args(annotation)[0]
+    arguments = typing.get_args(annotation)
     return arguments[-1] if arguments else None
 
 

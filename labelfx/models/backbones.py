@@ -154,8 +154,8 @@ def gcn(
     """Graph convolutions Dense-propagation-ReLU of the sizes `hidden`, and a last propagation (Kipf and Welling 2017).
 
     Rows are node ids int32 [B, 1]; every call goes through the whole graph. With a linear head the last propagation is
-    that of the last layer, whose Dense it commutes with: `hidden=(16,)` is the published network of two layers. Words of
-    a node are scaled to a sum of 1; dropout acts before each Dense, on the words too.
+    that of the last layer, whose Dense it commutes with: `hidden=(16,)` is the published network of two layers. Words
+    of a node are scaled to a sum of 1; dropout acts before each Dense, on the words too.
 
     Raises:
       ValueError: the graph takes more than 256 MB.

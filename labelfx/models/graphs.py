@@ -12,7 +12,9 @@ LARGEST = 256 * 2**20  # bytes: each checkpoint and each averaged network has a 
 
 
 def check_size(graph: Graph) -> None:
-    """ValueError where the graph is too large to lie in every checkpoint."""
+    """ValueError where the graph has no edge, or is too large to lie in every checkpoint."""
+    if not len(graph.edges):
+        raise ValueError("the graph has no edge; without one take mlp on the nodes' features")
     size = graph.features.nbytes + graph.edges.nbytes
     if size > LARGEST:
         raise ValueError(f"the graph takes {size / 2**20:.0f} MB, of which every checkpoint has a copy; at most 256")
