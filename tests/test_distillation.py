@@ -111,7 +111,6 @@ def test_a_step_of_mutual_learning():
         with_head(affine("w", 5), CLASSES),
         optax.sgd(1.0),
         10,
-        CLASSES,
         augment=identity,
         peer_optimizer=lambda steps: optax.sgd(0.5),
         temperature=1.5,

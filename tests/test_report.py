@@ -458,7 +458,7 @@ def test_why_a_floor_counts_once(copy, tmp_path):
         for seed in range(2):
             folder = copy(f"ours{shared}", seed)
             results = json.loads((folder / "results.json").read_text())
-            results["labels"]["hash"] = "all" if shared else str(seed)
+            results["labels"]["rows_hash"] = "all" if shared else str(seed)
             (folder / "results.json").write_text(json.dumps(results))
         markdown = report((tmp_path / "runs").glob(f"ours{shared}*"), tmp_path / "r.html").with_suffix(".md")
         floors = [line for line in markdown.read_text().splitlines() if line.startswith("| raw_pixels | 62.50")]

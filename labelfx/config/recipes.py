@@ -7,7 +7,6 @@ import inspect
 import json
 import runpy
 import types
-import types
 import typing
 from collections.abc import Mapping
 from pathlib import Path

@@ -119,6 +119,11 @@ class Inputs:
         head = models.part(self.variables, "head")
         return np.asarray(self.head.apply(head, self.test_features, train=False)[0])
 
+    @property
+    def head_kernel(self) -> np.ndarray:
+        """Of a linear head."""
+        return np.asarray(self.variables["params"]["head"]["Dense_0"]["kernel"])
+
     @functools.cached_property
     def test_predictions(self) -> np.ndarray:
         """Of a regressor, in the units of the labels."""

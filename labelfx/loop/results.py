@@ -25,7 +25,11 @@ from labelfx.loop.inputs import Inputs
 from labelfx.loop.mesh import matmul_precision
 from labelfx.models import Model
 
-READ_FROM = {"test_logits": ("head",), "test_predictions": ("regressor", "head")}  # what evals ask for: of which part
+READ_FROM = {
+    "test_logits": ("head",),
+    "head_kernel": ("head",),
+    "test_predictions": ("regressor", "head"),
+}  # what evals ask for: of which part
 
 
 def lacks(name: str, variables: dict[str, Any]) -> str | None:
