@@ -45,7 +45,7 @@ DOORS = {  # for users' own code alone, and why
     "labelfx.data.labels.indices": "rows that somebody has chosen, which no recipe can know",
     "labelfx.data.labels.file": "likewise",
     "labelfx.data.labels.uniform": "a value of config.labels for any recipe: rows sent to be labelled",
-    "labelfx.data.labels.every": "likewise: what is said need not be a label; the table of bags of experiments/kinds.py",
+    "labelfx.data.labels.every": "likewise: for what is said instead of a label, as of bags",
     "labelfx.data.labels.classes": "likewise: classes that are met in the test alone",
     "labelfx.data.labels.long_tail": "likewise: imbalanced labels",
 }
