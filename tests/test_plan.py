@@ -11,7 +11,7 @@ import jax
 import numpy as np
 import pytest
 from PIL import Image
-from recipes import QUICK_FIRST, recipe, recipe_of, tiny
+from recipes import KINDS, QUICK_FIRST, recipe, recipe_of, tiny
 
 import labelfx
 from labelfx import config as configs
@@ -92,6 +92,13 @@ def test_it_compiles_what_train_runs(method, on_cpu, monkeypatch, tmp_path):
     monkeypatch.setattr(plan, "_compiled", lambda lowered, row: planned.append(lowered.as_text()) or row)
     rows_of(config, "v5e:2x2")
     assert planned[0] == run[0]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_rows_and_labels_of_every_kind_are_planned(kind, on_cpu):
+    config = recipe(kind)
+    rows = rows_of(config, "v5e:1x1")
+    assert rows[0].phases == [0]
 
 
 def test_phases_of_one_step_are_compiled_once(on_cpu):

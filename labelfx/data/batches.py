@@ -39,8 +39,11 @@ def label_view(
     said = said or Said({"label": split.labels, **{k: v for k, v in split.columns.items() if k in COLUMNS}})
     columns = {name: np.asarray(column) for name, column in said.columns.items()}
     columns.setdefault("label", unknown(split.labels))
-    visible = {name: column if name in said.everywhere else blank(name, column) for name, column in columns.items()}
-    for name in visible.keys() - said.everywhere:
+    of_all = (
+        said.everywhere if len(rows) < len(split.labels) else columns.keys()
+    )  # no second copy of what hides nothing
+    visible = {name: column if name in of_all else blank(name, column) for name, column in columns.items()}
+    for name in visible.keys() - of_all:
         visible[name][rows] = columns[name][rows]
     told = Split(split.inputs, visible.pop("label"), visible)
     view = View(told, split.labels, rows, said.audit)

@@ -12,9 +12,10 @@ from jax.sharding import NamedSharding
 
 from labelfx import config as configs
 from labelfx.config import ConfigError
-from labelfx.data import Dataset, Split
-from labelfx.data.batches import label_view
+from labelfx.data import Dataset, Split, merged
+from labelfx.data.batches import View, label_view
 from labelfx.data.miners import uniform
+from labelfx.data.weak import Said
 from labelfx.graphs import Graph
 from labelfx.loop import run
 from labelfx.loop.dispatch import check_divisible, jit_step
@@ -183,7 +184,7 @@ def blank_dataset(
     count, classes = found["num_examples"], found["num_classes"]
     ids = bool(data.get("vocab_size")) or which in GRAPHS
     dtype = np.dtype(np.int32 if ids else np.float32 if len(found["image_shape"]) == 1 else np.uint8)
-    labels: Any = np.zeros(count, np.int32)
+    labels: Any = (np.arange(count) % max(1, classes)).astype(np.int32)
     if task == "several":
         labels = np.zeros((count, classes), np.int8)
     elif task == "target" or kind == "diabetes":
@@ -195,7 +196,30 @@ def blank_dataset(
     if which in GRAPHS:
         nodes, words, edges = GRAPHS[which]
         side["graph"] = Graph(np.zeros((nodes, words), np.uint8), np.zeros((edges, 2), np.int32))
-    return Dataset(train, train, names, side)
+    dataset = Dataset(train, train, names, side)
+    return merged(dataset, data["merge"]) if data["merge"] else dataset
+
+
+def blank_view(config: configs.Run, dataset: Dataset) -> View:
+    """All rows, with the columns that are said of them: what is said of a few stands for all, each a bag by itself."""
+    train, count = dataset.train, len(dataset.train.inputs)
+    how = config.labels["weak"]
+    if how is None:
+        return label_view(train, np.arange(count))
+    few = np.arange(min(count, 64))
+    said = configs.build(
+        configs.WEAK,
+        how,
+        label=train.labels[few],
+        rng=np.random.default_rng(0),
+        num_classes=len(dataset.class_names),
+        rows=few,
+        inputs=Blanks((len(few), *train.inputs.shape[1:]), train.inputs.dtype),
+        columns={name: column[few] for name, column in train.columns.items()},
+    )
+    columns = {name: np.broadcast_to(x[:1], (count, *x.shape[1:])) for name, x in said.columns.items()}
+    columns |= {"bag": np.arange(count, dtype=np.int32)} if "bag" in columns else {}
+    return label_view(train, np.arange(count), Said(columns))
 
 
 def blank_loop(config: configs.Run, dataset: Dataset, devices: Sequence[Any]) -> Blank:
@@ -205,7 +229,7 @@ def blank_loop(config: configs.Run, dataset: Dataset, devices: Sequence[Any]) ->
         config=config,
         workdir=Path(),
         dataset=dataset,
-        view=label_view(dataset.train, np.arange(len(dataset.train.inputs))),
+        view=blank_view(config, dataset),
         model=run.build_model(config),
         mesh=make_mesh(0, config.fsdp, among=devices),
         root=jax.random.key(config.seed),
