@@ -40,7 +40,8 @@ def columns(rows: int = ROWS) -> str:
         seen = time.perf_counter()
         identity(view)
         hashed = time.perf_counter()
-        how: dict[str, Any] = {"view": view, "sizes": {"labelled": BATCH, "unlabelled": 0}, "seed": 0, "miner": uniform(), "table": {}}
+        how: dict[str, Any] = {"view": view, "seed": 0, "miner": uniform(), "table": {}}
+        how["sizes"] = {"labelled": BATCH, "unlabelled": 0}
         batch_at(0, **how, inputs=False)  # draws the order of the pass
         started = time.perf_counter()
         for step in range(1, 6):
