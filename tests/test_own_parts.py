@@ -1,0 +1,111 @@
+"""A weak loss, a source of rows, a rule and a kind of noise of one's own: each a file of a few lines in `LABELFX_PATH`,
+the examples of README.md."""
+
+import numpy as np
+import pytest
+from recipes import tiny
+
+import labelfx
+from labelfx.config import rooms
+
+FILES = {
+    "objectives/confident.py": '''"""A loss of rows by what is said of them: its parameters are columns."""
+
+import jax
+import jax.numpy as jnp
+
+
+def confident(logits, candidates, *, sharpness: float):
+    """Minus the log of the largest probability among the candidates, to a power."""
+    inside = jnp.where(candidates, jax.nn.log_softmax(logits), -jnp.inf)
+    return -jnp.mean(sharpness * jnp.max(inside, -1))
+''',
+    "data/sources/rings.py": '''"""Rows of one's own: vectors, with a class each."""
+
+import numpy as np
+
+from labelfx.data import Dataset, Split
+
+
+def rings(*, noise: float) -> Dataset:
+    """Points on two rings."""
+    rng = np.random.default_rng(0)
+    label = np.arange(300, dtype=np.int32) % 2
+    angle, radius = rng.uniform(0, 6.28, 300), 1 + label + noise * rng.normal(size=300)
+    points = np.stack([radius * np.cos(angle), radius * np.sin(angle)], 1).astype(np.float32)
+    return Dataset(Split(points[:200], label[:200]), Split(points[200:], label[200:]), ("inner", "outer"))
+''',
+    "labels/rules/certain.py": '''"""What the next round is taught, by the network of this one."""
+
+from labelfx.labels.rules import given
+
+
+def certain(evidence, rng, *, threshold: float):
+    """Rows of a probability above the threshold take their class."""
+    said = given(evidence, rng)
+    sure = ~said["pinned"] & (evidence.probs.max(1) > threshold)
+    said["label"] = said["label"].copy()
+    said["label"][sure] = evidence.probs.argmax(1)[sure]
+    said["weight"] += sure
+    return said
+''',
+    "data/weak/tired.py": '''"""What is said of the rows in the place of the truth."""
+
+import numpy as np
+
+from labelfx.data.weak import Said
+
+
+def tired(label, rng, num_classes, *, rate: float):
+    """An annotator who errs more and more towards the end of the data set."""
+    wrong = rng.random(len(label)) < rate * np.arange(len(label)) / len(label)
+    given = np.where(wrong, (label + 1) % num_classes, label).astype(label.dtype)
+    return Said({"label": given}, audit={"noise": wrong})
+''',
+}
+PLAIN = {"name": "cross_entropy", "label_smoothing": 0.0}
+
+
+@pytest.fixture
+def own(tmp_path, monkeypatch):
+    for name, text in FILES.items():
+        file = tmp_path / "own" / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(text)
+    monkeypatch.setenv("LABELFX_PATH", str(tmp_path / "own"))
+    for cached in (rooms._functions, rooms._open):
+        cached.cache_clear()
+    yield
+    for cached in (rooms._functions, rooms._open):
+        cached.cache_clear()
+
+
+def test_each_is_one_file(own, tmp_path):
+    base = tiny("supervised", steps=40, evals={"head": {}}, data={"name": "rings", "noise": 0.05})
+    base |= {"labels": {"name": "all_labels"}, "model": {"name": "mlp", "hidden": (32,), "dtype": "float32"}}
+    base["optimizer"] = base["optimizer"] | {"learning_rate": 0.03}
+    method = base["method"] | {"augment": {"name": "identity"}, "objective": PLAIN}
+    relabelling = {
+        "name": "relabelling",
+        "augment": {"name": "identity"},
+        "objective": PLAIN,
+        "rule": {"name": "given"},
+    }
+    partial = {"name": "all_labels", "weak": {"name": "partial", "rate": 0.2}}
+    rounds = ({}, {"method": relabelling | {"rule": {"name": "certain", "threshold": 0.8}}})
+    for name, config in {
+        "source": {"method": method},
+        "loss": {"method": method | {"objective": {"name": "confident", "sharpness": 1.0}}, "labels": partial},
+        "noise": {"method": method, "labels": {"name": "all_labels", "weak": {"name": "tired", "rate": 0.2}}},
+        "rule": {
+            "method": relabelling,
+            "phases": rounds,
+            "labels": {"name": "per_class", "k": 10},
+            "batch": {"labelled": 0, "unlabelled": 16},
+        },
+    }.items():
+        found = labelfx.train(base | config, tmp_path / name)
+        assert found["metrics"]["head"]["accuracy"] > (0.8 if name in ("source", "loss") else 0.6), name
+        assert "data/sources/rings.py" in found["outside"] and len(found["outside"]) == 1 + (name != "source")
+    assert all(len(text.splitlines()) < 20 for text in FILES.values())
+    assert np.isfinite(found["metrics"]["head"]["negative_log_likelihood"])
