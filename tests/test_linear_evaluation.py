@@ -6,7 +6,7 @@ import math
 import jax
 import numpy as np
 import pytest
-from recipes import tiny
+from recipes import recipe, tiny
 from sklearn.datasets import load_digits
 
 from experiments.plans import evals as evals_memory
@@ -132,17 +132,22 @@ def test_a_run_is_evaluated_so(tmp_path):
 
 
 def test_a_run_does_not_begin_where_an_eval_could_not_end(tmp_path, monkeypatch):
-    own = {"labels": {"name": "per_class", "k": 3}}
+    few = {"labels": {"name": "per_class", "k": 3}}
     with pytest.raises(
         ConfigError, match="^config.evals.linear_evaluation.batch = 64: must be at most the 30 labelled"
     ):
-        train(tiny("simclr", evals=evals(), **own), tmp_path)
+        train(tiny("simclr", evals=evals(), **few), tmp_path)
+    colours = {"augment": recipe("papers/simclr_cifar10")["method"]["augment"]}
+    for own in (evals(**colours), {"score_distribution": colours}):
+        (name,) = own
+        with pytest.raises(ConfigError, match=f"^config.evals.{name}.augment: simclr takes RGB images, got shape"):
+            train(tiny("simclr", evals=own, labels={"name": "all_labels"}), tmp_path)
     monkeypatch.setattr(inputs, "machine_memory", lambda: 10**4)
     line = (
         r"^config.evals.linear_probe: takes \S+ GB of the 1e-05 GB of this machine for 30 labelled images; leave it out"
     )
     with pytest.raises(ConfigError, match=line):
-        train(tiny("simclr", evals={"linear_probe": {}}, **own), tmp_path)
+        train(tiny("simclr", evals={"linear_probe": {}}, **few), tmp_path)
     assert not list(tmp_path.glob("*.json"))
 
 

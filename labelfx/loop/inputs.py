@@ -2,6 +2,7 @@
 
 import functools
 import math
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -9,7 +10,8 @@ import numpy as np
 
 from labelfx import config as configs
 from labelfx import models
-from labelfx.config.annotations import Part
+from labelfx.config.annotations import Augment, Part
+from labelfx.config.errors import located
 from labelfx.data import Dataset, Some
 from labelfx.data.augment import to_float
 from labelfx.data.batches import View
@@ -21,18 +23,21 @@ from labelfx.loop.mesh import device_memory, machine_memory
 from labelfx.models import Model
 from labelfx.models.heads import linear
 
-HEADS = Part("models.heads")
+AUGMENT, HEADS = Part("data.augment"), Part("models.heads")
 SCORED = 25_600  # images that label-free scores look at, as many as RankMe's authors take: their cost grows fast
 
 
 def check_sizes(config: configs.Run, dataset: Dataset, view: View, model: Model) -> None:
-    """ConfigError where an eval cannot run, before weeks of training: its batch is larger than the label view, or even
-    its blocks take more memory than there is."""
+    """ConfigError where an eval cannot run, before weeks of training: its augmentation or what that makes of the images
+    does not suit them, its batch is larger than the label view, or even its blocks take more memory than there is."""
     images, mesh = dataset.train.inputs, own_devices(every=True)
     row = jax.ShapeDtypeStruct((1, *images.shape[1:]), images.dtype)
-    shape = jax.eval_shape(
-        lambda x: model.apply(model.init(jax.random.key(0), to_float(x)), to_float(x), train=False), row
-    )
+
+    def encoded(x: jax.Array, augment: Callable[..., Any] = lambda _, x: to_float(x)) -> Any:
+        rng = jax.random.key(0)
+        return model.apply(model.init(rng, to_float(x)), augment(rng, x), train=False)
+
+    shape = jax.eval_shape(encoded, row)
     sizes = memory.Sizes(
         labelled=len(view.rows),
         scored=min(len(view.truth), SCORED),
@@ -42,9 +47,16 @@ def check_sizes(config: configs.Run, dataset: Dataset, view: View, model: Model)
         classes=len(dataset.class_names),
         devices=mesh.size,
     )
-    takes = {name: configs.parameters(configs.function(configs.EVALS, name))[0] for name in config.evals}
-    asked = {each for names in takes.values() for each in names}
+    takes = {name: configs.parameters(configs.function(configs.EVALS, name)) for name in config.evals}
+    asked = {each for names, _ in takes.values() for each in names}
     for name, keywords in config.evals.items():
+        for key, parameter in takes[name][1].items():
+            if parameter.annotation == Augment:
+                augment = configs.build(AUGMENT, keywords[key])
+                try:
+                    jax.eval_shape(functools.partial(encoded, augment=augment), row)
+                except Exception as error:
+                    raise configs.ConfigError(f"config.evals.{name}.{key}: {located(error)}") from error
         if keywords.get("batch", 0) > sizes.labelled:
             raise configs.ConfigError(
                 f"config.evals.{name}.batch = {keywords['batch']}: must be at most the {sizes.labelled} labelled images"
