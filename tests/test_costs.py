@@ -64,6 +64,21 @@ def test_flops_of_branches_batches_and_unknown_lengths():
     assert both(lambda x: lax.while_loop(lambda y: y[0, 0] < 9, lambda y: y @ y, x[0, :, :4]), x)[0] == 2 * 4**3
 
 
+def test_a_product_of_float32_at_full_precision_is_six_of_bfloat16():
+    x, w, image, kernel = jnp.ones((4, 8)), jnp.ones((8, 8)), jnp.ones((1, 4, 4, 2)), jnp.ones((1, 1, 2, 8))
+
+    def work(x, w, image, kernel):
+        ours = jnp.matmul(x, w, precision="highest"), jnp.matmul(x, w, precision=lax.Precision.HIGH), x @ w
+        halves = jnp.matmul(x.astype(jnp.bfloat16), w.astype(jnp.bfloat16), precision="highest")
+        each = lax.map(lambda row: jnp.matmul(row, w, precision="highest"), x)
+        one = convolve(window_strides=(1, 1), padding="SAME", precision="highest")(image, kernel)
+        return *ours, halves, each, one
+
+    counted = jax.make_jaxpr(work)(x, w, image, kernel).jaxpr
+    assert product_flops(counted) == 6 * 512  # each is 8 products and sums, 32 times
+    assert product_flops(counted, as_bfloat16=True) == (6 + 3 + 1 + 1 + 6 + 6) * 512
+
+
 def test_bytes_of_a_small_program():
     """Compiled for eight devices: 96 float32 are summed over groups of two."""
     mesh = make_mesh(8, 2)

@@ -63,6 +63,15 @@ def test_flops_and_collectives_by_hand(on_cpu):
     check_by_hand(*rows_of(two_dense_layers(), "v5e:2x2"))
 
 
+def test_time_of_float32_follows_matmul_precision(on_cpu):
+    (default,), (highest,) = (
+        rows_of(two_dense_layers() | {"matmul_precision": precision}, "v5e:2x2") for precision in ("default", "highest")
+    )
+    assert highest.products == default.products
+    more = 5 * default.products / tpu.CHIPS["v5e"].flops
+    assert highest.times()["compute"] == pytest.approx(default.times()["compute"] + more)
+
+
 @pytest.mark.parametrize("method", QUICK_FIRST)
 def test_it_compiles_what_train_runs(method, on_cpu, monkeypatch, tmp_path):
     """The program is the same to the letter."""

@@ -7,13 +7,17 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from jax.extend.core import Jaxpr, jaxprs_in_params
+from jax.lax import Precision
+
+PASSES = {Precision.HIGH: 3, Precision.HIGHEST: 6}  # products of bfloat16 that a TPU makes one of float32 from
 
 
-def product_flops(jaxpr: Jaxpr) -> int:
+def product_flops(jaxpr: Jaxpr, *, as_bfloat16: bool = False) -> int:
     """FLOPs of all matrix products and convolutions, those of a scan as often as it runs them.
 
     Padding is not counted, as XLA's cost analysis does not. Of a `cond` the dearest branch is; of a `while_loop`, whose
-    length the jaxpr does not tell, one turn.
+    length the jaxpr does not tell, one turn. `as_bfloat16` counts a product of float32 at more than the default
+    precision as often as a TPU, which multiplies in bfloat16, makes it.
     """
     total = 0
     equation: Any  # its arrays' shapes are not in the type
@@ -22,12 +26,19 @@ def product_flops(jaxpr: Jaxpr) -> int:
         if name == "dot_general":
             (contracted, _), _ = equation.params["dimension_numbers"]
             left = equation.invars[0].aval.shape
-            total += 2 * equation.outvars[0].aval.size * math.prod(left[axis] for axis in contracted)
+            found = 2 * equation.outvars[0].aval.size * math.prod(left[axis] for axis in contracted)
+            total += found * (_passes(equation) if as_bfloat16 else 1)
         elif name == "conv_general_dilated":
-            total += _convolution(equation)
-        elif inner := [product_flops(each) for each in jaxprs_in_params(equation.params)]:
+            total += _convolution(equation) * (_passes(equation) if as_bfloat16 else 1)
+        elif inner := [product_flops(each, as_bfloat16=as_bfloat16) for each in jaxprs_in_params(equation.params)]:
             total += max(inner) if name == "cond" else sum(inner) * equation.params.get("length", 1)
     return total
+
+
+def _passes(equation: Any) -> int:
+    if any(each.aval.dtype != np.float32 for each in equation.invars):
+        return 1
+    return max(PASSES.get(each, 1) for each in equation.params["precision"] or [Precision.DEFAULT])
 
 
 def _convolution(equation: Any) -> int:

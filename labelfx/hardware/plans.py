@@ -20,6 +20,7 @@ from labelfx.data import Dataset
 from labelfx.hardware import feeding, tpu
 from labelfx.hardware.blank import Blank, blank_dataset, blank_loop
 from labelfx.hardware.costs import Collective, collectives, hbm_bytes, product_flops
+from labelfx.loop import mesh
 
 CAPTION = """\
 Memory is a chip's, of its HBM; a donated state is among the arguments only, and whether all of it fits is the
@@ -27,7 +28,8 @@ compiler's verdict. FLOP are the larger of two counts, named in brackets: the co
 body of a loop once, and the products', of matrix products and convolutions alone but with every turn of a loop. Bytes
 moved are those to and from HBM. Collectives are bytes of their arrays, those of gathers once gathered. Of both, the
 body of a loop is counted once. compute, memory and interconnect are what these take at the chip's published
-peaks (bfloat16; labelfx/tpu.py has them with their source); the longest of them binds."""
+peaks (labelfx/hardware/tpu.py has them with their source), that of compute in bfloat16, of which a product of float32
+at full precision takes six; the longest of them binds."""
 
 COLUMNS = (
     "topology | chips | fsdp | fits | arguments | temporaries | outputs | code | of HBM | FLOP a step, all chips | "
@@ -45,6 +47,7 @@ class Row:
     phases: list[int]
     state: int  # bytes of a chip
     products: float  # FLOPs of a chip, as is what follows; see `product_flops`
+    repeated: float = 0.0  # what float32 at full precision adds to them
     seconds: float = 0.0
     needed: float = 0.0  # at least: the compiler stops at the first bound that is not met
     usable: float = 0.0
@@ -58,7 +61,7 @@ class Row:
         """The roofline, in seconds."""
         chip = tpu.chip_of(self.topology)
         return {
-            "compute": max(self.flops, self.products) / chip.flops,
+            "compute": (max(self.flops, self.products) + self.repeated) / chip.flops,
             "memory": self.moved / chip.bandwidth,
             "interconnect": sum(each.sent for each in self.collectives) / chip.interconnect,
         }
@@ -155,14 +158,16 @@ def compile_for(config: configs.Run, dataset: Dataset, topology: str) -> list[Ro
     chips = loop.mesh.size
     rows: dict[str, Row] = {}
     for index in range(len(configs.phases(config))):
-        traced = loop.trace(index)
-        lowered = traced.lower()
+        with mesh.products(config.matmul_precision):
+            traced = loop.trace(index)
+            lowered = traced.lower()
         text = lowered.as_text()
         if text in rows:
             rows[text].phases.append(index)
         else:
             products = product_flops(traced.jaxpr.jaxpr) / chips
-            row = Row(topology, chips, config.fsdp, [index], loop.state_bytes(index), products)
+            repeated = product_flops(traced.jaxpr.jaxpr, as_bfloat16=True) / chips - products
+            row = Row(topology, chips, config.fsdp, [index], loop.state_bytes(index), products, repeated)
             row.machines = len({device.process_index for device in loop.mesh.devices.flat})
             rows[text] = _compiled(lowered, row)
     return list(rows.values())
