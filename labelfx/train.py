@@ -45,6 +45,7 @@ def train(
         announce(mesh, checked.model.get("dtype", "float32"))
         with metrics.telling(f"reading {checked.data['name']}"):
             data, view = run.load_data(checked, folder, dataset)
+            distributed.meet("the data set is read")
         model = run.build_model(checked, data)
         loop = Loop(checked, folder, data, view, model, mesh, root=jax.random.key(checked.seed))
         with contextlib.ExitStack() as stack:

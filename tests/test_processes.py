@@ -160,6 +160,56 @@ def test_evals_may_take_long(processes, devices, tmp_path, cache, monkeypatch):
     assert sum('"slow/value"' in line for line in (tmp_path / "run/metrics.jsonl").read_text().splitlines()) == 1
 
 
+SLOW_DISK = """\
+import os
+import time
+
+import numpy as np
+
+from labelfx.data import Some
+from labelfx.data.sources import images
+
+LATE = os.environ.get("JAX_PROCESS_ID") == "3"
+
+
+class Read(Some):
+    waits = 45.0  # the first time, as for a disk that starts up
+
+    def __getitem__(self, rows):
+        self.waits = time.sleep(self.waits * LATE) or 0.2
+        return super().__getitem__(rows)
+
+
+def slow_disk():
+    time.sleep(45.0 * LATE)
+    data = images.digits()
+    read = Read(data.train.inputs, np.arange(len(data.train.inputs)))
+    return data._replace(train=data.train._replace(inputs=read))
+"""
+
+
+@pytest.mark.slow
+def test_one_of_four_has_a_slow_disk(reference, tmp_path, cache, monkeypatch):
+    """The others wait, longer than a collective on CPUs may take, for its data set, its first batch and each further
+    one, and so they do where the run resumes."""
+    (tmp_path / "own/data/sources").mkdir(parents=True)
+    (tmp_path / "own/data/sources/slow_disk.py").write_text(SLOW_DISK)
+    monkeypatch.setenv("LABELFX_PATH", str(tmp_path / "own"))
+    workdir = tmp_path / "run"
+    command = ["-m", "labelfx.train", *config_file(tmp_path, steps=60, save_every=5, data={"name": "slow_disk"})]
+    command += [f"--workdir={workdir}"]
+    processes = start(command, 4, 2, cache)
+    while logged(workdir) < 12:
+        assert all(process.poll() is None for process in processes)
+        time.sleep(0.05)
+    processes[0].terminate()
+    found = ended(processes, 120)
+    assert [code for code, _ in found] == [143] * 4 and all("is saved" in lines[0] for _, lines in found), found
+    assert ended(start(command, 4, 2, cache), 300) == [(0, [])] * 4
+    assert_close(workdir, reference[1])
+    assert (workdir / "results.json").exists()
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("part", ["meta", "state"])
 def test_a_damaged_checkpoint_is_set_aside_once(part, tmp_path, cache):

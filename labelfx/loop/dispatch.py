@@ -15,6 +15,7 @@ from jax.sharding import Mesh
 from labelfx import config as configs
 from labelfx.config import ConfigError
 from labelfx.data.batches import batches
+from labelfx.loop import distributed
 from labelfx.loop.mesh import on_every_device, own_rows, place_batches, split_state
 from labelfx.loop.metrics import Progress, first_bad, telling
 from labelfx.methods import Method
@@ -75,6 +76,7 @@ class Dispatcher:
     def _first(self, count: int, *arguments: Any) -> tuple[Any, Any, Any]:
         """Compiles, which is not in the speed, though in the seconds."""
         jax.block_until_ready(arguments)
+        distributed.meet("the first batch is read")
         begin = time.perf_counter()
         with telling("compiling the step"):
             found = jax.block_until_ready(self.programs[count](*arguments))

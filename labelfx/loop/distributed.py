@@ -13,11 +13,13 @@ from typing import Any
 import jax
 import numpy as np
 from jax.experimental import multihost_utils
+from orbax.checkpoint import multihost
 
 from labelfx.config import ConfigError
 
 # A process that is gone is noticed after HEARTBEAT, and one that stops waits SHUTDOWN for the others: in seconds.
 HEARTBEAT, SHUTDOWN = 25, 10
+DAY = 24 * 60 * 60 * 1000  # in milliseconds
 VARIABLES = ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
 
 # The runtime writes pages to the standard error of the processes that are left and then aborts them. Nothing of Python
@@ -113,6 +115,12 @@ def together(workdir: Path) -> Iterator[None]:
         if jax.process_count() == 1 or "RESOURCE_EXHAUSTED" in str(error):
             raise
         raise PeerLost(lost(workdir)) from error
+
+
+def meet(where: str) -> None:
+    """Waits for the other processes, however long they take, which the first collective of some devices does not: on
+    CPUs it waits half a minute."""
+    multihost.get_barrier_sync_fn()(key=where, timeout_ms=DAY)
 
 
 def by_the_first(work: Callable[[], Mapping[str, Any]]) -> dict[str, Any]:
