@@ -15,6 +15,7 @@ from jax.sharding import Mesh, PartitionSpec
 from labelfx.loop.mesh import make_mesh, split_rows
 
 BLOCK = 2**27  # numbers, half a gibibyte in float32, that a block of rows may take
+CACHED = 2**21  # on processors: what their cache has of a block is read, and cut out of all rows, but once
 
 
 def own_devices(every: bool) -> Mesh:
@@ -22,10 +23,15 @@ def own_devices(every: bool) -> Mesh:
     return make_mesh(0 if every else 1, 1, jax.local_devices())
 
 
-def rows_of_a_block(rows: int, width: int, devices: int) -> int:
-    """Rows of a block where a row takes `width` numbers: all blocks are alike, and as few as may be."""
+def largest(mesh: Mesh) -> int:
+    """Numbers that a block may take on these devices."""
+    return CACHED if mesh.devices.flat[0].platform == "cpu" else BLOCK
+
+
+def rows_of_a_block(rows: int, width: int, devices: int, most: int) -> int:
+    """Rows of a block of `most` numbers where a row takes `width`: all blocks are alike, and as few as may be."""
     share = math.ceil(rows / devices)
-    return math.ceil(share / math.ceil(share * width / BLOCK))
+    return math.ceil(share / math.ceil(share * width / most))
 
 
 def place(mesh: Mesh, size: int, rows: np.ndarray, *, fill: int = 0) -> jax.Array:

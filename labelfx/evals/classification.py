@@ -48,7 +48,7 @@ def linear_probe(
     optax's L-BFGS fits all folds and the whole view at once, on the accelerator where there is one. Beyond `LARGE` rows
     x features x classes one held-out fifth stands for the folds, and all devices of this process share the rows and
     go through them in blocks: a device has its share of the features and half a gibibyte of logits at most, whatever
-    the number of classes.
+    the number of classes. A processor's blocks are small enough for its cache.
 
     Args:
       labelled_features, test_features: float32 [L, F], [Q, F].
@@ -70,7 +70,8 @@ def linear_probe(
         train_on = np.concatenate([train_on, _folds(labelled_labels)])
         chosen_by = f"{FOLDS}-fold cross-validation in the label view"
     probes, mesh = len(train_on), blocks.own_devices(large)
-    size = probe_block(len(labelled_features), labelled_features.shape[1], num_classes, probes, mesh.size)
+    count, width = labelled_features.shape
+    size = probe_block(count, width, num_classes, probes, mesh.size, blocks.largest(mesh))
     x, mean, turn, second_moment = _principal_axes(labelled_features, mesh, size, large)
     labels = blocks.place(mesh, size, labelled_labels, fill=-1)
 
@@ -107,9 +108,9 @@ def linear_probe(
     }
 
 
-def probe_block(count: int, width: int, num_classes: int, probes: int, devices: int) -> int:
+def probe_block(count: int, width: int, num_classes: int, probes: int, devices: int, most: int = blocks.BLOCK) -> int:
     """Rows of a block of the linear probe, which has a row's features and, some four times, its logits."""
-    return blocks.rows_of_a_block(count, max(width, 8 * probes * num_classes), devices)
+    return blocks.rows_of_a_block(count, max(width, 8 * probes * num_classes), devices, most)
 
 
 def _folds(labels):
