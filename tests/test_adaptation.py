@@ -10,6 +10,7 @@ import optax
 import pytest
 from loops import assert_equals_loop, complex_step, cosine, in_float64, log1p
 from test_methods import affine, identity
+from toys import with_head
 
 from labelfx.data import sources
 from labelfx.methods.semi_supervised.test_time_adaptation import test_time_adaptation as adaptation
@@ -98,7 +99,7 @@ def test_a_step():
     weights = dict(contrastive_weight=0.5, diversity_weight=2.0)
     strong = lambda rng, images: 1 - images  # noqa: E731
     method = adaptation(
-        affine("w", 5),
+        with_head(affine("w", 5), 3),
         optax.sgd(1.0),
         3,
         trained,
@@ -162,12 +163,12 @@ def test_errors_say_what_is_allowed():
     batch = {"unlabelled": {"input": np.zeros((4, 2, 2, 1), np.float32)}}
     settings = SETTINGS | dict(neighbours=1, contrastive_weight=1.0, diversity_weight=1.0, queue_size=6)
     with pytest.raises(ValueError, match=r"queue_size = 6: must be a multiple of batch.unlabelled = 4"):
-        adaptation(affine("w", 5), optax.sgd(1.0), 3, trained, **settings).init(jax.random.key(0), batch)
+        adaptation(with_head(affine("w", 5), 3), optax.sgd(1.0), 3, trained, **settings).init(jax.random.key(0), batch)
     with pytest.raises(ValueError, match="not those of config.model"):
-        wider = adaptation(affine("w", 6), optax.sgd(1.0), 3, trained, **settings | {"queue_size": 8})
+        wider = adaptation(with_head(affine("w", 6), 3), optax.sgd(1.0), 3, trained, **settings | {"queue_size": 8})
         wider.init(jax.random.key(0), batch)
     with pytest.raises(ValueError, match="has trained no classifier"):
-        adaptation(affine("w", 5), optax.sgd(1.0), 3, {"params": {"backbone": {}}}, **settings)
+        adaptation(with_head(affine("w", 5), 3), optax.sgd(1.0), 3, {"params": {"backbone": {}}}, **settings)
 
 
 def test_corrupted_digits():
@@ -198,7 +199,7 @@ def accuracy(rng, neighbours, steps):
     head = {"kernel": jnp.eye(WIDTH, CLASSES) + unused, "bias": jnp.zeros(CLASSES)}
     trained = {"params": {"backbone": {"w": jnp.eye(WIDTH)}, "head": {"Dense_0": head}}}
     method = adaptation(
-        affine("w", WIDTH),
+        with_head(affine("w", WIDTH), CLASSES),
         optax.sgd(0.05),
         CLASSES,
         trained,

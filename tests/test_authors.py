@@ -163,7 +163,7 @@ AT_BUILDER = {
     (ALPHA, "alpha: int | str"): "mixup: alpha has int | str; must say what a config may give",
     (ALPHA, "alpha: 'Nonnegative'"): "mixup: name 'Nonnegative' is not defined",
     ("num_classes, *", "classes, *"): "mixup: no run provides 'classes'; keys of a config stand after a *, and a run "
-    "provides: did you mean 'num_classes'? allowed: backbone, model, num_classes, ",
+    "provides: did you mean 'num_classes'? allowed: backbone, classifier, model, num_classes, ",
 }
 AT_LINE = {
     (JNP, "import jax.nmpy"): "ModuleNotFoundError: No module named 'jax.nmpy'",

@@ -22,6 +22,7 @@ from labelfx.data.decode import decode
 from labelfx.data.sources.images import digits
 from labelfx.export import export
 from labelfx.features import features
+from labelfx.graphs import Graph
 from labelfx.loop.run import load_variables
 
 IMAGES = digits().test.inputs
@@ -114,8 +115,10 @@ def test_an_exported_file_runs_without_labelfx(run, encoder, tmp_path):
 @pytest.mark.parametrize("name", sorted(configs.names(BACKBONES)))
 def test_every_backbone_takes_any_number_of_rows(name):
     takes = configs.parameters(configs.function(BACKBONES, name))
-    model = configs.function(BACKBONES, name)(*(16 for _ in takes[0]), **{key: SIZES[key] for key in takes[1]})
-    row = (np.int32, (6,)) if takes[0] else (np.float32, (8, 8, 3))
+    graph = Graph(np.ones((9, 5), np.uint8), np.array([[0, 1], [1, 0]], np.int32))
+    given = {"vocab_size": 16, "graph": graph}
+    model = configs.function(BACKBONES, name)(*(given[key] for key in takes[0]), **{k: SIZES[k] for k in takes[1]})
+    row = (np.int32, (1 if "graph" in takes[0] else 6,)) if takes[0] else (np.float32, (8, 8, 3))
     shaped = lambda n: jax.ShapeDtypeStruct((n, *row[1]), row[0])  # noqa: E731
     (n,) = jax.export.symbolic_shape("n")
     variables = jax.eval_shape(model.init, jax.random.key(0), shaped(1))

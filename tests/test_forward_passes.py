@@ -36,6 +36,7 @@ def build(name, model, image, *, tx=None, **changes):
         configs.METHODS,
         settings,
         model=model,
+        classifier=net,
         tx=tx or optax.sgd(0.1),
         steps=4,
         num_classes=CLASSES,

@@ -12,6 +12,7 @@ import numpy as np
 import optax
 import pytest
 from sklearn.datasets import make_moons
+from toys import with_head
 
 from labelfx.data.augment import identity
 from labelfx.loop import meta, state
@@ -328,7 +329,8 @@ def method(builder, backbone, steps, **changes):
         options |= {"student_wait": 0}
     else:
         options |= {"first_optimizer": functools.partial(sgd, learning_rate=0.1, momentum=0.0, **PLAIN)}
-    return builder(backbone, plain(steps), steps, 2, **{**options, **changes})
+    classes = (2,) if builder is self_meta_pseudo_labels else ()
+    return builder(with_head(backbone, 2), plain(steps), steps, *classes, **{**options, **changes})
 
 
 def a_step(builder, **changes):

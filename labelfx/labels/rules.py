@@ -42,7 +42,10 @@ def given(evidence: Evidence, rng: np.random.Generator) -> dict[str, np.ndarray]
 
 def percentile(evidence: Evidence, rng: np.random.Generator, *, percentile: Percentile) -> dict[str, np.ndarray]:
     """Rows without a label whose confidence reaches this percentile of all such confidences take the most probable
-    class; the others are left out, all of them at 100 (Curriculum Labeling, Cascante-Bonilla et al. 2021, Algorithm 1)."""
+    class; the others are left out, all of them at 100.
+
+    Curriculum Labeling, Cascante-Bonilla et al. 2021, Algorithm 1.
+    """
     said = given(evidence, rng)
     hidden, confidence = ~said["pinned"], evidence.probs.max(1)
     if hidden.any() and percentile < 100:
