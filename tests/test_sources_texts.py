@@ -239,6 +239,18 @@ def test_a_run_on_ones_own_sentences(finished):
         encoder([1, 2])
 
 
+def test_tokens_are_learnt_from_training_texts_alone(tmp_path):
+    read = []
+    for other in ("more", "zebra zebra zebra " * 20):
+        rows = [{"t": "said and done", "y": "a", "s": "train"}, {"t": "done", "y": "b", "s": "train"}]
+        rows.append({"t": other, "y": "a", "s": "test"})
+        (tmp_path / "own").write_text("".join(json.dumps(row) + "\n" for row in rows))
+        how = {"inputs": ("t",), "labels": ("y",), "task": "class", "test": "s=test", "test_seed": 0}
+        read.append(sources.jsonl(str(tmp_path / "own"), **how, **TOKENS))
+    np.testing.assert_array_equal(read[0].train.inputs, read[1].train.inputs)
+    assert read[0].side["tokenizer"] == read[1].side["tokenizer"]
+
+
 def test_a_damaged_tokenizer_is_one_line(finished):
     _, workdir = finished
     path = workdir / "tokenizer.json"
