@@ -145,11 +145,12 @@ def write_musk(folder, **changes):
     np.savez(folder / "musk1.npz", **arrays)
 
 
-def test_bags_are_whole_on_either_side_and_each_is_tested_once(tmp_path):
+@pytest.mark.parametrize("seed", range(4))
+def test_bags_are_whole_on_either_side_and_each_is_tested_once(seed, tmp_path):
     write_musk(tmp_path)
     tested = []
     for fold in range(5):
-        found = sources.musk1(data_dir=str(tmp_path), folds=5, fold=fold, seed=3)
+        found = sources.musk1(data_dir=str(tmp_path), folds=5, fold=fold, seed=seed)
         train, test = (np.unique(split.columns["bag"]) for split in (found.train, found.test))
         assert not set(train) & set(test) and len(train) == 8
         tested += test.tolist()
