@@ -29,6 +29,7 @@ IMAGES = digits().test.inputs
 SIZES = {
     "norm_groups": 1,
     "remat": False,
+    "outputs": "features",
     "width": 4,
     "dtype": "bfloat16",
     "dropout": 0.5,

@@ -122,7 +122,8 @@ def parts_of(batch: int) -> int:
 @functools.partial(jax.jit, static_argnames=("apply", "augment"))
 def _encode(backbone, images, root, place, *, apply, augment):
     rng = jax.random.fold_in(jax.random.fold_in(fold_in_name(root, "augment"), place[0]), place[1])
-    return apply(backbone, augment(rng, images), train=False)[0].astype(jnp.float32)
+    rows = augment(rng, images)
+    return models.pooled(apply(backbone, rows, train=False)[0], rows).astype(jnp.float32)
 
 
 @functools.partial(jax.jit, static_argnames="update", donate_argnames="state")

@@ -25,6 +25,7 @@ class Sizes(NamedTuple):
     features: int
     classes: int
     devices: int
+    positions: int = 1  # of a row that are given a class
 
 
 class Memory(NamedTuple):
@@ -43,7 +44,7 @@ def needs(name: str, keywords: Mapping[str, Any], asked: Iterable[str], sizes: S
         "labelled_features": sizes.labelled * sizes.features,
         "features": sizes.scored * sizes.features,
         "test_features": sizes.test * sizes.features,
-        "test_logits": sizes.test * sizes.classes,
+        "test_logits": sizes.test * sizes.classes * sizes.positions,
     }
     device, host = OWN[name](sizes, **keywords) if name in OWN else (0, 0)
     return Memory(FLOAT * device, FLOAT * (host + sum(kept.get(each, 0) for each in set(asked))))

@@ -6,7 +6,7 @@ import jax
 import numpy as np
 
 from labelfx.config.annotations import Augment
-from labelfx.models import Model, stack
+from labelfx.models import Model, pooled, stack
 from labelfx.objectives.contrastive import normalise
 
 SCORED = 2048  # images, which have four million negative pairs
@@ -44,8 +44,9 @@ def score_distribution(
 
     @jax.jit
     def embed(variables, images, rng):
-        outputs, _ = network.apply(variables, augment(rng, images), train=False)
-        return normalise(outputs[seen])
+        rows = augment(rng, images)
+        outputs, _ = network.apply(variables, rows, train=False)
+        return normalise(pooled(outputs[seen], rows))
 
     def view(rng, size=256):
         padded = np.resize(rows, -(-len(rows) // size) * size).reshape(-1, size)  # so that it is compiled once

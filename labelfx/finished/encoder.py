@@ -14,7 +14,7 @@ from labelfx.config import ConfigError, place, read_json
 from labelfx.data import Task
 from labelfx.data.augment import to_float
 from labelfx.data.tokens import Tokenizer
-from labelfx.evals import features
+from labelfx.evals import features, head_outputs
 from labelfx.loop.run import TOKENIZER, build_head, build_model, load_config, load_variables
 from labelfx.models import Model
 
@@ -59,36 +59,44 @@ class Encoder:
         Raises:
           ValueError: rows of another shape or dtype than the run's.
         """
+        rows, batch = self._read(images)
+        return features(self.model, self.variables, rows, batch=batch)
+
+    def _read(self, images: Any) -> tuple[Any, int]:
+        """Rows of what the encoder is given, and how many a call takes: padded to a power of 2, few programs are
+        compiled, and one image does not cost as much as 256."""
         if self.tokenizer is not None and isinstance(images, list) and all(isinstance(text, str) for text in images):
             images = self.tokenizer(images)
         shape, dtype = np.shape(images), getattr(images, "dtype", type(images).__name__)
         if dtype != self.dtype or shape[1:] != self.shape or not shape[0]:
             raise ValueError(f"rows are {dtype} {list(shape)}; this run's encoder takes {self._rows} with N > 0")
-        # Padded to a power of 2: few programs are compiled, and one image does not cost as much as 256.
-        return features(self.model, self.variables, images, batch=min(BATCH, 1 << (shape[0] - 1).bit_length()))
+        return images, min(BATCH, 1 << (shape[0] - 1).bit_length())
 
     def predict(self, images: Any) -> np.ndarray:
         """Probabilities of `class_names`, float32 [N, classes], for what `encoder` takes: of classes that exclude each
-        other, or of several labels by themselves. Of a regression the targets, float32 [N, targets], in their units.
+        other, or of several labels by themselves; of dense labels those of every pixel, [N, H, W, classes]. Of a
+        regression the targets, float32 [N, targets], in their units.
 
         Raises:
           ValueError: as for the features, or the run trained no classifier.
         """
         if self.head is None:
             raise ValueError("the method of this run trains no classifier; fit one on the features")
-        return np.asarray(self._predictions(self(images)))
+        rows, batch = self._read(images)
+        return np.asarray(self._activated(head_outputs(self.model, self.variables, *self.head, rows, batch=batch)))
 
     def outputs(self, images: jax.Array) -> dict[str, jax.Array]:
         """`features` and, where there is a classifier, `probabilities`: the pure function that `export` writes; of a
         regressor `predictions`."""
-        outputs, _ = self.model.apply(self.variables, to_float(images), train=False)
-        found = {"features": outputs.astype(jnp.float32)}
+        rows = to_float(images)
+        outputs = self.model.apply(self.variables, rows, train=False)[0].astype(jnp.float32)
+        found = {"features": models.pooled(outputs, rows)}
+        if self.head is None:
+            return found
         name = "predictions" if self.task == "target" else "probabilities"
-        return found if self.head is None else found | {name: self._predictions(found["features"])}
+        return found | {name: self._activated(self.head[0].apply(self.head[1], outputs, train=False)[0])}
 
-    def _predictions(self, features):
-        assert self.head is not None
-        logits = self.head[0].apply(self.head[1], features, train=False)[0]
+    def _activated(self, logits):
         return {"several": jax.nn.sigmoid, "target": lambda x: x}.get(self.task, jax.nn.softmax)(logits)
 
 

@@ -16,7 +16,7 @@ from labelfx.data import Dataset, Some
 from labelfx.data.augment import to_float
 from labelfx.data.batches import View
 from labelfx.data.labels import target_scale
-from labelfx.evals import features, memory
+from labelfx.evals import features, head_outputs, memory
 from labelfx.evals.blocks import own_devices
 from labelfx.loop import run
 from labelfx.loop.mesh import device_memory, machine_memory
@@ -46,6 +46,7 @@ def check_sizes(config: configs.Run, dataset: Dataset, view: View, model: Model)
         features=shape[0].shape[-1],
         classes=len(dataset.class_names),
         devices=mesh.size,
+        positions=math.prod(view.truth.shape[1:]) if dataset.task in ("dense", "tags") else 1,
     )
     takes = {name: configs.parameters(configs.function(configs.EVALS, name)) for name in config.evals}
     asked = {each for names, _ in takes.values() for each in names}
@@ -128,7 +129,11 @@ class Inputs:
 
     @functools.cached_property
     def test_logits(self) -> np.ndarray:
-        head = models.part(self.variables, "head")
+        backbone, head = models.backbone(self.variables), models.part(self.variables, "head")
+        row = jax.ShapeDtypeStruct((1, *self.test_inputs.shape[1:]), self.test_inputs.dtype)
+        given = jax.eval_shape(lambda x: self.model.apply(backbone, to_float(x), train=False)[0], row)
+        if given.ndim > 2:  # a map, which the head reads before it is pooled
+            return head_outputs(self.model, backbone, self.head, head, self.test_inputs)
         return np.asarray(self.head.apply(head, self.test_features, train=False)[0])
 
     @property

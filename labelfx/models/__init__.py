@@ -123,6 +123,22 @@ def rescaled(model: Model, mean: np.ndarray, deviation: np.ndarray) -> Model:
     return model._replace(init=init, apply=apply)
 
 
+def pooled(outputs: jax.Array, inputs: jax.Array) -> jax.Array:
+    """Features [B, F] of a backbone's outputs for these inputs: as they are, or the mean of a map over its positions,
+    of text over its tokens. That is the pooling of every backbone that pools."""
+    if outputs.ndim == 2:
+        return outputs
+    if inputs.dtype == jnp.int32:
+        return mean_of_tokens(outputs, inputs, outputs.dtype)
+    return outputs.mean(range(1, outputs.ndim - 1))
+
+
+def mean_of_tokens(x, tokens, dtype):
+    """[B, F] of [B, L, F], over the tokens that are not padding, of which a text may have none: then 0."""
+    real = (tokens > 0)[..., None]
+    return jnp.sum(x, 1, where=real, dtype=dtype) / jnp.maximum(jnp.sum(real, 1, dtype=dtype), 1)
+
+
 def apply_together(
     model: Model, variables: dict[str, Any], batches: Sequence[jax.Array], *, train: bool, rng: jax.Array | None = None
 ) -> tuple[Any, dict[str, Any]]:

@@ -1,5 +1,8 @@
 """Backbones: float images [B, H, W, C] in [0, 1], or token ids int32 [B, L] with 0 for padding, to features [B, F].
 
+With `outputs` "map" they are those of every position, [B, H', W', F] or [B, L, F], before any pooling or flattening and
+0 where there is no token; the variables are the same. `labelfx.models.pooled` makes features of them.
+
 `dtype` is the compute dtype. Parameters are float32, features have the dtype of the images (of text, that of the
 parameters), and "float32" leaves float64 images and parameters at float64. `remat` computes every residual block again
 in the backward pass: about a third more time for the memory of its activations (not on CPU, where XLA merges the two
@@ -19,10 +22,11 @@ from flax import linen as nn
 
 from labelfx.config.annotations import Fraction, PositiveInt
 from labelfx.graphs import Graph
-from labelfx.models import Model, from_linen
+from labelfx.models import Model, from_linen, mean_of_tokens
 from labelfx.models.graphs import Gcn, check_size
 from labelfx.models.layers import BatchNorm, block, compute_dtype, layer_norm, widen
 
+Outputs = Literal["features", "map"]
 _he_init = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
 
 
@@ -31,13 +35,19 @@ def mlp(*, hidden: tuple[PositiveInt, ...], dtype: Literal["float32", "bfloat16"
     return from_linen(_Mlp(hidden, compute_dtype(dtype)))
 
 
-def conv3(*, width: PositiveInt, norm_groups: PositiveInt = 1, dtype: Literal["float32", "bfloat16"]) -> Model:
+def conv3(
+    *,
+    width: PositiveInt,
+    norm_groups: PositiveInt = 1,
+    outputs: Outputs = "features",
+    dtype: Literal["float32", "bfloat16"],
+) -> Model:
     """Three 3x3 Conv-BatchNorm-ReLU layers of `width`, `2 width` and `4 width` channels, flattened.
 
     For small images on a CPU: a layer has stride 2 while its input is larger than 4x4, so 28x28 and 32x32 images end
     at 4x4 as do 8x8 ones, with `F = 64 width`. Width 32 has 92,896 parameters on grey images, width 48 208,464.
     """
-    return from_linen(_Conv3(width, norm_groups, compute_dtype(dtype)))
+    return from_linen(_Conv3(width, norm_groups, outputs, compute_dtype(dtype)))
 
 
 def resnet18(
@@ -46,6 +56,7 @@ def resnet18(
     width: PositiveInt,
     norm_groups: PositiveInt = 1,
     remat: bool = False,
+    outputs: Outputs = "features",
     dtype: Literal["float32", "bfloat16"],
 ) -> Model:
     """ResNet-18 (He et al. 2016, table 1) with basic blocks; `width` 64 is published. `F = 8 width`.
@@ -53,7 +64,7 @@ def resnet18(
     The "imagenet" stem is a 7x7 convolution of stride 2 and a 3x3 max-pool of stride 2, the "cifar" stem one 3x3
     convolution of stride 1 (for images of about 32x32).
     """
-    return from_linen(_ResNet((2, 2, 2, 2), False, stem, width, norm_groups, remat, compute_dtype(dtype)))
+    return from_linen(_ResNet((2, 2, 2, 2), False, stem, width, norm_groups, remat, outputs, compute_dtype(dtype)))
 
 
 def resnet50(
@@ -62,6 +73,7 @@ def resnet50(
     width: PositiveInt,
     norm_groups: PositiveInt = 1,
     remat: bool = False,
+    outputs: Outputs = "features",
     dtype: Literal["float32", "bfloat16"],
 ) -> Model:
     """ResNet-50 v1.5 as in torchvision: bottleneck blocks (He et al. 2016, table 1) with the stride in the 3x3.
@@ -69,7 +81,7 @@ def resnet50(
     `width` 64 is published. `F = 32 width`. Stems as for `resnet18`. The scale of a block's last BatchNorm starts at 1;
     in the code of SimCLR, MoCo v3 and Barlow Twins at 0, so that a block starts as its shortcut.
     """
-    return from_linen(_ResNet((3, 4, 6, 3), True, stem, width, norm_groups, remat, compute_dtype(dtype)))
+    return from_linen(_ResNet((3, 4, 6, 3), True, stem, width, norm_groups, remat, outputs, compute_dtype(dtype)))
 
 
 def wrn28(
@@ -78,6 +90,7 @@ def wrn28(
     dropout: Fraction,
     norm_groups: PositiveInt = 1,
     remat: bool = False,
+    outputs: Outputs = "features",
     dtype: Literal["float32", "bfloat16"],
 ) -> Model:
     """WRN-28-`width` (Zagoruyko & Komodakis 2016, table 1) for images of about 32x32, as in FixMatch's code.
@@ -89,7 +102,7 @@ def wrn28(
     0.999 a step, here by 0.9; its BatchNorm adds 1e-3 to the variance, here 1e-5; its head starts from Glorot's normal
     distribution. MPL's own network has slope 0.2, a wider stem and activates every changing shortcut.
     """
-    return from_linen(_Wrn(4, width, dropout, norm_groups, remat, compute_dtype(dtype)))
+    return from_linen(_Wrn(4, width, dropout, norm_groups, remat, outputs, compute_dtype(dtype)))
 
 
 def vit(
@@ -98,6 +111,7 @@ def vit(
     patch: PositiveInt,
     dropout: Fraction,
     remat: bool = False,
+    outputs: Outputs = "features",
     dtype: Literal["float32", "bfloat16"],
 ) -> Model:
     """ViT-Ti or ViT-S (Touvron et al. 2021, table 1: 12 blocks, `F` 192 or 384, 3 or 6 heads) of square patches.
@@ -110,18 +124,23 @@ def vit(
       ValueError: `patch` does not divide the images' sides.
     """
     width, heads = {"ti": (192, 3), "s": (384, 6)}[size]
-    return from_linen(_Vit(12, width, heads, patch, dropout, remat, compute_dtype(dtype)))
+    return from_linen(_Vit(12, width, heads, patch, dropout, remat, outputs, compute_dtype(dtype)))
 
 
 def mean_pool(
-    vocab_size: int, *, width: PositiveInt, dropout: Fraction, dtype: Literal["float32", "bfloat16"]
+    vocab_size: int,
+    *,
+    width: PositiveInt,
+    dropout: Fraction,
+    outputs: Outputs = "features",
+    dtype: Literal["float32", "bfloat16"],
 ) -> Model:
     """The mean of a text's token embeddings, whatever their order. `F = width`.
 
     `dropout` acts on the embeddings: every entry of every token by itself, so that under it two passes agree where the
     tokens of a text stand for one another.
     """
-    return from_linen(_MeanPool(vocab_size, width, dropout, compute_dtype(dtype)))
+    return from_linen(_MeanPool(vocab_size, width, dropout, outputs, compute_dtype(dtype)))
 
 
 def transformer(
@@ -132,6 +151,7 @@ def transformer(
     heads: PositiveInt,
     dropout: Fraction,
     remat: bool = False,
+    outputs: Outputs = "features",
     dtype: Literal["float32", "bfloat16"],
 ) -> Model:
     """A transformer encoder with the normalisation before each layer (Xiong et al. 2020). `F = width`.
@@ -145,7 +165,7 @@ def transformer(
     """
     if width % heads:
         raise ValueError(f"heads = {heads}: must divide width = {width}")
-    return from_linen(_Transformer(vocab_size, layers, width, heads, dropout, remat, compute_dtype(dtype)))
+    return from_linen(_Transformer(vocab_size, layers, width, heads, dropout, remat, outputs, compute_dtype(dtype)))
 
 
 def gcn(
@@ -185,6 +205,7 @@ class _Mlp(nn.Module):
 class _Conv3(nn.Module):
     width: int
     norm_groups: int
+    outputs: str
     dtype: Any
 
     @nn.compact
@@ -194,7 +215,7 @@ class _Conv3(nn.Module):
             strides = 2 if max(x.shape[1:3]) > 4 else 1
             x = _conv(x, features, 3, strides, self.dtype)
             x = nn.relu(BatchNorm(self.norm_groups)(x, train))
-        return x.reshape(x.shape[0], -1).astype(images.dtype)
+        return (x if self.outputs == "map" else x.reshape(x.shape[0], -1)).astype(images.dtype)
 
 
 class _ResNet(nn.Module):
@@ -204,6 +225,7 @@ class _ResNet(nn.Module):
     width: int
     norm_groups: int
     remat: bool
+    outputs: str
     dtype: Any
 
     @nn.compact
@@ -218,7 +240,7 @@ class _ResNet(nn.Module):
             strides = 2 if i > 0 and stage > stages[i - 1] else 1
             sizes = self.width * 2**stage, strides, self.bottleneck
             x = block(_Block, self.remat)(*sizes, self.norm_groups, self.dtype, name=f"_Block_{i}")(x, train)
-        return x.mean((1, 2), dtype=images.dtype)
+        return x.astype(images.dtype) if self.outputs == "map" else x.mean((1, 2), dtype=images.dtype)
 
 
 class _Block(nn.Module):
@@ -250,6 +272,7 @@ class _Wrn(nn.Module):
     dropout: float
     norm_groups: int
     remat: bool
+    outputs: str
     dtype: Any
 
     @nn.compact
@@ -261,7 +284,7 @@ class _Wrn(nn.Module):
             sizes = 16 * self.width * 2**stage, strides, i == 0
             x = block(_WrnBlock, self.remat)(*sizes, self.norm_groups, self.dtype, name=f"_WrnBlock_{i}")(x, train)
         x = nn.leaky_relu(BatchNorm(self.norm_groups)(x, train), 0.1)
-        x = x.mean((1, 2), dtype=images.dtype)
+        x = x.astype(images.dtype) if self.outputs == "map" else x.mean((1, 2), dtype=images.dtype)
         return nn.Dropout(self.dropout, deterministic=not train)(x)
 
 
@@ -291,6 +314,7 @@ class _Vit(nn.Module):
     patch: int
     dropout: float
     remat: bool
+    outputs: str
     dtype: Any
 
     @nn.compact
@@ -305,19 +329,23 @@ class _Vit(nn.Module):
         x = nn.Dropout(self.dropout, deterministic=not train)(x)
         for i in range(self.blocks):
             x = block(_VitBlock, self.remat)(self.heads, self.dropout, self.dtype, name=f"_VitBlock_{i}")(x, train)
-        return layer_norm(x).mean(1, dtype=images.dtype)
+        x = layer_norm(x)
+        if self.outputs == "map":
+            return x.reshape(x.shape[0], rows, columns, self.width).astype(images.dtype)
+        return x.mean(1, dtype=images.dtype)
 
 
 class _MeanPool(nn.Module):
     vocab_size: int
     width: int
     dropout: float
+    outputs: str
     dtype: Any
 
     @nn.compact
     def __call__(self, tokens, train):
         x, dtype = _embed(self, tokens)
-        return _mean_of_tokens(nn.Dropout(self.dropout, deterministic=not train)(x), tokens, dtype)
+        return _of_tokens(nn.Dropout(self.dropout, deterministic=not train)(x), tokens, dtype, self.outputs)
 
 
 class _Transformer(nn.Module):
@@ -327,6 +355,7 @@ class _Transformer(nn.Module):
     heads: int
     dropout: float
     remat: bool
+    outputs: str
     dtype: Any
 
     @nn.compact
@@ -337,7 +366,7 @@ class _Transformer(nn.Module):
         for i in range(self.layers):
             own = block(_VitBlock, self.remat)(self.heads, self.dropout, self.dtype, name=f"block_{i}")
             x = own(x, train, tokens > 0)
-        return _mean_of_tokens(layer_norm(x), tokens, dtype)
+        return _of_tokens(layer_norm(x), tokens, dtype, self.outputs)
 
 
 def _embed(module, tokens):
@@ -348,10 +377,10 @@ def _embed(module, tokens):
     return jnp.asarray(table, module.dtype)[tokens], table.dtype
 
 
-def _mean_of_tokens(x, tokens, dtype):
-    """Over those that are not padding, of which a text may have none: then 0."""
-    real = (tokens > 0)[..., None]
-    return jnp.sum(x, 1, where=real, dtype=dtype) / jnp.maximum(jnp.sum(real, 1, dtype=dtype), 1)
+def _of_tokens(x, tokens, dtype, outputs):
+    if outputs == "map":
+        return jnp.where((tokens > 0)[..., None], x, 0).astype(dtype)
+    return mean_of_tokens(x, tokens, dtype)
 
 
 class _VitBlock(nn.Module):
