@@ -51,8 +51,8 @@ def test_everything_that_a_config_may_name_is_documented_in_one_line():
 
 
 def test_what_changes_results_has_no_default():
-    """A default is for what cannot change a result; and BatchNorm is over the whole batch, features are pooled, unless a
-    config says not."""
+    """A default is for what cannot change a result; and BatchNorm is over the whole batch, and features are what a
+    backbone makes of its map, unless a config says not."""
     allowed = {"remat": False, "norm_groups": 1, "block_size": None, "outputs": "features"}
     for part in listing.SECTIONS.values():
         for name in configs.names(part):

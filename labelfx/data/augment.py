@@ -1,8 +1,8 @@
 """Augmentation on the device, inside the jitted step.
 
-A builder (`identity`, `noise`, `crop_flip`, `simclr`, `simclr_resized`, `small_grey`, `randaugment`) returns
-`augment(rng, images) -> images`: uint8 or float [B, H, W, C] to float in [0, 1], or near it for `noise`, of the same
-shape but for `simclr_resized`, and float32 unless the images are of another float type.
+A builder (`identity`, `noise`, `crop_flip`, `simclr`, `simclr_resized`, `small_grey`, `randaugment`) returns an
+`Augmentation`, `augment(rng, images) -> images`: uint8 or float [B, H, W, C] to float in [0, 1], or near it for
+`noise`, of the same shape but for `simclr_resized`, and float32 unless the images are of another float type.
 Every image draws its own random numbers, and those of row i depend on `(rng, i)` only: not on the batch size, nor on
 `jit`.
 
@@ -12,37 +12,106 @@ is bilinear and repeats the border, but for RandAugment's `affine`, which is as 
 
 import math
 from collections.abc import Callable
-from typing import Annotated
+from typing import Annotated, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from labelfx.config.annotations import Fraction, Limit, NonNegative, NonNegativeInt, PositiveInt, Probability
 from labelfx.data import lookups
+from labelfx.data.placement import Placement, labels_at, turned
 
 Scale = Annotated[float, Limit("a number in (0, 1]", lambda v: 0 < v <= 1)]
-Augmentation = Callable[[jax.Array, jax.Array], jax.Array]
+
+
+class Augmentation(NamedTuple):
+    """`augment(rng, images) -> images` in two parts, each a pure function of one float image and its own `rng`.
+
+    apply: `(rng, placement, image) -> image`. With the placement None nothing moves, and only values change.
+    draw: `(rng, image) -> placement`, from the image's shape and dtype alone; None of an augmentation that does not
+      say where its pixels come from.
+    """
+
+    apply: Callable[..., jax.Array]
+    draw: Callable[..., Placement | None] | None
+
+    def __call__(self, rng: jax.Array, images: jax.Array) -> jax.Array:
+        draw = self.draw or _nowhere
+        return _each(lambda rng, image: self.apply(rng, draw(rng, image), image), rng, images)
+
+
+def augmented(
+    augment: Callable[..., jax.Array], rng: jax.Array, columns: dict[str, Any]
+) -> tuple[jax.Array, dict[str, Any]]:
+    """The views of a stream's `input`, and its columns, of which a dense `label`, int32 [B, H, W], is the views'.
+
+    Raises:
+      ValueError: there is one, and the augmentation cannot tell where its pixels come from, or it is of another size.
+    """
+    images, label = columns["input"], columns.get("label")
+    if label is None or not is_dense(label):
+        return augment(rng, images), columns
+    if label.shape != images.shape[:3]:
+        raise ValueError(f"dense labels are {list(label.shape)}, images {list(images.shape)}; must have their pixels")
+    placed = _placing(augment)
+
+    def view(rng, image):
+        placement = placed.draw(rng, image)
+        return placed.apply(rng, placement, image), placement
+
+    views, placements = _each(view, rng, images)
+    return views, columns | {"label": jax.vmap(labels_at)(placements, label)}
+
+
+def restyled(augment: Callable[..., jax.Array], rng: jax.Array, images: jax.Array) -> jax.Array:
+    """Views in which every pixel stays where it is.
+
+    Raises:
+      ValueError: the augmentation cannot leave them there.
+    """
+    placed = _placing(augment)
+    return _each(lambda rng, image: placed.apply(rng, None, image), rng, images)
+
+
+def is_dense(label: jax.Array) -> bool:
+    """Whether labels are those of pixels, int32 [B, H, W]."""
+    return label.ndim == 3 and label.dtype == jnp.int32
+
+
+def _placing(augment):
+    if isinstance(augment, Augmentation) and augment.draw is not None:
+        return augment
+    able = "identity, noise, crop_flip, simclr or small_grey"
+    raise ValueError(f"an augmentation that does not say where its pixels come from has no dense labels; take {able}")
 
 
 def identity() -> Augmentation:
     """No augmentation: `to_float` alone. The one for text, whose views differ by dropout (SimCSE, Gao et al. 2021)."""
-    return lambda rng, images: to_float(images)
+    return Augmentation(lambda rng, placement, image: image, _nowhere)
 
 
 def noise(*, scale: NonNegative) -> Augmentation:
     """Adds Gaussian noise of standard deviation `scale` to every entry, without a cut: for rows of measurements."""
-    return _batched(lambda rng, image: image + scale * jax.random.normal(rng, image.shape, image.dtype))
+    return Augmentation(
+        lambda rng, placement, image: image + scale * jax.random.normal(rng, image.shape, image.dtype), _nowhere
+    )
 
 
 def crop_flip(*, padding: NonNegativeInt, flip: bool) -> Augmentation:
     """The weak augmentation of CIFAR (He et al. 2016, section 4.2; 4 pixels), padded by reflection as in FixMatch."""
 
-    def augment(rng, image):
+    def draw(rng, image):
         rng_shift, rng_flip = jax.random.split(rng)
-        image = random_shift(rng_shift, image, padding)
-        return random_flip(rng_flip, image) if flip else image
+        top, left = _offsets(rng_shift, padding).astype(image.dtype)
+        return _placement(image, (top, left, *image.shape[:2]), flip=_mirrors(rng_flip) if flip else False)
 
-    return _batched(augment)
+    def apply(rng, placement, image):
+        if placement is None:
+            return image
+        image = _shifted(image, placement.top.astype(int), placement.left.astype(int), padding)
+        return jnp.where(placement.flip, image[:, ::-1], image) if flip else image
+
+    return Augmentation(apply, draw)
 
 
 def simclr(
@@ -84,14 +153,19 @@ def small_grey(
     side `cutout * H` set to 0.5 (DeVries & Taylor 2017), which the backbones see as zero.
     """
 
-    def augment(rng, image):
-        rng_crop, rng_rotate, rng_jitter, rng_cutout = jax.random.split(rng, 4)
-        image = random_resized_crop(rng_crop, image, min_scale)
-        image = rotate(image, _uniform(rng_rotate, image, -max_rotation, max_rotation))
+    def draw(rng, image):
+        rng_crop, rng_rotate, _, _ = jax.random.split(rng, 4)
+        degrees = _uniform(rng_rotate, image, -max_rotation, max_rotation)
+        return _placement(image, _random_box(rng_crop, image, min_scale), degrees=degrees)
+
+    def apply(rng, placement, image):
+        _, _, rng_jitter, rng_cutout = jax.random.split(rng, 4)
+        if placement is not None:
+            image = rotate(resized_crop(image, *placement[:4]), placement.degrees)
         image = random_jitter(rng_jitter, image, jitter_strength)
         return random_cutout(rng_cutout, image, round(cutout * image.shape[0]))
 
-    return _batched(augment)
+    return Augmentation(apply, draw)
 
 
 def randaugment(
@@ -113,10 +187,11 @@ def randaugment(
 
     Published for CIFAR-10: padding 4, flip, 2 operations, magnitude 1, cutout 0.5. The ranges are the paper's; its code
     has others (such as factors of 0.1 to 1.9), draws whole levels of strength and has probability 0.5. As in that code,
-    what rotation, shear and translation bring in is 0.5. Colour leaves grey images alone.
+    what rotation, shear and translation bring in is 0.5. Colour leaves grey images alone. Where pixels come from is not
+    said: they are moved between operations that look at their neighbours.
     """
 
-    def augment(rng, image):
+    def augment(rng, _, image):
         rng_shift, rng_flip, rng_operations, rng_cutout = jax.random.split(rng, 4)
         image = random_shift(rng_shift, image, padding)
         image = random_flip(rng_flip, image) if flip else image
@@ -148,7 +223,7 @@ def randaugment(
         ]
         return jax.lax.switch(jnp.minimum(operation, 9), branches)
 
-    return _batched(augment)
+    return Augmentation(augment, None)
 
 
 def to_float(images: jax.Array) -> jax.Array:
@@ -178,6 +253,10 @@ def random_resized_crop(rng, image, min_scale, shape=None):
     resizing is bilinear. SimCLR's code resizes bicubically, and its crops are TensorFlow's, which are smaller: at 0.08
     their mean area is 0.40, here 0.48.
     """
+    return resized_crop(image, *_random_box(rng, image, min_scale), shape)
+
+
+def _random_box(rng, image, min_scale):
     rng_area, rng_ratio, rng_place = jax.random.split(rng, 3)
     rows, columns, _ = image.shape
     area = rows * columns * jax.random.uniform(rng_area, (10,), image.dtype, min_scale, 1.0)
@@ -188,7 +267,7 @@ def random_resized_crop(rng, image, min_scale, shape=None):
     first = jnp.argmax((heights <= rows) & (widths <= columns))
     height, width = heights[first], widths[first]
     top, left = jnp.where(first == 10, 0.5, jax.random.uniform(rng_place, (2,), image.dtype))
-    return resized_crop(image, top * (rows - height), left * (columns - width), height, width, shape)
+    return top * (rows - height), left * (columns - width), height, width
 
 
 def resized_crop(image, top, left, height, width, shape=None):
@@ -205,25 +284,30 @@ def resized_crop(image, top, left, height, width, shape=None):
 
 def random_shift(rng, image, padding):
     """A shift by up to `padding` pixels each way, filled by reflection."""
+    return _shifted(image, *_offsets(rng, padding), padding)
+
+
+def _offsets(rng, padding):
+    return jax.random.randint(rng, (2,), 0, 2 * padding + 1) - padding
+
+
+def _shifted(image, top, left, padding):
     padded = jnp.pad(image, ((padding, padding), (padding, padding), (0, 0)), mode="reflect")
-    top, left = jax.random.randint(rng, (2,), 0, 2 * padding + 1)
-    return lookups.window(padded, top, left, *image.shape[:2])
+    return lookups.window(padded, top + padding, left + padding, *image.shape[:2])
 
 
 def random_flip(rng, image):
     """Left to right, with probability 1/2."""
-    return sometimes(rng, 0.5, image, lambda _: image[:, ::-1])
+    return jnp.where(_mirrors(rng), image[:, ::-1], image)
+
+
+def _mirrors(rng):
+    return jax.random.bernoulli(jax.random.split(rng)[0], 0.5)
 
 
 def rotate(image, degrees):
     """Counter-clockwise about the centre."""
-    rows, columns, _ = image.shape
-    angle = jnp.deg2rad(degrees)
-    y = jnp.arange(rows, dtype=image.dtype)[:, None] - (rows - 1) / 2
-    x = jnp.arange(columns, dtype=image.dtype)[None, :] - (columns - 1) / 2
-    source_y = jnp.cos(angle) * y + jnp.sin(angle) * x + (rows - 1) / 2
-    source_x = jnp.cos(angle) * x - jnp.sin(angle) * y + (columns - 1) / 2
-    return _sample(image, jnp.clip(source_y, 0, rows - 1), jnp.clip(source_x, 0, columns - 1))
+    return _sample(image, *turned(*image.shape[:2], jnp.asarray(degrees, image.dtype)))
 
 
 def random_jitter(rng, image, strength):
@@ -346,26 +430,38 @@ def random_cutout(rng, image, side):
     return jnp.where(square, jnp.asarray(0.5, image.dtype), image)
 
 
-def _batched(augment):
-    def apply(rng, images):
-        rngs = jax.vmap(lambda row: jax.random.fold_in(rng, row))(jnp.arange(len(images)))
-        return jax.vmap(augment)(rngs, to_float(images))
+def _each(change, rng, images):
+    rngs = jax.vmap(lambda row: jax.random.fold_in(rng, row))(jnp.arange(len(images)))
+    return jax.vmap(change)(rngs, to_float(images))
 
-    return apply
+
+def _nowhere(rng, image):
+    """The placement where nothing moves."""
+    return None
+
+
+def _placement(image, box, degrees=0.0, flip=False):
+    return Placement(*(jnp.asarray(each, image.dtype) for each in (*box, degrees)), jnp.asarray(flip))
 
 
 def _simclr(shape, min_scale, flip, jitter_strength, grayscale, blur):
-    def augment(rng, image):
+    def draw(rng, image):
+        rng_crop, rng_flip, *_ = jax.random.split(rng, 5)
+        box = _random_box(rng_crop, image, min_scale)
+        return _placement(image, box, flip=_mirrors(rng_flip) if flip else False)
+
+    def apply(rng, placement, image):
         if image.shape[-1] != 3:
             raise ValueError(f"simclr takes RGB images, got shape {image.shape}; small_grey is for grey ones")
-        rng_crop, rng_flip, rng_jitter, rng_grey, rng_blur = jax.random.split(rng, 5)
-        image = random_resized_crop(rng_crop, image, min_scale, shape)
-        image = random_flip(rng_flip, image) if flip else image
+        _, _, rng_jitter, rng_grey, rng_blur = jax.random.split(rng, 5)
+        if placement is not None:
+            image = resized_crop(image, *placement[:4], shape)
+            image = jnp.where(placement.flip, image[:, ::-1], image) if flip else image
         image = sometimes(rng_jitter, 0.8, image, lambda rng: random_jitter(rng, image, jitter_strength))
         image = sometimes(rng_grey, grayscale, image, lambda rng: jnp.broadcast_to(luminance(image), image.shape))
         return sometimes(rng_blur, blur, image, lambda rng: gaussian_blur(image, _uniform(rng, image, 0.1, 2.0)))
 
-    return _batched(augment)
+    return Augmentation(apply, draw)
 
 
 def _affine_maps(signed, rows, columns):

@@ -173,6 +173,10 @@ def blank_dataset(
     if kind == "clinc150":
         more = data["out_of_scope"]
         classes, count = 150 + more, CLINC150[data["variant"]] + 100 * more
+    if kind == "pasted":
+        (_, _, channels), classes, _ = SHAPES[data["of"]]
+        shape, count, task = (data["canvas"], data["canvas"], channels), data["train"], data["label"]
+        classes += task == "dense"
     found: dict[str, Any] = {
         "image_shape": image_shape or shape,
         "num_classes": num_classes or classes,
@@ -187,6 +191,10 @@ def blank_dataset(
     labels: Any = (np.arange(count) % max(1, classes)).astype(np.int32)
     if task == "several":
         labels = np.zeros((count, classes), np.int8)
+    elif task == "dense":
+        labels = np.zeros((count, *found["image_shape"][:2]), np.int32)
+    elif task == "boxes":
+        labels = np.zeros((count, data["high"], 5), np.float32)
     elif task == "target" or kind == "diabetes":
         labels = np.zeros((count, classes) if classes > 1 else count, np.float32)
     columns = {name: np.zeros((count, *of), type_) for name, (of, type_) in COLUMNS.get(which, {}).items()}

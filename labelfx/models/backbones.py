@@ -47,7 +47,7 @@ def conv3(
     For small images on a CPU: a layer has stride 2 while its input is larger than 4x4, so 28x28 and 32x32 images end
     at 4x4 as do 8x8 ones, with `F = 64 width`. Width 32 has 92,896 parameters on grey images, width 48 208,464.
     """
-    return from_linen(_Conv3(width, norm_groups, outputs, compute_dtype(dtype)))
+    return from_linen(_Conv3(width, norm_groups, compute_dtype(dtype), outputs))
 
 
 def resnet18(
@@ -64,7 +64,7 @@ def resnet18(
     The "imagenet" stem is a 7x7 convolution of stride 2 and a 3x3 max-pool of stride 2, the "cifar" stem one 3x3
     convolution of stride 1 (for images of about 32x32).
     """
-    return from_linen(_ResNet((2, 2, 2, 2), False, stem, width, norm_groups, remat, outputs, compute_dtype(dtype)))
+    return from_linen(_ResNet((2, 2, 2, 2), False, stem, width, norm_groups, remat, compute_dtype(dtype), outputs))
 
 
 def resnet50(
@@ -81,7 +81,7 @@ def resnet50(
     `width` 64 is published. `F = 32 width`. Stems as for `resnet18`. The scale of a block's last BatchNorm starts at 1;
     in the code of SimCLR, MoCo v3 and Barlow Twins at 0, so that a block starts as its shortcut.
     """
-    return from_linen(_ResNet((3, 4, 6, 3), True, stem, width, norm_groups, remat, outputs, compute_dtype(dtype)))
+    return from_linen(_ResNet((3, 4, 6, 3), True, stem, width, norm_groups, remat, compute_dtype(dtype), outputs))
 
 
 def wrn28(
@@ -102,7 +102,7 @@ def wrn28(
     0.999 a step, here by 0.9; its BatchNorm adds 1e-3 to the variance, here 1e-5; its head starts from Glorot's normal
     distribution. MPL's own network has slope 0.2, a wider stem and activates every changing shortcut.
     """
-    return from_linen(_Wrn(4, width, dropout, norm_groups, remat, outputs, compute_dtype(dtype)))
+    return from_linen(_Wrn(4, width, dropout, norm_groups, remat, compute_dtype(dtype), outputs))
 
 
 def vit(
@@ -124,7 +124,7 @@ def vit(
       ValueError: `patch` does not divide the images' sides.
     """
     width, heads = {"ti": (192, 3), "s": (384, 6)}[size]
-    return from_linen(_Vit(12, width, heads, patch, dropout, remat, outputs, compute_dtype(dtype)))
+    return from_linen(_Vit(12, width, heads, patch, dropout, remat, compute_dtype(dtype), outputs))
 
 
 def mean_pool(
@@ -140,7 +140,7 @@ def mean_pool(
     `dropout` acts on the embeddings: every entry of every token by itself, so that under it two passes agree where the
     tokens of a text stand for one another.
     """
-    return from_linen(_MeanPool(vocab_size, width, dropout, outputs, compute_dtype(dtype)))
+    return from_linen(_MeanPool(vocab_size, width, dropout, compute_dtype(dtype), outputs))
 
 
 def transformer(
@@ -165,7 +165,7 @@ def transformer(
     """
     if width % heads:
         raise ValueError(f"heads = {heads}: must divide width = {width}")
-    return from_linen(_Transformer(vocab_size, layers, width, heads, dropout, remat, outputs, compute_dtype(dtype)))
+    return from_linen(_Transformer(vocab_size, layers, width, heads, dropout, remat, compute_dtype(dtype), outputs))
 
 
 def gcn(
@@ -205,8 +205,8 @@ class _Mlp(nn.Module):
 class _Conv3(nn.Module):
     width: int
     norm_groups: int
-    outputs: str
     dtype: Any
+    outputs: str = "features"
 
     @nn.compact
     def __call__(self, images, train):
@@ -225,8 +225,8 @@ class _ResNet(nn.Module):
     width: int
     norm_groups: int
     remat: bool
-    outputs: str
     dtype: Any
+    outputs: str = "features"
 
     @nn.compact
     def __call__(self, images, train):
@@ -272,8 +272,8 @@ class _Wrn(nn.Module):
     dropout: float
     norm_groups: int
     remat: bool
-    outputs: str
     dtype: Any
+    outputs: str = "features"
 
     @nn.compact
     def __call__(self, images, train):
@@ -314,8 +314,8 @@ class _Vit(nn.Module):
     patch: int
     dropout: float
     remat: bool
-    outputs: str
     dtype: Any
+    outputs: str = "features"
 
     @nn.compact
     def __call__(self, images, train):
@@ -339,8 +339,8 @@ class _MeanPool(nn.Module):
     vocab_size: int
     width: int
     dropout: float
-    outputs: str
     dtype: Any
+    outputs: str = "features"
 
     @nn.compact
     def __call__(self, tokens, train):
@@ -355,8 +355,8 @@ class _Transformer(nn.Module):
     heads: int
     dropout: float
     remat: bool
-    outputs: str
     dtype: Any
+    outputs: str = "features"
 
     @nn.compact
     def __call__(self, tokens, train):

@@ -101,7 +101,7 @@ def tsa(logits, labels, *, threshold):
 
     Args:
         logits: float [B, C].
-        labels: int [B], from 0 to C - 1.
+        labels: int [B], from 0 to C - 1, or -1: unknown, or void.
         threshold: a row whose label has a probability above it does not count; see `tsa_threshold`.
 
     Returns:
@@ -110,7 +110,7 @@ def tsa(logits, labels, *, threshold):
     logits = at_least_float32(logits)
     probs = jnp.take_along_axis(jax.nn.softmax(_constant(logits)), labels[:, None], axis=-1)[:, 0]
     losses = optax.losses.softmax_cross_entropy_with_integer_labels(logits, labels)
-    kept = probs <= threshold
+    kept = (probs <= threshold) & (labels >= 0)
     return jnp.sum(losses, where=kept) / jnp.maximum(jnp.sum(kept, dtype=losses.dtype), 1)
 
 

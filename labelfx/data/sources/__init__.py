@@ -20,6 +20,7 @@ from labelfx.data.sources.images import (
 )
 from labelfx.data.sources.labelled_texts import banking77, clinc150, goemotions, wrench
 from labelfx.data.sources.own import csv, jsonl, parquet
+from labelfx.data.sources.scenes import pasted
 from labelfx.data.sources.tables import breast_cancer, diabetes, multilabel, musk1
 from labelfx.data.sources.text import cranfield, sick, sts
 
@@ -45,6 +46,7 @@ __all__ = [
     "musk1",
     "npz",
     "parquet",
+    "pasted",
     "planetoid",
     "sick",
     "sts",

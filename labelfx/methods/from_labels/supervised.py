@@ -9,6 +9,7 @@ import optax
 
 from labelfx.config.annotations import Augment
 from labelfx.data import known
+from labelfx.data.augment import augmented
 from labelfx.data.weak import Supervision, columns_of, supervision
 from labelfx.loop import state
 from labelfx.methods import Method
@@ -22,7 +23,8 @@ def supervised(
     augment: Augment,
     objective: Supervision,
 ) -> Method:
-    """The objective on the classifier's outputs of `batch["labelled"]` and the columns that it names.
+    """The objective on the classifier's outputs of `batch["labelled"]` and the columns that it names; a dense label
+    moves with its picture.
 
     BatchNorm uses the statistics of the labelled batch; evals use the running ones. Metrics: `loss`; where the
     objective reads a class, `accuracy`.
@@ -33,15 +35,15 @@ def supervised(
 
     def step(old, batch, rng):
         rng_augment, rng_model = state.named(rng, "labelled/view", "model")
-        rows = augment(rng_augment, batch["labelled"]["input"])
+        rows, columns = augmented(augment, rng_augment, batch["labelled"])
 
         def loss_fn(params):
             variables = {"params": params, **old.model_state}
             outputs, model_state = classifier.apply(variables, rows, train=True, rng=rng_model)
-            return supervision(objective, outputs["head"], batch["labelled"]), (outputs["head"], model_state)
+            return supervision(objective, outputs["head"], columns), (outputs["head"], model_state)
 
         (loss, (logits, model_state)), gradient = jax.value_and_grad(loss_fn, has_aux=True)(old.params)
-        metrics = {"loss": loss, **accuracy(objective, logits, batch["labelled"])}
+        metrics = {"loss": loss, **accuracy(objective, logits, columns)}
         return state.descend(old, tx, gradient, model_state), metrics
 
     return Method(init, step, lambda state: state.variables)

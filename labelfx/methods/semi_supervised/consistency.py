@@ -8,6 +8,8 @@ import jax.numpy as jnp
 import optax
 
 from labelfx.config.annotations import Augment, Fraction, NonNegative, Part
+from labelfx.data import known
+from labelfx.data.augment import augmented, is_dense, restyled
 from labelfx.loop import state
 from labelfx.methods import Method
 from labelfx.methods.targets.pseudo_labels import PseudoLabels
@@ -49,6 +51,9 @@ def consistency(
     statistics from their first values on (FixMatch's code averages parameters alone). One forward pass over
     the three views: BatchNorm statistics are those of all of them.
 
+    Where labels are dense, every pixel is a row, and the strong view is the weak one with the values of `strong`: the
+    pixel that gives a pseudo-label and the one that is taught it are the same.
+
     Metrics: `loss`, `labelled_loss`, `unlabelled_loss`, `accuracy` of the labelled view; `acceptance`, the mean weight:
     the share above the threshold; `pseudo_label_accuracy` against the truth, averaged with the weights over the rows
     with a known one (0 where there are none); `threshold`, its mean over classes.
@@ -68,18 +73,21 @@ def consistency(
             rng, "labelled/weak", "unlabelled/weak", "unlabelled/strong", "model"
         )
         labelled, unlabelled = batch["labelled"], batch["unlabelled"]
-        views = [
-            weak(rng_labelled, labelled["input"]),
-            weak(rng_weak, unlabelled["input"]),
-            strong(rng_strong, unlabelled["input"]),
-        ]
+        dense = is_dense(labelled["label"])
+        audit = {**batch["audit"]["unlabelled"], "input": unlabelled["input"]}
+        labelled_view, labelled = augmented(weak, rng_labelled, labelled)
+        weak_view, audit = augmented(weak, rng_weak, audit)
+        strong_view = restyled(strong, rng_strong, weak_view) if dense else strong(rng_strong, unlabelled["input"])
+        label, truth = labelled["label"].ravel(), audit["label"].ravel()  # every pixel is a row
+        views = [labelled_view, weak_view, strong_view]
         ceiling = 1.0 if tsa is None else pseudo_label.tsa_threshold(old.done / steps, num_classes, tsa)
 
         def loss_fn(params):
             variables = {"params": params, **old.network.model_state}
             outputs, model_state = apply_together(classifier, variables, views, train=True, rng=rng_model)
             ends = len(views[0]), len(views[0]) + len(views[1])
-            labelled_logits, weak_logits, strong_logits = jnp.split(outputs["head"], ends)
+            logits = jnp.split(outputs["head"], ends)
+            labelled_logits, weak_logits, strong_logits = (each.reshape(-1, num_classes) for each in logits)
             probs, marginal = jax.lax.stop_gradient(jax.nn.softmax(weak_logits)), old.marginal
             aligned = probs
             if alignment is not None:
@@ -88,7 +96,7 @@ def consistency(
             targets, weights, threshold, adapted = pseudo_labels.assign(
                 probs, aligned, unlabelled["index"], old.adapted
             )
-            labelled_loss = pseudo_label.tsa(labelled_logits, labelled["label"], threshold=ceiling)
+            labelled_loss = pseudo_label.tsa(labelled_logits, label, threshold=ceiling)
             unlabelled_loss = pseudo_label.masked_consistency(weights, targets, strong_logits)
             penalty = pseudo_labels.penalty(strong_logits, weights, adapted)
             loss = labelled_loss + unlabelled_weight * unlabelled_loss + penalty
@@ -96,9 +104,9 @@ def consistency(
                 "loss": loss,
                 "labelled_loss": labelled_loss,
                 "unlabelled_loss": unlabelled_loss,
-                "accuracy": jnp.mean(jnp.argmax(labelled_logits, -1) == labelled["label"]),
+                "accuracy": jnp.sum(jnp.argmax(labelled_logits, -1) == label) / jnp.maximum(jnp.sum(known(label)), 1),
                 "acceptance": jnp.mean(weights, dtype=probs.dtype),
-                "pseudo_label_accuracy": accuracy(targets, weights, batch["audit"]["unlabelled"]["label"]),
+                "pseudo_label_accuracy": accuracy(targets, weights, truth),
                 "threshold": jnp.mean(threshold, dtype=probs.dtype),
             }
             return loss, (model_state, marginal, adapted, metrics)

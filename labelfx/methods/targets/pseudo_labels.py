@@ -51,9 +51,15 @@ def uda(*, temperature: Positive, threshold: Probability) -> PseudoLabels:
 
 def flexmatch(*, threshold: Probability, warmup: bool) -> PseudoLabels:
     """Lower thresholds for classes with few confident images; 0.95, with warm-up (FlexMatch, Zhang et al. 2021,
-    Algorithm 1)."""
+    Algorithm 1).
+
+    Raises:
+      ValueError: labels are dense: what is remembered is one pseudo-label of each image.
+    """
 
     def assign(probs, aligned, index, selected):
+        if len(index) != len(aligned):
+            raise ValueError("flexmatch remembers one pseudo-label of each image, not dense ones; take freematch")
         thresholds, selected = pseudo_label.flexmatch_thresholds(
             aligned, index, selected, threshold=threshold, warmup=warmup
         )
