@@ -131,7 +131,8 @@ def test_state_keeps_its_types(run, tmp_path, monkeypatch):
 @pytest.mark.slow
 def test_jit_changes_nothing(run, tmp_path, monkeypatch):
     # Without jit every operation is compiled by itself: the smallest network there is.
-    config = run[0] | {"model": {"name": "mlp", "hidden": (4,), "dtype": "float32"}}
+    smallest = {"name": "conv3", "width": 2, "outputs": "map"} if "head" in run[0] else {"name": "mlp", "hidden": (4,)}
+    config = run[0] | {"model": {**smallest, "dtype": "float32"}}
     if "projector" in config["method"]:
         smallest = {"hidden": (), "batch_norm": False, "output_norm": False}
         config["method"]["projector"] |= {k: v for k, v in smallest.items() if k in config["method"]["projector"]}

@@ -8,7 +8,7 @@ from labelfx.config.annotations import NonNegativeInt, PositiveInt, Probability
 from labelfx.data import Dataset, Split
 from labelfx.data.sources import images
 
-BACKGROUND = "background"
+__all__ = ["pasted"]  # what a config may name
 
 
 class Scenes(NamedTuple):
@@ -58,7 +58,7 @@ def pasted(
     side = max(pictures.train.inputs.shape[1:3])
     if side > canvas:
         raise ValueError(f"canvas = {canvas}: must be at least {side}, the side of the pictures of {of}")
-    names = (*pictures.class_names, *([BACKGROUND] if label == "dense" else []))
+    names = (*pictures.class_names, *(["background"] if label == "dense" else []))
     said = {"several": several, "dense": dense, "boxes": boxes}[label]
     splits = []
     for stream, (split, rows) in enumerate(((pictures.train, train), (pictures.test, test))):
