@@ -34,8 +34,8 @@ def get_config() -> ConfigDict:
             method=dict(
                 name="consistency",
                 weak=dict(name="crop_flip", padding=2, flip=False),
-                strong=dict(name="small_grey", min_scale=1.0, max_rotation=0.0, jitter_strength=0.5, cutout=0.3),
-                pseudo_labels=dict(name="fixmatch", threshold=0.95),
+                strong=dict(name="small_grey", min_scale=1.0, max_rotation=0.0, jitter_strength=0.2, cutout=0.3),
+                pseudo_labels=dict(name="fixmatch", threshold=0.8),
                 alignment=None,
                 unlabelled_weight=1.0,
                 tsa=None,
@@ -53,7 +53,7 @@ def get_config() -> ConfigDict:
             ),
             batch=dict(labelled=32, unlabelled=64),
             batches=dict(name="uniform"),
-            steps=300,
+            steps=600,
             evals=dict(mean_iou={}),
         )
     )

@@ -48,7 +48,7 @@ def get_config() -> ConfigDict:
             ),
             batch=dict(labelled=32, unlabelled=0),
             batches=dict(name="uniform"),
-            steps=300,
+            steps=600,
             evals=dict(mean_iou={}),
         )
     )
