@@ -24,8 +24,8 @@ NAMES = {
     "similarity_distribution_matching sinkhorn sup_con sup_con_mask swapped_prediction uda vicreg w_mse",
     "pseudo-labels": "fixmatch flexmatch freematch softmatch uda",
     "data sources": "arrays banking77 breast_cancer cifar10 cifar10h cifar10n clinc150 cranfield csv diabetes digits "
-    "digits_corrupted fashion_mnist folder goemotions jsonl mnist multilabel musk1 npz parquet planetoid sick sts tfds "
-    "wrench",
+    "digits_corrupted fashion_mnist folder goemotions jsonl mnist multilabel musk1 npz parquet pasted planetoid sick "
+    "sts tfds wrench",
     "label views": "all_labels classes file first fixmatch_fold fraction indices long_tail none per_class uniform",
     "augmentations": "crop_flip identity noise randaugment simclr simclr_resized small_grey",
     "pairs": "halves stacked",

@@ -50,6 +50,8 @@ def config_of(method: str, pretrained) -> dict:
         config["model"] = {"name": "conv3", "width": 4, "dtype": "float32"}
     elif "hidden" in config["model"]:
         config["model"]["hidden"] = (128, 64)  # large enough to be split
+    elif "outputs" in config["model"]:
+        config["model"]["width"] = 4  # likewise
     for key, value in config["method"].items():
         if key.endswith("optimizer"):
             config["method"][key] = SGD | {"learning_rate": value["learning_rate"]}

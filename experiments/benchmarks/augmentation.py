@@ -4,7 +4,7 @@ python -m experiments.benchmarks.augmentation --workdir=/tmp/labelfx/benchmarks
 """
 
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,6 @@ import numpy as np
 
 from labelfx.config import command
 from labelfx.data import augment
-from labelfx.data.augment import Augmentation
 
 from . import common
 
@@ -103,7 +102,7 @@ def _measure(
     return found
 
 
-def _repeat(views: Augmentation, images: jax.Array, times: int) -> list[jax.Array]:
+def _repeat(views: Callable[..., jax.Array], images: jax.Array, times: int) -> list[jax.Array]:
     return [views(jax.random.key(number), images) for number in range(times)]
 
 

@@ -253,7 +253,8 @@ def random_resized_crop(rng, image, min_scale, shape=None):
     resizing is bilinear. SimCLR's code resizes bicubically, and its crops are TensorFlow's, which are smaller: at 0.08
     their mean area is 0.40, here 0.48.
     """
-    return resized_crop(image, *_random_box(rng, image, min_scale), shape)
+    top, left, height, width = _random_box(rng, image, min_scale)
+    return resized_crop(image, top, left, height, width, shape)
 
 
 def _random_box(rng, image, min_scale):
@@ -284,7 +285,8 @@ def resized_crop(image, top, left, height, width, shape=None):
 
 def random_shift(rng, image, padding):
     """A shift by up to `padding` pixels each way, filled by reflection."""
-    return _shifted(image, *_offsets(rng, padding), padding)
+    top, left = _offsets(rng, padding)
+    return _shifted(image, top, left, padding)
 
 
 def _offsets(rng, padding):
@@ -307,7 +309,8 @@ def _mirrors(rng):
 
 def rotate(image, degrees):
     """Counter-clockwise about the centre."""
-    return _sample(image, *turned(*image.shape[:2], jnp.asarray(degrees, image.dtype)))
+    rows, columns, _ = image.shape
+    return _sample(image, *turned(rows, columns, jnp.asarray(degrees, image.dtype)))
 
 
 def random_jitter(rng, image, strength):
@@ -441,7 +444,8 @@ def _nowhere(rng, image):
 
 
 def _placement(image, box, degrees=0.0, flip=False):
-    return Placement(*(jnp.asarray(each, image.dtype) for each in (*box, degrees)), jnp.asarray(flip))
+    top, left, height, width, degrees = (jnp.asarray(each, image.dtype) for each in (*box, degrees))
+    return Placement(top, left, height, width, degrees, jnp.asarray(flip))
 
 
 def _simclr(shape, min_scale, flip, jitter_strength, grayscale, blur):
@@ -455,7 +459,7 @@ def _simclr(shape, min_scale, flip, jitter_strength, grayscale, blur):
             raise ValueError(f"simclr takes RGB images, got shape {image.shape}; small_grey is for grey ones")
         _, _, rng_jitter, rng_grey, rng_blur = jax.random.split(rng, 5)
         if placement is not None:
-            image = resized_crop(image, *placement[:4], shape)
+            image = resized_crop(image, placement.top, placement.left, placement.height, placement.width, shape)
             image = jnp.where(placement.flip, image[:, ::-1], image) if flip else image
         image = sometimes(rng_jitter, 0.8, image, lambda rng: random_jitter(rng, image, jitter_strength))
         image = sometimes(rng_grey, grayscale, image, lambda rng: jnp.broadcast_to(luminance(image), image.shape))

@@ -32,8 +32,8 @@ def labels_at(placement: Placement | None, label_map: jax.Array) -> jax.Array:
     """
     if placement is None:
         return label_map
-    y, x = turned(*label_map.shape, placement.degrees)
     rows, columns = label_map.shape
+    y, x = turned(rows, columns, placement.degrees)
     row = _reflected(placement.top + (y + 0.5) * (placement.height / rows), rows)
     column = _reflected(placement.left + (x + 0.5) * (placement.width / columns), columns)
     # As float32, which holds every class: what a TPU picks by products.
