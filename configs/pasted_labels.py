@@ -2,7 +2,8 @@
 
     python -m labelfx.train --config=pasted_labels --workdir=/tmp/labelfx/pasted_labels
 
-FIG
+A quarter of a minute on two CPU cores. At 500 labelled images: mAP 0.509; of constant scores 0.190. Seed 0, one label
+draw: a sign that it works, not a result.
 """
 
 from ml_collections import ConfigDict

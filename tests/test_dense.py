@@ -1,5 +1,6 @@
 """Dense targets: maps of features, heads that read them, labels that move with their pictures."""
 
+import dataclasses
 import functools
 
 import jax
@@ -208,8 +209,8 @@ def learnt(moves, seed, steps=60):
     network = stack(backbone=per_pixel(8), head=classifiers.dense(2, size=(size, size)))
     shift = augment.crop_flip(padding=4, flip=True)
     if not moves:  # as if nothing had been said of where pixels went
-        shift = shift._replace(
-            draw=lambda rng, image: None, apply=lambda rng, at, image, of=shift: _view(of, rng, image)
+        shift = dataclasses.replace(
+            shift, draw=lambda rng, image: None, apply=lambda rng, at, image, of=shift: _view(of, rng, image)
         )
     objective = functools.partial(cross_entropy, label_smoothing=0.0)
     method = supervised(network, adam(0.03), augment=shift, objective=objective)

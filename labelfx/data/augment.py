@@ -10,9 +10,10 @@ The other functions act on one float image [H, W, C] in [0, 1]. Those named `ran
 is bilinear and repeats the border, but for RandAugment's `affine`, which is as published.
 """
 
+import dataclasses
 import math
 from collections.abc import Callable
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any
 
 import jax
 import jax.numpy as jnp
@@ -24,7 +25,8 @@ from labelfx.data.placement import Placement, labels_at, turned
 Scale = Annotated[float, Limit("a number in (0, 1]", lambda v: 0 < v <= 1)]
 
 
-class Augmentation(NamedTuple):
+@dataclasses.dataclass(frozen=True, eq=False)  # no tuple, which is no function to jit
+class Augmentation:
     """`augment(rng, images) -> images` in two parts, each a pure function of one float image and its own `rng`.
 
     apply: `(rng, placement, image) -> image`. With the placement None nothing moves, and only values change.
