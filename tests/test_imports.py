@@ -26,14 +26,19 @@ NAMES = {
     "data sources": "arrays banking77 breast_cancer cifar10 cifar10h cifar10n clinc150 cranfield csv diabetes digits "
     "digits_corrupted fashion_mnist folder goemotions jsonl mnist multilabel musk1 npz parquet pasted planetoid sick "
     "sts tfds wrench",
-    "label views": "all_labels classes file first fixmatch_fold fraction indices long_tail none per_class uniform",
+    "label views": "all_labels classes every file first fixmatch_fold fraction indices long_tail none per_class uniform",
+    "what is said": "annotators asymmetric bags column complementary domains drift instance_dependent keep_entries "
+    "noisy_rest partial points poisoned positive_unlabelled positives_only proportions single_positive symmetric "
+    "transition",
+    "classifiers": "dense linear",
+    "relabelling rules": "given percentile",
     "augmentations": "crop_flip identity noise randaugment simclr simclr_resized small_grey",
     "pairs": "halves stacked",
-    "batch miners": "clusters communities curriculum mined ngame uniform",
+    "batch miners": "clusters communities curriculum mined ngame uniform whole_bags",
     "selections": "margin_pos perc_pos percentile runner_up second_cluster simans top",
-    "models": "conv3 mean_pool mlp resnet18 resnet50 transformer vit wrn28",
+    "models": "conv3 gcn mean_pool mlp resnet18 resnet50 transformer vit wrn28",
     "heads": "linear projector prototypes siamese_mlp",
-    "optimisers": "adamw larc lars sgd",
+    "optimisers": "adam adamw by_path frozen larc lars sgd",
     "schedules": "constant cosine fixmatch_cosine step_decay",
     "evals": "head knn linear_evaluation linear_probe random_encoder rankme raw_pixels recall_at_k regression_error "
     "retrieval score_distribution spearman tfidf tfidf_multilabel tfidf_probe uniformity untrained",
