@@ -26,6 +26,7 @@ from labelfx.loop.state import named
 from labelfx.methods.from_labels.contrastive_regression import contrastive_regression
 from labelfx.models.backbones import mlp
 
+MLP = {"name": "mlp", "hidden": (4,), "dtype": "float32"}
 SETTINGS = dict(weight=0.5, window=0.4, temperature=0.2, distance_scale=0.3)
 
 
@@ -94,7 +95,7 @@ def test_rare_targets_do_not_collapse_into_the_frequent():
         rare = rng.random(count) < share
         low = rng.integers(0, 20, count)
         x = np.concatenate([low[:, None] / 10 - 1, rare[:, None], rng.normal(size=(count, 6))], 1)
-        return x.astype(np.float32), (low + 40 * rare).astype(np.float32)
+        return x[:, None, None].astype(np.float32), (low + 40 * rare).astype(np.float32)
 
     def method(weight):
         settings = dict(window=0.25, temperature=0.2, distance_scale=0.2)
@@ -180,10 +181,12 @@ def test_a_run_predicts_in_the_units_of_the_labels(tmp_path):
 
 
 def test_what_does_not_fit_together_is_named(tmp_path):
-    with pytest.raises(ConfigError, match=r"method.name = 'supervised': needs classes, but 'diabetes' has none"):
-        labelfx.train(
-            tiny("supervised", data={"name": "diabetes"}, labels={"name": "all_labels"}), tmp_path / "classes"
-        )
+    data = {"data": {"name": "diabetes"}, "labels": {"name": "all_labels"}, "model": MLP}
+    with pytest.raises(ConfigError, match=r"method.name = 'consistency': needs classes, but 'diabetes' has none"):
+        labelfx.train(tiny("fixmatch", **data), tmp_path / "classes")
+    plain = tiny("supervised")["method"] | {"augment": {"name": "identity"}}
+    with pytest.raises(ConfigError, match="config.method: label must be classes, integers, got float32"):
+        labelfx.train(tiny("supervised", **data, method=plain), tmp_path / "loss")
     model, evals = {"name": "mlp", "hidden": (), "dtype": "float32"}, {"regression_error": {"bin_width": 1, "few": 2}}
     with pytest.raises(ConfigError, match=r"config.evals.regression_error: supervised trains no regressor"):
         labelfx.train(tiny("supervised", model=model, evals=evals), tmp_path / "eval")

@@ -23,9 +23,11 @@ def cross_entropy(
       A scalar: the sum over rows (positions) that have a label and a weight above 0, over their number; 0 without any.
 
     Raises:
-      ValueError: shapes differ.
+      ValueError: shapes differ, or labels are no classes.
     """
     logits = check_rows(logits, {"label": label}, entries=False)
+    if not jnp.issubdtype(label.dtype, jnp.integer):
+        raise ValueError(f"label must be classes, integers, got {label.dtype}")
     target = optax.smooth_labels(jax.nn.one_hot(label, logits.shape[-1], dtype=logits.dtype), label_smoothing)
     return mean_of_said(optax.softmax_cross_entropy(logits, target), label >= 0, weight)
 
