@@ -188,7 +188,7 @@ def test_what_does_not_fit_together_is_named(tmp_path):
     with pytest.raises(ConfigError, match="config.method: label must be classes, integers, got float32"):
         labelfx.train(tiny("supervised", **data, method=plain), tmp_path / "loss")
     model, evals = {"name": "mlp", "hidden": (), "dtype": "float32"}, {"regression_error": {"bin_width": 1, "few": 2}}
-    with pytest.raises(ConfigError, match=r"config.evals.regression_error: supervised trains no regressor"):
+    with pytest.raises(ConfigError, match="config.evals.regression_error: 'digits' has no targets of a regression"):
         labelfx.train(tiny("supervised", model=model, evals=evals), tmp_path / "eval")
     with pytest.raises(ConfigError, match=r"config.evals.head: contrastive_regression trains no head"):
         labelfx.train(tiny("contrastive_regression", model=model, evals={"head": {}}), tmp_path / "head")

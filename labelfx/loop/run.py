@@ -129,6 +129,8 @@ def _check_evals(config: configs.Run, dataset: Dataset) -> None:
         for what, words in {"judgements": "no judged pairs of texts", "graph": "no graph"}.items():
             if what in needs and what not in dataset.side:
                 raise ConfigError(f"config.evals.{each}: {name!r} has {words}")
+        if "test_predictions" in needs and dataset.task != "target":
+            raise ConfigError(f"config.evals.{each}: {name!r} has no targets of a regression")
         if "num_classes" in needs and not dataset.class_names:
             raise ConfigError(f"config.evals.{each}: {name!r} has no classes")
         if dataset.test is None and any(need.startswith("test_") for need in needs):
