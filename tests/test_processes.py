@@ -71,9 +71,9 @@ def test_every_layout_gives_the_same_gradient(tmp_path, cache):
     for layout, (processes, devices) in LAYOUTS.items():
         folder = tmp_path / layout.replace(" ", "")
         folder.mkdir()
-        for code, lines in ended(start(["tests/processes.py", folder, *METHODS], processes, devices, cache), 600):
+        for code, lines in ended(start(["tests/processes.py", folder, *BATTERY], processes, devices, cache), 600):
             assert (code, lines) == (0, []), (layout, lines)
-        for method in METHODS:
+        for method in BATTERY:
             with np.load(folder / f"{method}.npz") as arrays:
                 count = len(arrays.files) // 2
                 found[layout, method] = [[arrays[f"{name}{i}"] for i in range(count)] for name in "ba"]

@@ -1,0 +1,39 @@
+"""Rows and labels of every kind lie where they lie and go to the devices as many steps at a time as they go: no number
+changes."""
+
+import jax
+import numpy as np
+import pytest
+from recipes import KINDS, tiny
+
+import labelfx
+from labelfx.finished import weights
+from labelfx.loop import dispatch
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_placement_and_steps_a_dispatch_change_nothing(kind, tmp_path, monkeypatch):
+    seen, place = [], dispatch.place_batches
+
+    def record(mesh, batches):
+        seen.append(set(batches["labelled"]) if "labelled" in batches else set())
+        return place(mesh, batches)
+
+    monkeypatch.setattr(dispatch, "place_batches", record)
+    found = {}
+    for placement, steps in (("host", 1), ("device", 1), ("device", 2)):
+        config = tiny(kind, steps_per_dispatch=steps)
+        config["data"] = config["data"] | {"placement": placement}
+        folder = tmp_path / f"{placement} {steps}"
+        labelfx.train(config, folder)
+        found[placement, steps] = weights.load(folder / "weights" / "0.safetensors")
+    close = dict(rtol=1e-4, atol=1e-5)  # each is compiled otherwise; in float64 test_dispatch.py compares them
+    for other in ("device", 1), ("device", 2):
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, **close), found["host", 1], found[other])
+    read = {
+        "multiple_instance": {"bag", "bag_target", "valid"},
+        "partial_labels": {"candidates"},
+        "positive_unlabelled": {"observed", "propensity"},
+    }
+    assert seen[0] - {"index", "input", "label"} == read.get(kind, set())  # no other column travels
+    assert "input" in seen[0] and "input" not in seen[-1]
