@@ -49,20 +49,23 @@ def _main(values: Any) -> None:
     }
     for budget in values.labels:
         if budget != "all" and not (budget.isdecimal() and int(budget)):
-            raise ConfigError(f"--labels={budget}: must be a number of labels a class, 1 or more, or all")
+            raise ConfigError(
+                f"--labels={budget}: must be a number of labels a class, 1 or more, or all (of rows, where no classes)"
+            )
     budgets = [budget if budget == "all" else int(budget) for budget in dict.fromkeys(values.labels)]
     seeds = range(values.first_seed, values.first_seed + values.seeds)
-    print(benchmark(data, values.methods, budgets, seeds, values.workdir, overrides, values.augment))
+    print(benchmark(data, values.methods, budgets, seeds, values.workdir, overrides, values.augment, values.weak))
 
 
 if __name__ == "__main__":
     flags.DEFINE_string("data", None, "Data set, as in config.data.name.", required=True)
     flags.DEFINE_list("methods", None, "Recipes, by name or file.", required=True)
-    flags.DEFINE_list("labels", ["1", "4", "25", "100", "all"], "Labels a class, or all.")
+    flags.DEFINE_list("labels", ["1", "4", "25", "100", "all"], "Labels a class (rows, where no classes), or all.")
     flags.DEFINE_integer("seeds", 5, "How many seeds.", lower_bound=1)
     flags.DEFINE_integer("first_seed", 0, "The lowest seed.", lower_bound=0)
     flags.DEFINE_enum(
         "augment", "data", ["data", "recipe"], "Every recipe's augmentation: one that suits the data, or each its own."
     )
+    flags.DEFINE_list("weak", [], "NAME:STRENGTH of what is said of labels, as symmetric:0.2; by default the truth.")
     flags.DEFINE_multi_string("override", [], "PATH=VALUE, in every recipe that has PATH; data.KEY=VALUE for all.")
     command.run(_main, config=False)

@@ -102,7 +102,7 @@ def copy(trained, tmp_path):
         results, config = (json.loads((folder / f"{part}.json").read_text()) for part in ("results", "config"))
         config |= {"name": name, "seed": seed}
         config["optimizer"]["b2"] = b2
-        results |= {"name": name, "config_hash": name, "labels": {"n": budget, "hash": f"{seed} {budget}"}}
+        results |= {"name": name, "config_hash": name, "labels": {"n": budget, "rows_hash": f"{seed} {budget}"}}
         results["seeds"]["seed"], results["metrics"]["head"]["accuracy"] = seed, head
         lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
         lines = [json.dumps(line | {"loss": scale * line["step"], "acceptance": 0.5}) for line in lines]

@@ -24,7 +24,7 @@ def write(tmp_path):
             "config_hash": config_hash,
             "commit": commit,
             "seeds": {"seed": seed, "label_seed": seed, "data_seed": seed},
-            "labels": {"n": n, "hash": labels},
+            "labels": {"n": n, "rows_hash": labels},
         }
         (folder / "results.json").write_text(json.dumps(results))
         return folder

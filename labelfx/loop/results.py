@@ -116,7 +116,7 @@ def _results(config, workdir, dataset, view, model, variables, training, trained
         "commit": commit(),
         "outside": configs.outside_code(config),  # code that is not of labelfx
         "seeds": {"seed": config.seed, "label_seed": config.label_seed, "data_seed": config.data_seed},
-        "labels": _labels(view),
+        "labels": _labels(config, view),
         "data": {  # one row, as the backbone takes it
             "shape": list(dataset.train.inputs.shape[1:]),
             "dtype": str(dataset.train.inputs.dtype),
@@ -143,16 +143,18 @@ def _results(config, workdir, dataset, view, model, variables, training, trained
     return results
 
 
-def _labels(view: View) -> dict[str, Any]:
-    """How much a run was told: `n` labelled rows, `entries` of labels, and rows by column."""
+def _labels(config: configs.Run, view: View) -> dict[str, Any]:
+    """How much a run was told: `n` labelled rows, `entries` of labels, rows by column, and what `weak` made of them."""
     said = known(view.split.labels[view.rows])
     columns = {k: column[view.rows] != blank(k, column[view.rows]) for k, column in view.split.columns.items()}
     counts = {k: int(differs.reshape(len(differs), -1).any(1).sum()) for k, differs in columns.items()}
+    weak = {"weak": config.labels["weak"]} if config.labels["weak"] else {}
     held_out = {"validation": len(view.validation)} if len(view.validation) else {}
     return {
         "n": len(view.rows),
         "entries": int(said.sum()),
         **held_out,
+        **weak,
         **({"columns": counts} if counts else {}),
         **run.identity(view),
     }

@@ -7,13 +7,29 @@ from typing import NamedTuple
 
 import numpy as np
 
+from labelfx.evals.tasks import HEADLINES, Headline
 from labelfx.reports.figures import Page
 from labelfx.reports.tables import FLOORS, Row, differences, half_width
 
 GRID = 500  # label counts between two budgets: their ratio is below 1.01 for budgets that differ by a factor of 100
 FEW = 5  # seeds: below, the 95 % interval of a mean is wider than three standard errors on either side
 PAIRS = 3  # below, that no difference is clear says nothing
-LOSS = 0.02  # of accuracy: a row that may be behind another by more is not recommended
+# Of a share such as accuracy, or of an error in units of its own relative to the best: a row that may be behind another
+# by more is not recommended.
+LOSS = 0.02
+ROWS = (
+    "head: its own classifier. linear_probe: a logistic regression on its features, which stay as they are. "
+    "+ finetune: supervised training that starts from it. "
+)
+OTHER_ROWS = (
+    "multilabel and regression_error: by its own classifier or regressor. multilabel_probe: a logistic regression a "
+    "label on its features, which stay as they are. + finetune: supervised training that starts from it. "
+)
+FLOORS_OF = {
+    "accuracy": "raw_pixels and random_encoder: a logistic regression without any training before.",
+    "mAP": "prevalence: the same scores for every row. tfidf_multilabel: a logistic regression a label on words.",
+    "error": "constant_error: the median of the labelled targets, whatever the row.",
+}
 CAVEATS = (
     "What this rests on: one data set; recipes as they are, tuned by nobody for these data; the weights of the last "
     "step. Of twenty comparisons at 95 % about one is wrong by chance, and a row is held against every other: where "
@@ -23,7 +39,7 @@ CAVEATS = (
 
 
 class Needed(NamedTuple):
-    """How many labels reach an accuracy: in the mean over seeds, and the ends of the 95 % interval. None: more than the
+    """How many labels reach a result: in the mean over seeds, and the ends of the 95 % interval. None: more than the
     largest budget; the smallest budget stands for itself and all below it."""
 
     labels: float | None
@@ -38,7 +54,7 @@ class Choice(NamedTuple):
     level: list[Row]  # the others that no row beats
     cheapest: Row  # of all these
     untold: list[Row]  # those of too few seeds, of which nothing is known
-    loss: float  # by which another row may be better than the cheapest, at most: an end of a 95 % interval
+    loss: float  # by which another row may be better than the cheapest, at most: an end of a 95 % interval, see `LOSS`
 
     @property
     def decided(self) -> bool:
@@ -49,7 +65,7 @@ class Choice(NamedTuple):
 def labels_needed(budgets: Sequence[int], ours: np.ndarray, target: np.ndarray) -> Needed:
     """With how many labels a method reaches what another one has.
 
-    Accuracies are joined by straight lines over the logarithm of the number of labels, seed by seed. The paired
+    Results are joined by straight lines over the logarithm of the number of labels, seed by seed. The paired
     difference to the target then has a mean and a 95 % interval (Student's t) at every number of labels: `labels` is
     the first where the mean is not negative, `low` the first where the interval does not exclude that, and `high` the
     first where all of it is not negative. Where a curve falls again, what comes after is not looked at.
@@ -88,10 +104,12 @@ def choose(rows: Sequence[Row], budget: int, costs: Mapping[str, float]) -> Choi
     here = [row for row in every if len(differences(row, most, budget)) >= PAIRS]
     if len(here) < 2:
         return None
-    best = max(here, key=lambda row: statistics.fmean(row.runs(budget)))
+    best = max(here, key=lambda row: row.sign * statistics.fmean(row.runs(budget)))
     level = [row for row in here if row is not best and not any(_beats(other, row, budget) for other in here)]
     cheapest = min([best, *level], key=lambda row: costs.get(row.title, float("inf")))
     loss = max(_most(other, cheapest, budget) for other in here if other is not cheapest)
+    if best.headline and not best.headline.percent:
+        loss /= statistics.fmean(best.runs(budget)) or 1.0
     return Choice(best, level, cheapest, [row for row in every if row not in here], loss)
 
 
@@ -99,62 +117,75 @@ def recommendation(page: Page, rows: Sequence[Row], costs: Mapping[str, float]) 
     """Writes what to use at each label budget.
 
     Args:
-      rows: those with an accuracy.
+      rows: those of one headline metric, by labels of one kind and strength; at least one.
       costs: a row's title -> device-seconds.
     """
-    page.heading("Which to use")
+    headline, unit = _headline(rows), _headline(rows).unit
+    most = "highest" if headline.larger else "lowest"
+    page.heading("Which to use" + _said(rows))
+    words = any(row.eval == "tfidf_probe" for row in rows)
     page.text(
-        "A row is a method and how its network is used. head: its own classifier. linear_probe: a logistic regression "
-        "on its features, which stay as they are. + finetune: supervised training that starts from it. raw_pixels and "
-        "random_encoder: a logistic regression without any training before."
+        "A row is a method and how its network is used. "
+        + (ROWS if headline.metric == "accuracy" else OTHER_ROWS)
+        + FLOORS_OF.get(headline.metric, "").replace("raw_pixels", "tfidf_probe" if words else "raw_pixels")
     )
     budgets = sorted({budget for row in rows for budget in row.results})
     choices = {budget: found for budget in budgets if (found := choose(rows, budget, costs))}
     for title, group in itertools.groupby(choices, key=lambda budget: _recommended(choices[budget])):
-        page.lead(f"At {_counts(group)} labels: {title}.")
+        page.lead(f"At {_counts(group)} {unit}: {title}.")
     if untold := [budget for budget in budgets if budget not in choices]:
-        page.lead(f"At {_counts(untold)} labels: not told, which takes two rows with {PAIRS} seeds or more in common.")
+        page.lead(f"At {_counts(untold)} {unit}: not told, which takes two rows with {PAIRS} seeds or more in common.")
     if not choices:
         return
     for title in dict.fromkeys(row.title for choice in choices.values() for row in choice.untold):
         at = _counts(budget for budget, choice in choices.items() if title in {row.title for row in choice.untold})
-        page.text(f"Left out: {title} at {at} labels, which has fewer than {PAIRS} seeds in common with the others.")
+        page.text(f"Left out: {title} at {at} {unit}, which has fewer than {PAIRS} seeds in common with the others.")
     page.text(
-        "That is the row that takes the fewest device-seconds of those that no other beats: the one with the highest "
-        "mean, and the level ones. A row beats another where the 95 % interval of their paired difference is above 0. "
-        f"Undecided where these intervals leave room for another row that is more than {100 * LOSS:.0f} points better "
-        "than it, as they do with few seeds."
+        f"That is the row that takes the fewest device-seconds of those that no other beats: the one with the {most} "
+        "mean, and the level ones. A row beats another where the 95 % interval of their paired difference is "
+        f"{'above' if headline.larger else 'below'} 0. "
+        f"Undecided where these intervals leave room for another row that is more than {_room(LOSS, headline, 0)} "
+        "better than it, as they do with few seeds."
     )
     compared = [(choice.best, row, budget) for budget, choice in choices.items() for row in choice.level]
     pairs = min((len(differences(*each)) for each in compared), default=FEW)
     if pairs < FEW:
         page.text(f"With {pairs} paired seeds hardly anything is told apart: use {FEW} or more.")
-    head = ["labels", "highest mean", "accuracy", "level", "the cheapest", "another may be better by", "device-seconds"]
+    head = [
+        unit,
+        f"{most} mean",
+        headline.metric,
+        "level",
+        "the cheapest",
+        "another may be better by",
+        "device-seconds",
+    ]
     lines: list[list] = [head]
     for budget, (best, level, cheapest, _, loss) in choices.items():
-        accuracy = f"{100 * statistics.fmean(best.runs(budget)):.2f} %"
+        reached = _shown(best, budget)
         others = "; ".join(row.title for row in level) or "none"
-        room = f"{100 * loss:.1f} points"
-        lines.append([f"{budget:,}", best.title, accuracy, others, cheapest.title, room, costs.get(cheapest.title)])
+        room = _room(loss, headline, 1)
+        lines.append([f"{budget:,}", best.title, reached, others, cheapest.title, room, costs.get(cheapest.title)])
     page.table(lines)
-    page.text(CAVEATS)
+    page.text(CAVEATS.replace("highest", most))
 
 
 def labels_saved(page: Page, rows: Sequence[Row], baseline: str) -> None:
-    """Writes the labels saved against the first row of this name, of rows with an accuracy."""
-    page.heading("Labels saved")
-    base = next((row for row in rows if baseline in (row.name, row.title)), None)
+    """Writes the labels saved against the first row of this name, of rows of one headline metric."""
+    headline, unit = _headline(rows), _headline(rows).unit
+    page.heading("Labels saved" + _said(rows))
+    base = next((row for row in rows if baseline in (row.name or row.eval, row.title)), None)
     if base is None or len(base.results) < 2:
         return page.text(f"Left out: needs {baseline} at two label budgets or more.")
     page.text(
         f"How many labels a method needs to reach what {base.title} has with the number at the head of the column, and "
-        "in brackets the 95 % interval over seeds: between the budgets accuracy is taken to follow a straight line "
-        "over the logarithm of the number of labels. 'noise': it may need as many. There is no column for the "
-        "smallest budget: what is below it was not measured."
+        f"in brackets the 95 % interval over seeds: between the budgets {headline.metric} is taken to follow a "
+        "straight line over the logarithm of the number of labels. 'noise': it may need as many. There is no column "
+        "for the smallest budget: what is below it was not measured."
     )
     budgets = sorted(base.results)
-    table: list[list] = [["", *(f"{budget:,} labels" for budget in budgets[1:])]]
-    table.append([base.title, *(f"{100 * statistics.fmean(base.runs(budget)):.2f} %" for budget in budgets[1:])])
+    table: list[list] = [["", *(f"{budget:,} {unit}" for budget in budgets[1:])]]
+    table.append([base.title, *(_shown(base, budget) for budget in budgets[1:])])
     for row in rows:
         if row is not base and len(row.results) > 1:
             table.append([row.title, *(_saved(row, base, budget) for budget in budgets[1:])])
@@ -163,7 +194,8 @@ def labels_saved(page: Page, rows: Sequence[Row], baseline: str) -> None:
         floors = [row.title for row in rows if row.eval in FLOORS and _beats(row, base, budget)]
         if floors:
             page.text(
-                f"Beware: with {budget:,} labels {base.title} is below {' and '.join(floors)}, for which no network is "
+                f"Beware: with {budget:,} {unit} {base.title} is {'below' if headline.larger else 'above'} "
+                f"{' and '.join(floors)}, for which no network is "
                 f"trained. That column says more of how weak {base.name} is there than of what others save: it may "
                 "need more steps."
             )
@@ -185,6 +217,24 @@ def cost(page: Page, rows: Sequence[Row], costs: Mapping[str, float]) -> None:
         )
 
 
+def _headline(rows: Sequence[Row]) -> Headline:
+    return next((row.headline for row in rows if row.headline), HEADLINES["class"])
+
+
+def _said(rows: Sequence[Row]) -> str:
+    """What is said of the labels that rows share, for a heading."""
+    return next((f", {row.said}" for row in rows if row.said), "")
+
+
+def _shown(row: Row, budget: int) -> str:
+    """The mean, in its unit."""
+    return row.shown(statistics.fmean(row.runs(budget))) + " %" * bool(row.headline and row.headline.percent)
+
+
+def _room(loss: float, headline: Headline, places: int) -> str:
+    return f"{100 * loss:.{places}f} " + ("points" if headline.percent else "%")
+
+
 def _counts(budgets: Iterable[int]) -> str:
     return ", ".join(f"{budget:,}" for budget in budgets)
 
@@ -196,20 +246,25 @@ def _recommended(choice: Choice) -> str:
 
 def _most(row: Row, other: Row, budget: int) -> float:
     """By how much a row may be better than another: the upper end of the 95 % interval, infinite without pairs."""
-    pairs = differences(row, other, budget)
+    pairs = _gains(row, other, budget)
     return float(statistics.fmean(pairs) + half_width(pairs)) if pairs else float("inf")
 
 
+def _gains(row: Row, other: Row, budget: int) -> list[float]:
+    """Paired differences, the larger the better the row."""
+    return [row.sign * each for each in differences(row, other, budget)]
+
+
 def _beats(row: Row, other: Row, budget: int) -> bool:
-    pairs = differences(row, other, budget)
+    pairs = _gains(row, other, budget)
     return bool(pairs) and statistics.fmean(pairs) > half_width(pairs)
 
 
 def _saved(row: Row, base: Row, budget: int) -> str:
     """A cell: labels needed for what `base` has at this budget, their interval, labels saved."""
     budgets = sorted(b for b in row.results if b > 0)
-    curves = {b: {draw[:3]: value for draw, value in row.means(b).items()} for b in budgets}
-    target = {draw[:3]: value for draw, value in base.means(budget).items()}
+    curves = {b: {draw[:3]: row.sign * value for draw, value in row.means(b).items()} for b in budgets}
+    target = {draw[:3]: row.sign * value for draw, value in base.means(budget).items()}
     seeds = sorted(set(target).intersection(*curves.values()))
     if not seeds:
         return "-"

@@ -1,15 +1,22 @@
-"""Every method at every label budget on the same splits: the runs of `labelfx.benchmark`, and their augmentations."""
+"""Every method at every label budget on the same splits: the runs of `labelfx.benchmark`, and what of them hangs on the
+kind of rows (models, augmentations, floors) and of labels (objectives, evals, what a budget counts)."""
 
 import dataclasses
+import itertools
 import sys
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
+import jax
 import numpy as np
 
 from labelfx import config as configs
 from labelfx.config import ConfigError
+from labelfx.config.checks import find
+from labelfx.config.errors import first_line
+from labelfx.data import Dataset, Task
+from labelfx.evals.tasks import HEADLINES
 from labelfx.loop import run
 from labelfx.reports import sweep
 from labelfx.reports.page import report
@@ -17,9 +24,16 @@ from labelfx.reports.sweep import Job
 
 BASELINE = "supervised"
 DEFAULTS = {f.name: f.default for f in dataclasses.fields(configs.Run) if f.default is not dataclasses.MISSING}
-HEAD: dict[str, dict] = {"head": {}}
-PROBE: dict[str, dict] = {"linear_probe": {}}
-FLOORS: dict[str, dict] = {"raw_pixels": {}, "random_encoder": {}}
+
+Rows = Literal["images", "texts", "vectors", "nodes"]
+# What stands for `supervised` where its own network cannot read the rows.
+BASELINES: dict[Rows, str] = {"texts": "own_sentences", "vectors": "regression"}
+# One of these in a recipe is replaced by that of the task.
+OBJECTIVES: dict[Task, dict[str, Any]] = {
+    "class": {"name": "cross_entropy", "label_smoothing": 0.0},
+    "several": {"name": "binary_cross_entropy", "unknown": "ignore"},
+    "target": {"name": "squared_error"},
+}
 
 # Channels -> `weak`, for a method's parameter of that name, and `strong`, for all others: what the recipes of the
 # digits have, where no flip keeps the class, and SimCLR's for CIFAR-10 with the milder crops of `own_images`. The shift
@@ -49,6 +63,18 @@ AUGMENTATIONS: dict[int, dict[str, dict[str, Any]]] = {
 }
 
 
+class Judged(NamedTuple):
+    """The evals of a task: of a network's own classifier or regressor, of its features, and of no network. Names of
+    evals -> their keywords; `probe` is empty where features alone are not judged."""
+
+    head: dict[str, dict]
+    probe: dict[str, dict]
+    floors: dict[str, dict]
+
+
+IMAGES_OF_CLASSES = Judged({"head": {}}, {"linear_probe": {}}, {"raw_pixels": {}, "random_encoder": {}})
+
+
 def benchmark(
     data: Mapping[str, Any],
     methods: Iterable[str],
@@ -57,17 +83,20 @@ def benchmark(
     workdir: str | Path,
     overrides: Mapping[str, Any] | None = None,
     augment: Literal["data", "recipe"] = "data",
+    weak: Iterable[str] = (),
 ) -> Path:
     """Runs what has no results yet, and writes and returns `workdir/report.html`.
 
     Args:
       data: `config.data` of every run.
       methods: names or files of recipes.
-      budgets: labels a class, or "all".
+      budgets: labels a class or, where labels are no classes, rows; or "all".
       seeds: each is a run's `seed`, `label_seed` and `data_seed`.
       workdir: a folder for all runs.
       overrides: dotted path -> value, for every recipe that has the path.
       augment: "data", that of `AUGMENTATIONS` for every recipe, or "recipe", each its own.
+      weak: kinds and strengths of what is said of labels, see `weak_label`; every run is made under each of them. By
+        default the truth is said.
 
     Raises:
       ConfigError: a run could not be made as asked for, one in `workdir` has another configuration, or
@@ -75,7 +104,13 @@ def benchmark(
     """
     folder = configs.local(workdir).absolute()
     recipes = read_recipes(data, methods)
-    dataset, _ = run.load_data(configs.check(recipes[BASELINE] | {"labels": label_view("all")}), folder)
+    kinds: list[dict[str, Any] | None] = [weak_label(word) for word in dict.fromkeys(weak)] or [None]
+    dataset, _ = run.load_data(configs.check(recipes[BASELINE] | {"labels": label_view("all"), "evals": {}}), folder)
+    judged = judge(dataset)
+    for kind in kinds:
+        check_said(kind, dataset)
+    for line in fit(recipes, dataset):
+        print(line, file=sys.stderr)
     if augment == "data":
         for line in set_augmentations(recipes.values(), dataset.train.inputs):
             print(line, file=sys.stderr)
@@ -84,10 +119,11 @@ def benchmark(
             print(f"--override={path}: not in {', '.join(left_out)}, left as it was there", file=sys.stderr)
     distinct: dict[int, int | str] = {}
     for budget in budgets:
-        count = _count(label_view(budget), dataset.train.labels)
+        count = _count(label_view(budget, dataset.task), dataset.train.labels)
         if distinct.setdefault(count, budget) != budget:
-            print(f"--labels={budget}: the same {count} labels as {distinct[count]}; left out", file=sys.stderr)
-    every = list(jobs(recipes, distinct.values(), seeds, folder))
+            unit = HEADLINES[dataset.task].unit
+            print(f"--labels={budget}: the same {count} {unit} as {distinct[count]}; left out", file=sys.stderr)
+    every = list(jobs(recipes, distinct.values(), seeds, folder, dataset.task, judged, kinds))
     sweep.check(every, dataset)
     configs.make_folder(folder)
     with run.claim(folder):
@@ -96,9 +132,19 @@ def benchmark(
 
 
 def jobs(
-    recipes: Mapping[str, dict[str, Any]], budgets: Iterable[int | str], seeds: Iterable[int], workdir: Path
+    recipes: Mapping[str, dict[str, Any]],
+    budgets: Iterable[int | str],
+    seeds: Iterable[int],
+    workdir: Path,
+    task: Task = "class",
+    judged: Judged = IMAGES_OF_CLASSES,
+    weak: Iterable[dict[str, Any] | None] = (None,),
 ) -> Iterator[Job]:
-    """Every run in an order that can be run; one seed after the other, so that what is done is always paired."""
+    """Every run in an order that can be run; one seed after the other, so that what is done is always paired.
+
+    Raises:
+      ConfigError: of a recipe nothing would be judged.
+    """
     shared = [name for name, recipe in recipes.items() if not _learns_from_labels(recipe)]
     teacher = f"{shared[0]}_finetune" if shared else BASELINE
     for seed in seeds:
@@ -106,18 +152,24 @@ def jobs(
         seeded = {"seed": seed, "label_seed": seed, "data_seed": seed}
         for name in shared:
             yield Job(folder / name, recipes[name] | seeded | {"labels": label_view("all"), "evals": {}})
-        for budget in budgets:
-            labels = label_view(budget)
-            at_budget = folder / ("all_labels" if budget == "all" else f"{budget}_per_class")
+        for budget, kind in itertools.product(budgets, weak):
+            labels = label_view(budget, task) | ({"weak": kind} if kind else {})
+            counted = "all_labels" if budget == "all" else f"{budget}_{'per_class' if task == 'class' else 'rows'}"
+            at_budget = folder / "_".join([counted, *(str(value) for value in (kind or {}).values())])
             for name, recipe in recipes.items():
                 if name in shared:
-                    yield Job(at_budget / f"{name}_probe", {"labels": labels, "evals": PROBE}, folder / name)
-                    tuned = recipes[BASELINE] | seeded | {"labels": labels, "evals": HEAD, "model": recipe["model"]}
+                    if judged.probe:
+                        yield Job(at_budget / f"{name}_probe", {"labels": labels, "evals": judged.probe}, folder / name)
+                    tuned = recipes[BASELINE] | seeded | {"labels": labels, "model": recipe["model"]}
+                    tuned |= {"evals": judged.head}
                     tuned |= {"name": f"{name} + finetune", "backbone": str(folder / name)}
                     tuned["method"] = recipes[BASELINE]["method"] | {"name": "finetune", "head": "fresh"}
                     yield Job(at_budget / f"{name}_finetune", tuned)
                 else:
-                    evals = (HEAD if _classifies(recipe) else PROBE) | (FLOORS if name == BASELINE else {})
+                    evals = judged.head if _classifies(recipe) else judged.probe
+                    if not evals:
+                        raise ConfigError(f"--methods={name}: trains no regressor, by which it would be judged")
+                    evals = evals | (judged.floors if name == BASELINE else {})
                     taught = {"teacher": str(at_budget / teacher)} if _taught(recipe) else {}
                     yield Job(at_budget / name, recipe | seeded | {"labels": labels, "evals": evals} | taught)
 
@@ -142,14 +194,125 @@ def read_recipes(data: Mapping[str, Any], methods: Iterable[str]) -> dict[str, d
     return dict(sorted(found.items(), key=lambda item: _taught(item[1])))
 
 
+def rows_of(dataset: Dataset) -> Rows:
+    """What a row is."""
+    inputs = dataset.train.inputs
+    if len(inputs.shape) == 4:
+        return "images"
+    if "tokenizer" in dataset.side:
+        return "texts"
+    return "vectors" if np.issubdtype(inputs.dtype, np.floating) else "nodes"
+
+
+def judge(dataset: Dataset) -> Judged:
+    """The evals that suit the rows and the task.
+
+    Raises:
+      ConfigError: no benchmark is made of such a task.
+    """
+    rows = rows_of(dataset)
+    if dataset.task == "class":
+        own: dict[str, dict] = {"images": {"raw_pixels": {}}, "texts": {"tfidf_probe": {}}}.get(rows, {})
+        return IMAGES_OF_CLASSES._replace(floors={**own, "random_encoder": {}})
+    if dataset.task == "several":
+        how = {"threshold": 0.5, "k": tuple(k for k in (1, 3, 5) if k <= dataset.num_outputs)}
+        return Judged(
+            {"multilabel": how}, {"multilabel_probe": how}, {"tfidf_multilabel": how} if rows == "texts" else {}
+        )
+    if dataset.task == "target":
+        return Judged({"regression_error": {"bin_width": 1, "few": 1}}, {}, {})
+    raise ConfigError(f"--data: labels are {dataset.task}; a benchmark takes {', '.join(OBJECTIVES)}")
+
+
+def fit(recipes: dict[str, dict[str, Any]], dataset: Dataset) -> list[str]:
+    """Gives recipes what suits the rows and the task in place of what cannot read them; returns lines that say so.
+
+    Args:
+      recipes: name -> configuration, changed in place; `BASELINE` is among them.
+    """
+    rows, said = rows_of(dataset), []
+    if rows in BASELINES and not _reads(recipes[BASELINE]["model"], recipes[BASELINE], dataset):
+        chosen = DEFAULTS | configs.recipe(BASELINES[rows])
+        kept = {field: recipes[BASELINE][field] for field in ("name", "data", "keep")}
+        recipes[BASELINE] |= chosen | kept
+        said.append(f"{BASELINE}: the recipe {BASELINES[rows]}, as rows are {rows}")
+    for name, recipe in recipes.items():
+        if rows in BASELINES and not _reads(recipe["model"], recipes[BASELINE], dataset):
+            recipe["model"] = dict(recipes[BASELINE]["model"])
+            said.append(f"{name}: the model {configs.one_line(recipe['model'])}, as its own does not read {rows}")
+        objective = recipe["method"].get("objective", {})
+        wanted = OBJECTIVES[dataset.task]
+        if objective.get("name") in {each["name"] for each in OBJECTIVES.values()} - {wanted["name"]}:
+            recipe["method"] |= {"objective": dict(wanted)}
+            said.append(f"{name}: the objective {configs.one_line(wanted)}, by what a label is")
+    return said
+
+
+def _reads(model: Mapping[str, Any], recipe: Mapping[str, Any], dataset: Dataset) -> bool:
+    """Whether a network, in a recipe, takes such rows: one of texts those of a vocabulary, any other all else."""
+    takes = configs.parameters(configs.function(configs.BACKBONES, model["name"]))[0]
+    if ("vocab_size" in takes) != (rows_of(dataset) == "texts"):
+        return False
+    inputs = dataset.train.inputs
+    row = jax.ShapeDtypeStruct((1, *inputs.shape[1:]), inputs.dtype)
+    try:
+        network = run.build_model(configs.check({**recipe, "model": model, "labels": label_view("all")}))
+        jax.eval_shape(network.init, jax.random.key(0), row)
+    except Exception:  # whatever layers say of a shape that is not theirs
+        return False
+    return True
+
+
+def weak_label(word: str) -> dict[str, Any]:
+    """`config.labels.weak` of "NAME:STRENGTH", or of the NAME of a kind without strength: the strength is the one key
+    that the kind needs.
+
+    Raises:
+      ConfigError: there is no such kind, it needs other keys than one, or the strength is none.
+    """
+    name, colon, strength = word.partition(":")
+    takes = configs.parameters(find(configs.WEAK, name, f"--weak={word}")[0])[1]
+    needed = [key for key, parameter in takes.items() if parameter.default is parameter.empty]
+    if len(needed) != bool(colon):
+        keys = f"needs {', '.join(needed)}" if needed else "has no strength"
+        raise ConfigError(
+            f"--weak={word}: {name} {keys}; must be NAME:STRENGTH of a kind with one key, as symmetric:0.2"
+        )
+    return {"name": name} | ({needed[0]: configs.literal(strength)} if needed else {})
+
+
+def check_said(weak: Mapping[str, Any] | None, dataset: Dataset) -> None:
+    """ConfigError where what is said of these data could not be learnt from by the baseline, which reads labels."""
+    if weak is None:
+        return
+    train, rng = dataset.train, np.random.default_rng(0)
+    rows = np.arange(len(train.labels))
+    provided = {"label": train.labels, "rng": rng, "num_classes": len(dataset.class_names), "rows": rows}
+    try:
+        said = configs.build(configs.WEAK, weak, inputs=train.inputs, columns=train.columns, **provided)
+    except (IndexError, TypeError, ValueError) as error:
+        raise ConfigError(f"--weak={weak['name']}: not of these data ({first_line(error)})") from error
+    if "label" not in said.columns:
+        raise ConfigError(
+            f"--weak={weak['name']}: says {', '.join(said.columns)}, but {BASELINE} learns from labels; take a kind "
+            "that says them, as symmetric"
+        )
+
+
 def set_augmentations(recipes: Iterable[dict[str, Any]], images: Any) -> list[str]:
-    """Replaces every augmentation of the recipes by the one that suits such images; returns lines that say so.
+    """Replaces every augmentation of the recipes by the one that suits such rows; returns lines that say so.
 
     Args:
       recipes: configurations, changed in place.
-      images: of the training split, [N, H, W, C]. Where `AUGMENTATIONS` has nothing for them, recipes stay as they are.
+      images: inputs of the training split. Of rows that are no images it is `identity`; where `AUGMENTATIONS` has
+        nothing for images [N, H, W, C], recipes stay as they are.
     """
-    _, *side, channels = images.shape if len(images.shape) == 4 else (0, 0, 0)
+    if len(images.shape) != 4:
+        for recipe in recipes:
+            for method, key in configs.augmentations(recipe):
+                method[key] = {"name": "identity"}
+        return ["augmentation of every row: identity, as these data are no images"]
+    _, *side, channels = images.shape
     if images.dtype != np.uint8 or channels not in AUGMENTATIONS:
         return ["augmentation: each recipe's own, as these data are neither grey nor colour images"]
     weak, strong = (dict(AUGMENTATIONS[channels][kind]) for kind in ("weak", "strong"))
@@ -164,9 +327,11 @@ def set_augmentations(recipes: Iterable[dict[str, Any]], images: Any) -> list[st
     ]
 
 
-def label_view(budget: int | str) -> dict[str, Any]:
-    """`config.labels` of a budget."""
-    return {"name": "all_labels"} if budget == "all" else {"name": "per_class", "k": budget}
+def label_view(budget: int | str, task: Task = "class") -> dict[str, Any]:
+    """`config.labels` of a budget: per class, or of rows where labels are no classes."""
+    if budget == "all":
+        return {"name": "all_labels"}
+    return {"name": "per_class", "k": budget} if task == "class" else {"name": "uniform", "n": budget}
 
 
 def _learns_from_labels(recipe: Mapping[str, Any]) -> bool:
@@ -175,7 +340,11 @@ def _learns_from_labels(recipe: Mapping[str, Any]) -> bool:
 
 
 def _classifies(recipe: Mapping[str, Any]) -> bool:
-    return "head" in recipe["evals"]
+    """Whether an eval of the recipe reads its own classifier or regressor."""
+    return any(
+        {"test_logits", "test_predictions"} & {*configs.parameters(configs.function(configs.EVALS, name))[0]}
+        for name in recipe["evals"]
+    )
 
 
 def _taught(recipe: Mapping[str, Any]) -> bool:

@@ -15,11 +15,12 @@ from labelfx import config as configs
 from labelfx.loop.metrics import read as read_metrics
 from labelfx.reports import efficiency, figures, inspection
 from labelfx.reports.figures import Line, Page
-from labelfx.reports.tables import FLOORS, Row, cells, entries_of, read
+from labelfx.reports.tables import FLOORS, Row, cells, entries_of, read, said_of
 from labelfx.scores import check, picture
 
 DRAWN = 16  # lines in a figure of curves
 POINTS = 100  # steps on a curve
+THIRDS = ("head", "medium", "tail")  # of labels, by how common they are
 LOOK_FOR = {
     "acceptance": "The share of unlabelled images whose pseudo-label is learnt from. It should rise as the network "
     "grows sure; near 1 from the start means that the threshold sorts nothing out.",
@@ -37,6 +38,7 @@ class Found:
     folder: Path
     name: str
     labels: int
+    said: str  # kind and strength of labels that are not the truth
     config_hash: str
     config: dict[str, Any]
     results: dict[str, Any]
@@ -77,21 +79,22 @@ def report(paths: Iterable[str | Path], out: str | Path = "report.html", baselin
     if baseline is None and rows:
         named = [row.name for row in rows]
         baseline = next((name for name in ("supervised", runs[0].name) if name in named), None)
-    accuracies, costs = [row for row in rows if row.metric == "accuracy"], _costs(runs)
-    compared = len({row.name for row in accuracies if row.name}) > 1
-    mixed = [row.title for row in accuracies if len(row.hashes) > 1]
+    headlines, costs = [row for row in rows if row.headline], _costs(runs)
+    compared = len({row.name for row in headlines if row.name}) > 1
+    mixed = [row.title for row in headlines if len(row.hashes) > 1]
     if compared and (len(data) > 1 or mixed):
         compared = False
         reason = f"{'; '.join(mixed)}: of several configurations" if len(data) == 1 else "several data sets"
         page.text(f"Which to use, what it saves and what it costs are left out: this page has {reason}.")
-    if compared:
-        efficiency.recommendation(page, accuracies, costs)
+    for group in _alike(headlines) if compared else ():
+        efficiency.recommendation(page, group, costs)
     _origins(page, runs)
     _augmentations(page, runs)
-    budget = _results(page, folders, rows, _test_images(runs), baseline)
+    budgets = _results(page, folders, rows, runs, baseline)
+    for group in _alike(headlines) if compared else ():
+        efficiency.labels_saved(page, group, (baseline or "").partition("/")[0])
     if compared:
-        efficiency.labels_saved(page, accuracies, (baseline or "").partition("/")[0])
-        efficiency.cost(page, accuracies, costs)
+        efficiency.cost(page, headlines, costs)
     _curves(page, groups)
     _scores(page, groups)
     if len(runs) == 1:
@@ -100,9 +103,10 @@ def report(paths: Iterable[str | Path], out: str | Path = "report.html", baselin
         page.text("Predictions, mistakes and maps of embeddings are drawn for one run at a time.")
     _configurations(page, groups)
     texts = {out: page.whole()}
-    if budget:
-        texts[out.with_suffix(".svg")] = figures.alone(budget)
-        page.markdown.insert(1, f"![Label budget]({out.stem}.svg)")
+    for number, (title, figure) in reversed([*enumerate(budgets.items(), 1)]):
+        path = out.with_name(f"{out.stem}{f'_{number}' * (number > 1)}.svg")
+        texts[path] = figures.alone(figure)
+        page.markdown.insert(1, f"![{title}]({path.name})")
     texts[out.with_suffix(".md")] = "\n\n".join(page.markdown) + "\n"
     try:
         for path, text in texts.items():
@@ -152,8 +156,11 @@ def _read_run(folder: Path) -> Found:
         if "score_distribution" in results["metrics"]:
             check(results["metrics"]["score_distribution"])
     count = results["labels"]["n"] if results else len(load("labels.json")["rows"])
+    said = said_of(results["labels"].get("weak") if results else config["labels"].get("weak"))
     config_hash = results["config_hash"] if results else configs.config_hash(config)
-    found = Found(folder, str((results or config)["name"]), int(count), str(config_hash), config, results, metrics)
+    found = Found(
+        folder, str((results or config)["name"]), int(count), said, str(config_hash), config, results, metrics
+    )
     _origin(found)
     if config and not isinstance(config["data"]["name"], str):
         raise TypeError(f"config.data.name is {config['data']['name']!r}")
@@ -164,13 +171,14 @@ def _groups(runs: Sequence[Found]) -> dict[str, list[Found]]:
     """Runs that differ in their seeds alone, by the shortest title that tells them from the others."""
     found = collections.defaultdict(list)
     for run in runs:
-        found[run.name, run.labels, run.config_hash].append(run)
+        found[run.name, run.labels, run.said, run.config_hash].append(run)
 
-    def title(name, labels, config_hash):
+    def title(name, labels, said, config_hash):
         same = [key for key in found if key[0] == name]
         budget = f", {labels} labels" if len({key[1] for key in same}) > 1 else ""
-        mixed = f", {config_hash[:6]}" if len([key for key in same if key[1] == labels]) > 1 else ""
-        return name + budget + mixed
+        kind = f", {said}" if said and len({key[2] for key in same}) > 1 else ""
+        mixed = f", {config_hash[:6]}" if len([key for key in same if key[1:3] == (labels, said)]) > 1 else ""
+        return name + budget + kind + mixed
 
     return {title(*key): found[key] for key in sorted(found, key=lambda key: key[1])}
 
@@ -198,7 +206,7 @@ def _costs(runs: Sequence[Found]) -> dict[str, float]:
                 seconds = 0.0 if name in FLOORS else cost(run)
             except (KeyError, RecursionError, TypeError, configs.ConfigError):
                 continue  # what it needs is not among the runs, or does not say how long it took
-            found[Row(run.name, name, "").title].append(seconds)
+            found[Row(run.name, name, "", said=run.said).title].append(seconds)
     return {title: statistics.fmean(each) for title, each in found.items()}
 
 
@@ -216,53 +224,37 @@ def _chance(accuracy: float, tested: int) -> float:
     return 1.96 * (2 * share * (1 - share) / tested) ** 0.5  # both samples vary
 
 
-def _test_images(runs: Sequence[Found]) -> int:
-    """The fewest that an accuracy here was found on; 0 where there is none."""
+def _alike(rows: Iterable[Row]) -> list[list[Row]]:
+    """Rows of one metric and of labels of one kind and strength together."""
+    found = collections.defaultdict(list)
+    for row in rows:
+        found[row.metric, row.said].append(row)
+    return [*found.values()]
+
+
+def _tested(runs: Sequence[Found]) -> int:
+    """The fewest rows that an accuracy here was found on; 0 where there is none."""
     parts = [part for run in runs for part in run.results.get("metrics", {}).values() if "accuracy" in part]
     return min((part["n"] for part in parts if type(part.get("n")) is int), default=0)
 
 
-def _results(page: Page, paths: Sequence[Path], rows: Sequence[Row], tested: int, baseline: str | None) -> str:
-    """Returns the figure of accuracy over label budgets, as SVG, or "" where there is one budget."""
+def _results(
+    page: Page, paths: Sequence[Path], rows: Sequence[Row], runs: Sequence[Found], baseline: str | None
+) -> dict[str, str]:
+    """Returns the figures of results over label budgets, title -> SVG, of several budgets."""
     page.heading("Results")
     if not rows:
         page.text("Left out: no run here has results of an eval yet.")
-        return ""
-    budget = ""
-    accuracies = [row for row in rows if row.metric == "accuracy"]
-    budgets = sorted({budget for row in accuracies for budget in row.results})
-    numbers: list = [["", "labels", "mean", "sd"]]
-    drawn = []
-    for row in accuracies:
-        runs_at = {budget: found for budget in budgets if (found := row.runs(budget))}
-        means = [statistics.fmean(found) for found in runs_at.values()]
-        sds = [statistics.stdev(found) if len(found) > 1 else None for found in runs_at.values()]
-        numbers += [[row.title, *point] for point in zip(runs_at, means, sds, strict=True)]
-        drawn.append(Line(row.title, list(runs_at), means, [sd or 0.0 for sd in sds], row.eval in FLOORS))
-    if len(budgets) > 1:
-        drawn.sort(key=lambda line: (line.reference, -line.y[-1]))  # the legend as the curves end
-        caption = (
-            "Accuracy on the test split by the number of labels; bands are ± 1 sd over seeds, grey lines floors. Look "
-            "for curves above both floors, and for how many labels one method needs to reach what another has. Bands "
-            "of paired runs may overlap and yet differ: which is better is in the paired differences below."
-        )
-        percent = [line._replace(y=[100 * y for y in line.y], sd=[100 * sd for sd in line.sd]) for line in drawn]
-        budget = figures.lines(percent, "labels, of all classes together", "accuracy in %", log=min(budgets) > 0)
-        page.figure(budget, "Label budget", caption, numbers)
-    elif accuracies:
-        caption = (
-            f"On the test split, in %, at {budgets[0]} labels, floors in grey; whiskers are ± 1 sd over seeds where "
-            "there are several. Look for bars that are clearly longer than the floors."
-        )
-        drawn.sort(key=lambda line: line.reference)
-        page.figure(figures.bars(drawn), "Accuracy", caption, numbers)
+        return {}
+    headlines = [row for row in rows if row.headline]
+    figures_of = dict(found for group in _alike(headlines) if (found := _budgets(page, group)))
     (head, *lines), notes = cells(paths, baseline)
 
     def of(metric: str) -> list[list[str]]:
         return [line for line, row in zip(lines, rows, strict=True) if row.metric == metric]
 
-    if accuracies:
-        page.table([head, *of("accuracy")])
+    for metric in dict.fromkeys(row.metric for row in headlines):
+        page.table([head, *of(metric)])
     for note in notes:
         page.text(note)
     if any(row.eval in FLOORS and len(row.runs(b)) < len(row.means(b)) for row in rows for b in row.results):
@@ -270,31 +262,107 @@ def _results(page: Page, paths: Sequence[Path], rows: Sequence[Row], tested: int
             "A floor counts once where nothing in it is drawn anew: raw_pixels where seeds have the same labels, as "
             "they do with all of them, random_encoder where the seed of its network is the same too."
         )
-    if len(accuracies) < len(rows):
+    if len(headlines) < len(rows):
         page.text("Other scores, each in a unit of its own:")
         page.table([head, *of("value")])
-    if tested:
-        best = max(statistics.fmean(row.runs(budget)) for row in accuracies for budget in row.results)
+    if tested := _tested(runs):
+        best = max(statistics.fmean(row.runs(n)) for row in rows if row.metric == "accuracy" for n in row.results)
         points = 100 * _chance(best, tested)
         page.text(
-            f"{tested:,} test images: on as many others of the same source an accuracy of {100 * best:.1f} % may come "
-            f"out ± {points:.1f} points (95 %), which no seed shows."
+            f"{tested:,} test {_things(runs)}: on as many others of the same source an accuracy of {100 * best:.1f} % "
+            f"may come out ± {points:.1f} points (95 %), which no seed shows."
         )
     if baseline:
+        first = "accuracy" if {row.metric for row in headlines} <= {"accuracy"} else "headline metric"
         page.text(
-            f"Differences are to {baseline}: to its result of the same eval or, for others, to its first accuracy."
+            f"Differences are to {baseline}: to its result of the same eval or, for others, to its first {first}."
         )
-    page.text(
-        "The floors raw_pixels and random_encoder are what a linear probe reaches without any training: a run that is "
-        "not clearly above both has learnt nothing of use."
-        if any(row.eval in FLOORS for row in rows)
-        else "No floors are shown: no run here has raw_pixels or random_encoder among its evals."
-    )
+    _of_labels(page, runs)
+    floors = [name for name in FLOORS if any(row.eval == name for row in rows)]
+    if floors and not {"raw_pixels", "random_encoder"} & {*floors}:
+        page.text(
+            f"The floors {' and '.join(floors)} are reached without training any network: a run that is not clearly "
+            "better has learnt nothing of use."
+        )
+    elif floors:
+        probes = [name for name in ("raw_pixels", "tfidf_probe") if name in floors] or ["raw_pixels"]
+        page.text(
+            f"The floors {', '.join(probes)} and random_encoder are what a linear probe reaches without any training: "
+            "a run that is not clearly above both has learnt nothing of use."
+        )
+    else:
+        page.text("No floors are shown: no run here has raw_pixels or random_encoder among its evals.")
     page.text(
         "A difference that is marked as noise, or that has no standard error because there is one pair only, does not "
         "say which is better."
     )
-    return budget
+    return figures_of
+
+
+def _budgets(page: Page, rows: Sequence[Row]) -> tuple[str, str] | None:
+    """Draws the results of rows of one metric and kind of labels; of several label budgets returns title and SVG."""
+    headline = next(row.headline for row in rows if row.headline)
+    budgets = sorted({budget for row in rows for budget in row.results})
+    of = f", {rows[0].said}" if rows[0].said else ""
+    numbers: list = [["", headline.unit, "mean", "sd"]]
+    drawn = []
+    for row in rows:
+        runs_at = {budget: found for budget in budgets if (found := row.runs(budget))}
+        means = [statistics.fmean(found) for found in runs_at.values()]
+        sds = [statistics.stdev(found) if len(found) > 1 else None for found in runs_at.values()]
+        numbers += [[row.title, *point] for point in zip(runs_at, means, sds, strict=True)]
+        drawn.append(Line(row.title, list(runs_at), means, [sd or 0.0 for sd in sds], row.eval in FLOORS))
+    metric = headline.metric.replace("_", " ")
+    named = metric if metric == "mAP" else metric.capitalize()
+    better = "above" if headline.larger else "below"
+    if len(budgets) > 1:
+        drawn.sort(key=lambda line: (line.reference, -row.sign * line.y[-1]))  # the legend as the curves end
+        both = "both" if metric == "accuracy" else "the"
+        caption = (
+            f"{named} on the test split by the number of {headline.unit}; bands are ± 1 sd over seeds, grey lines "
+            f"floors. Look for curves {better} {both} floors, and for how many labels one method needs to reach what "
+            "another has. Bands of paired runs may overlap and yet differ: which is better is in the paired "
+            "differences below."
+        )
+        scale = 100 if headline.percent else 1
+        scaled = [line._replace(y=[scale * y for y in line.y], sd=[scale * sd for sd in line.sd]) for line in drawn]
+        across = headline.unit + ", of all classes together" * (headline.unit == "labels")
+        svg = figures.lines(scaled, across, headline.axis, log=min(budgets) > 0)
+        page.figure(svg, f"Label budget{of}", caption, numbers)
+        return f"Label budget{of}", svg
+    at = f"at {budgets[0]} {headline.unit}, floors in grey; whiskers are ± 1 sd over seeds where there are several."
+    drawn.sort(key=lambda line: line.reference)
+    if headline.percent:
+        caption = f"On the test split, in %, {at} Look for bars that are clearly longer than the floors."
+        page.figure(figures.bars(drawn), f"{named}{of}", caption, numbers)
+    return None
+
+
+def _of_labels(page: Page, runs: Sequence[Found]) -> None:
+    """Of several labels the average precision of common and of rare ones."""
+    found = collections.defaultdict(list)
+    for run in runs:
+        for name, part in run.results.get("metrics", {}).items():
+            if "tail_mAP" in part:
+                row = Row(run.name, name, "mAP", said=run.said, task="several")
+                found[run.labels, row.title].append([part[f"{third}_mAP"] for third in THIRDS])
+    if found:
+        page.text(
+            "mAP in % of the third of the labels with most positives among those that the run was told, of the next "
+            "and of the rarest third:"
+        )
+        lines: list[list] = [["", "labelled rows", *THIRDS, "n"]]
+        for (labels, title), values in sorted(found.items()):
+            known = [[value for value in each if value is not None] for each in zip(*values, strict=True)]
+            means = [f"{100 * statistics.fmean(each):.2f}" if each else None for each in known]
+            lines.append([title, labels, *means, len(values)])
+        page.table(lines)
+
+
+def _things(runs: Sequence[Found]) -> str:
+    """What rows are called."""
+    shapes = [run.results["data"]["shape"] for run in runs if "shape" in run.results.get("data", {})]
+    return "images" if all(len(shape) == 3 for shape in shapes) else "rows"
 
 
 def _augmentations(page: Page, runs: Sequence[Found]) -> None:

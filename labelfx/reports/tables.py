@@ -1,23 +1,35 @@
-"""Results side by side: rows of equal configurations, columns of label budgets, paired differences."""
+"""Results side by side: rows of equal configurations and what is said of labels, columns of label budgets, paired
+differences. A task's headline metric is that of `labelfx.evals.tasks`."""
 
 import collections
 import dataclasses
 import math
+import re
 import statistics
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import scipy.stats
 
-from labelfx.config import absolute, below, nearest, place, read_json
+from labelfx.config import absolute, below, nearest, one_line, place, read_json
+from labelfx.data import Task
+from labelfx.evals.tasks import HEADLINES, Headline
 
 CAPTION = (
-    "accuracy in %: mean and sd over n seeds and splits; difference: paired, mean +- standard error over n shared "
+    ": mean and sd over n seeds and splits; difference: paired, mean +- standard error over n shared "
     "seeds and splits; 'noise' where its 95 % interval (Student's t) holds 0"
 )
-FLOORS = ("raw_pixels", "random_encoder")  # nothing of these is trained: whichever run reports them, they are the same
+# Nothing of these is trained: whichever run reports them, they are the same. What of a draw they hang on.
+FLOORS = {
+    "raw_pixels": ("labels",),
+    "random_encoder": ("seed", "labels"),
+    "tfidf_probe": ("labels",),
+    "tfidf_multilabel": ("labels",),
+    "prevalence": (),
+    "constant_error": ("labels",),
+}
 SAME_FLOOR = 0.005  # results of one floor that differ by more are not of one data set, model or code
 
 
@@ -32,28 +44,47 @@ class Draw(NamedTuple):
 
 @dataclasses.dataclass
 class Row:
-    """The results of one eval of one configuration."""
+    """The results of one eval of one configuration, by labels of one kind and strength."""
 
     name: str
     eval: str
-    metric: str  # "accuracy" or "value"
+    metric: str  # the task's headline, "accuracy" or "value"
     # label budget -> draw -> results; there are several where runs were repeated or report the same floor
     results: dict[int, dict[Draw, list[float]]] = dataclasses.field(
         default_factory=lambda: collections.defaultdict(lambda: collections.defaultdict(list))
     )
     hashes: list[str] = dataclasses.field(default_factory=list)
     commits: list[str] = dataclasses.field(default_factory=list)
+    said: str = ""  # kind and strength of labels that are not the truth, see `said_of`
+    task: Task = "class"
 
     @property
     def title(self) -> str:
-        return self.eval if self.eval in FLOORS else f"{self.name}, {self.eval}"
+        what = self.eval if self.eval in FLOORS else f"{self.name}, {self.eval}"
+        return f"{what}, {self.said}" if self.said else what
+
+    @property
+    def headline(self) -> Headline | None:
+        """What the metric is; None of a score in a unit of its own."""
+        if self.metric == "value":
+            return None
+        found = HEADLINES[self.task]
+        return found if found.metric == self.metric else HEADLINES["class"]
+
+    @property
+    def sign(self) -> int:
+        """Times a result, the larger the better."""
+        return -1 if self.headline and not self.headline.larger else 1
+
+    def shown(self, value: float) -> str:
+        return f"{100 * value:.2f}" if self.headline and self.headline.percent else f"{value:.4g}"
 
     def means(self, budget: int) -> dict[Draw, float]:
         return {draw: statistics.fmean(values) for draw, values in self.results.get(budget, {}).items()}
 
     def runs(self, budget: int) -> list[float]:
         """One value for each run that could have come out differently."""
-        matters = {"raw_pixels": Draw._fields[3:], "random_encoder": ("seed", "labels")}.get(self.eval, Draw._fields)
+        matters = FLOORS.get(self.eval, Draw._fields)
         return list({tuple(getattr(d, f) for f in matters): v for d, v in self.means(budget).items()}.values())
 
 
@@ -86,18 +117,20 @@ def cells(paths: Sequence[str | Path], baseline: str | None = None) -> tuple[lis
         raise FileNotFoundError("no results.json with results at or below " + ", ".join(map(str, paths)))
     bases = None if baseline is None else _bases(rows, baseline)
     budgets = sorted({budget for row in rows for budget in row.results})
-    lines = [["", *(c for b in budgets for c in _columns(b, baseline)), "config_hash", "commit"]]
+    units = {row.headline.unit for row in rows if row.headline} or {"labels"}
+    unit = units.pop() if len(units) == 1 else "labels"
+    lines = [["", *(c for b in budgets for c in _columns(f"{b} {unit}", baseline)), "config_hash", "commit"]]
     for row in rows:
-        base = None if bases is None else bases.get(row.eval, bases[""])
-        found = [cell for budget in budgets for cell in _cells(row, base, budget)]
+        found = [cell for budget in budgets for cell in _cells(row, budget, bases)]
         lines.append([row.title, *found, " ".join(row.hashes) or "-", " ".join(row.commits) or "-"])
         warnings += _doubts(row)
-    return lines, [CAPTION, *(f"warning: {warning}" for warning in warnings)]
+    axes = ", ".join(dict.fromkeys(row.headline.axis for row in rows if row.headline)) or HEADLINES["class"].axis
+    return lines, [axes + CAPTION, *(f"warning: {warning}" for warning in warnings)]
 
 
 def read(paths: Sequence[str | Path]) -> tuple[list[Row], list[str]]:
-    """Rows, the floors first, and warnings."""
-    found: dict[tuple[str, str], Row] = {}
+    """Rows, by what is said of labels and of those the floors first, and warnings."""
+    found: dict[tuple[str, str, str], Row] = {}
     warnings = []
     files = {absolute(file) for path in map(place, paths) for file in (path, *below(path, "results.json"))}
     for file in sorted(file for file in files if file.name == "results.json" and file.is_file()):
@@ -109,17 +142,39 @@ def read(paths: Sequence[str | Path]) -> tuple[list[Row], list[str]]:
             warnings.append(f"{file} is left out: not the results of a run ({type(error).__name__}: {error})")
             continue
         for key, metric, budget, draw, value, config_hash, commit in entries:
-            row = found.setdefault(key, Row(*key, metric))
+            row = found.setdefault(key, Row(*key[:2], metric, said=key[2], task=_task(results)))
             row.results[budget][draw].append(value)
             if config_hash not in row.hashes and row.eval not in FLOORS:
                 row.hashes.append(config_hash)
             if commit not in row.commits:
                 row.commits.append(commit)
-    return sorted(found.values(), key=lambda row: (*FLOORS, row.eval).index(row.eval)), warnings
+    return sorted(found.values(), key=lambda row: (_order(row.said), (*FLOORS, row.eval).index(row.eval))), warnings
 
 
-def entries_of(results: Any) -> list[tuple[tuple[str, str], str, int, Draw, float, str, str]]:
-    """(name, eval), metric, label budget, draw, result, config_hash and commit of each eval with one number to show.
+def said_of(weak: Mapping[str, Any] | None) -> str:
+    """Kind and strength of what is said of labels, as "symmetric 0.2", by `config.labels.weak`; "" of the truth."""
+    if not weak:
+        return ""
+    given = [value for key, value in weak.items() if key != "name" and value is not None]
+    return f"{weak['name']} {given[0]}" if len(given) == 1 else one_line(weak)
+
+
+def _order(said: str) -> tuple[str, list[float]]:
+    """By kind, then by strength."""
+    return said.partition(" ")[0], [float(number) for number in re.findall(r"\d+\.?\d*", said)]
+
+
+def _task(results: Mapping[str, Any]) -> Task:
+    """Of a run; results from before there were others say none."""
+    task = results.get("data", {}).get("task", "class")
+    if task not in HEADLINES:
+        raise ValueError(f"data.task is {task!r}; {nearest(task, HEADLINES)}")
+    return task
+
+
+def entries_of(results: Any) -> list[tuple[tuple[str, str, str], str, int, Draw, float, str, str]]:
+    """(name, eval, said), metric, label budget, draw, result, config_hash and commit of each eval with one number to
+    show, and of the floor beside it.
 
     Raises:
       KeyError, TypeError, AttributeError, ValueError: it is not what a run writes.
@@ -129,16 +184,20 @@ def entries_of(results: Any) -> list[tuple[tuple[str, str], str, int, Draw, floa
     draw = Draw(seed, label_seed, data_seed, labels["rows_hash"])
     head, plus, changes = commit.partition("+")
     commit = head[:7] + plus + changes
-    entries = []
+    headline, said = HEADLINES[_task(results)], said_of(labels.get("weak"))
+    entries: list[Any] = []
     for name, part in results["metrics"].items():
         if not isinstance(part, dict):
             raise TypeError(f"{name}: {part!r} is no result")
-        metric = next((metric for metric in ("accuracy", "value") if metric in part), None)
-        if metric:
-            key = ("", name) if name in FLOORS else (results["name"], name)
-            value = _number(part[metric], float)
-            if metric == "accuracy" and not 0 <= value <= 1:
-                raise ValueError(f"{name}: an accuracy of {value}")
+        metric = next((m for m in (headline.metric, "accuracy", "value") if m in part), None)
+        found = {name: metric, **({headline.floor: headline.floor} if metric == headline.metric else {})}
+        for row, number in found.items():
+            if part.get(number) is None:  # no number to show, or nothing that it could be the mean of
+                continue
+            value = _number(part[number], float)
+            if (metric == "accuracy" or (metric != "value" and headline.percent)) and not 0 <= value <= 1:
+                raise ValueError(f"{name}: an {number} of {value}")
+            key = ("", row, said) if row in FLOORS else (results["name"], row, said)
             entries.append((key, metric, _number(labels["n"], int), draw, value, results["config_hash"], commit))
     for text in (results["name"], labels["rows_hash"], results["config_hash"]):
         if not isinstance(text, str) or not text:
@@ -154,40 +213,41 @@ def _number(value: Any, kind: type) -> Any:
     return value
 
 
-def _bases(rows: Sequence[Row], baseline: str) -> dict[str, Row]:
-    """The row that rows of an eval are compared with; of any other eval, the one at ""."""
-    named: dict[str, dict[str, Row]] = collections.defaultdict(dict)
-    for row in sorted(rows, key=lambda row: row.metric):  # an accuracy first
-        named[row.name or row.eval].setdefault("", row)
-        named[row.name or row.eval][row.eval] = row
-        named[f"{row.name}/{row.eval}".strip("/")] = {"": row}
+def _bases(rows: Sequence[Row], baseline: str) -> dict[str, dict[str, Row]]:
+    """By what is said of labels: the row that rows of an eval are compared with; of any other eval, the one at ""."""
+    named: dict[str, dict[str, dict[str, Row]]] = collections.defaultdict(lambda: collections.defaultdict(dict))
+    for row in sorted(rows, key=lambda row: row.headline is None):  # a headline first
+        named[row.name or row.eval][row.said].setdefault("", row)
+        named[row.name or row.eval][row.said][row.eval] = row
+        named[f"{row.name}/{row.eval}".strip("/")][row.said] = {"": row}
     if baseline not in named:
         raise ValueError(f"--baseline={baseline}: no such row; {nearest(baseline, named)}")
     return named[baseline]
 
 
-def _columns(budget: int, baseline: str | None) -> list[str]:
-    return [f"{budget} labels", "sd", "n", *([f"difference to {baseline}"] if baseline else [])]
+def _columns(budget: str, baseline: str | None) -> list[str]:
+    return [budget, "sd", "n", *([f"difference to {baseline}"] if baseline else [])]
 
 
-def _cells(row: Row, base: Row | None, budget: int) -> list[str]:
+def _cells(row: Row, budget: int, bases: Mapping[str, Mapping[str, Row]] | None) -> list[str]:
     runs = row.runs(budget)
     if not runs:
-        return ["-"] * (4 if base else 3)
-    percent = row.metric == "accuracy"
+        return ["-"] * (3 if bases is None else 4)
     mean, sd = statistics.fmean(runs), statistics.stdev(runs) if len(runs) > 1 else None
-    shown = ["-" if x is None else f"{100 * x:.2f}" if percent else f"{x:.4g}" for x in (mean, sd)]
-    if base is None:
+    shown = ["-" if x is None else row.shown(x) for x in (mean, sd)]
+    if bases is None:
         return [*shown, str(len(runs))]
-    comparable = row.metric == base.metric and (percent or row.eval == base.eval)
-    return [*shown, str(len(runs)), _difference(row, base, budget) if comparable else "-"]
+    same = bases.get(row.said, {})
+    base = same.get(row.eval, same.get(""))
+    comparable = base and row.metric == base.metric and (row.headline or row.eval == base.eval)
+    return [*shown, str(len(runs)), _difference(row, base, budget) if base and comparable else "-"]
 
 
 def _difference(row: Row, base: Row, budget: int) -> str:
-    """Mean +- standard error of the paired difference, of accuracies in percentage points."""
+    """Mean +- standard error of the paired difference, of shares in percentage points."""
     if row is base:
         return "baseline"
-    scale, places = (100, 2) if row.metric == "accuracy" else (1, 4)
+    scale, places = (100, 2) if row.headline and row.headline.percent else (1, 4)
     pairs = [scale * pair for pair in differences(row, base, budget)]
     if not pairs:
         return "-"
