@@ -30,6 +30,7 @@ from labelfx.reports.page import report
 
 DIGITS = {"name": "digits"}
 METHODS = ("distillation", "hard_negative", "moco", "supervised_contrastive", "fixmatch", "curriculum_labeling")
+TRUTH = {"weak": None, "validation": 0}
 SMALL = {
     "steps": 2,
     "model": {"name": "mlp", "hidden": (4,), "dtype": "float32"},
@@ -59,7 +60,7 @@ def test_the_runs():
         seed = int(place[5])
         assert run.seed == run.label_seed == run.data_seed == seed and run.data["name"] == "digits"
         view = {"name": "all_labels"} if "4_per_class" not in place else {"name": "per_class", "k": 4}
-        assert run.labels == view
+        assert run.labels == view | TRUTH
         for start in (run.backbone, run.teacher):
             assert not start or order.index(Path(start)) < order.index(Path("/w", place))
         if place.endswith("_finetune"):
@@ -72,7 +73,7 @@ def test_the_runs():
     assert {"linear_probe"} == runs["seed_0/4_per_class/supervised_contrastive"].evals.keys()
     for place, job in probes.items():
         assert job.pretrained == Path("/w", place[:6], Path(place).name.removesuffix("_probe"))
-        assert job.config["labels"] == runs[f"{place.rpartition('/')[0]}/supervised"].labels
+        assert job.config["labels"] | TRUTH == runs[f"{place.rpartition('/')[0]}/supervised"].labels
 
 
 def test_a_budget_that_is_all_there_is(tmp_path, monkeypatch, capsys):
@@ -134,10 +135,16 @@ def test_every_row_of_a_comparison_is_augmented_alike(channels, name):
 
 
 def test_other_data_keep_the_recipes_augmentation():
-    for images in (np.zeros((9, 8, 8, 2), np.uint8), np.zeros((9, 16), np.int32)):
-        recipes, before = (read_recipes(DIGITS, EVERY) for _ in range(2))
-        (line,) = set_augmentations(recipes.values(), images)
-        assert recipes == before and "each recipe's own" in line
+    recipes, before = (read_recipes(DIGITS, EVERY) for _ in range(2))
+    (line,) = set_augmentations(recipes.values(), np.zeros((9, 8, 8, 2), np.uint8))
+    assert recipes == before and "each recipe's own" in line
+
+
+def test_rows_that_are_no_images_are_not_augmented():
+    recipes = read_recipes(DIGITS, EVERY)
+    (line,) = set_augmentations(recipes.values(), np.zeros((9, 16), np.int32))
+    found = [part for recipe in recipes.values() for method, key in configs.augmentations(recipe) for part in [method[key]]]
+    assert found and all(part == {"name": "identity"} for part in found) and "identity" in line
 
 
 def test_an_override_that_fits_some_rows():
@@ -277,7 +284,7 @@ def test_values_of_overrides(word, value):
 )
 def test_mistakes_in_flags(flag, message, tmp_path):
     given = {"data": "digits", "methods": ["simclr"], "labels": ["1"], "workdir": tmp_path, "override": []}
-    given |= {"seeds": 1, "first_seed": 0, "augment": "data"}
+    given |= {"seeds": 1, "first_seed": 0, "augment": "data", "weak": []}
     with pytest.raises(ConfigError, match=message):
         _main(types.SimpleNamespace(**given | flag))
 
@@ -288,7 +295,7 @@ def test_a_sweep_is_shared_by_seeds(tmp_path, monkeypatch):
         sys.modules["labelfx.benchmark"], "benchmark", lambda *arguments: taken.append(list(arguments[3]))
     )
     given = {"data": "digits", "methods": ["simclr"], "labels": ["1"], "workdir": tmp_path, "override": []}
-    given["augment"] = "data"
+    given |= {"augment": "data", "weak": []}
     for share in ({"first_seed": 0, "seeds": 3}, {"first_seed": 3, "seeds": 2}):
         _main(types.SimpleNamespace(**given | share))
     assert taken == [[0, 1, 2], [3, 4]]

@@ -34,8 +34,13 @@ def inspect(page: Page, folder: Path) -> None:
     except (OSError, ValueError, KeyError) as error:  # a ConfigError is a ValueError
         return page.text(f"Left out: {error}")
     if dataset.task != "class" or dataset.test is None:
-        return page.text("Left out: these data have no classes to test.")
+        return page.text(
+            "Left out: these data have no classes to test, so there is no confusion matrix, calibration, mistake or map "
+            "of embeddings by class."
+        )
     images, labels, _ = dataset.test
+    if len(images.shape) != 4:
+        page.text("Pictures are left out: these rows are no images. They are named by their place in the test split.")
     rows = np.linspace(0, len(labels) - 1, min(len(labels), SCORED)).astype(np.int64)
     dataset = dataset._replace(test=Split(images[rows], labels[rows]))
     keep_compiled_programs()
@@ -102,7 +107,8 @@ def _predictions(page: Page, inputs: Inputs, classifier: bool, knn: dict[str, An
     page.text("Look for labels that are wrong themselves, and for what the mistakes have in common.")
     said = [[f"image {i}", names[truth[i]], names[predicted[i]], confidence[i]] for i in worst]
     texts = [f"taken for {taken} ({sure:.0%}), is {true}" for _, true, taken, sure in said]
-    page.pictures(inputs.test_inputs[worst], texts, ["wrong"] * len(worst))
+    if len(inputs.test_inputs.shape) == 4:
+        page.pictures(inputs.test_inputs[worst], texts, ["wrong"] * len(worst))
     page.table([["", "true", "predicted", "confidence"], *said], fold="numbers")
 
 
@@ -140,6 +146,7 @@ def _embeddings(page: Page, inputs: Inputs, names: Any) -> None:
         row = [query, *[i for i in np.argsort(-cosines, kind="stable") if i != query][:5]]
         found = inputs.test_labels[row]
         texts = [f"{names[label]} ({cosines[i]:.2f})" for i, label in zip(row, found, strict=True)]
-        page.pictures(inputs.test_inputs[row], texts, ["", *np.where(found == found[0], "right", "wrong")[1:]])
+        if len(inputs.test_inputs.shape) == 4:
+            page.pictures(inputs.test_inputs[row], texts, ["", *np.where(found == found[0], "right", "wrong")[1:]])
         numbers.append([f"image {query}", names[found[0]], ", ".join(texts[1:])])
     page.table(numbers, fold="numbers")

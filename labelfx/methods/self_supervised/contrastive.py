@@ -53,7 +53,13 @@ def contrastive(
 
 
 def same_class(label: jax.Array) -> jax.Array:
-    """Share of pairs of one class among those of different rows with known classes. label: int32 [B], -1 unknown."""
+    """Share of pairs of one class among those of different rows with known classes. label: int32 [B], -1 unknown; of
+    several labels, int8 [B, C], pairs that share a positive."""
+    if label.ndim > 1:
+        positive = (label > 0).astype(jnp.float32)
+        shared = (positive @ positive.T > 0) & ~jnp.eye(len(label), dtype=bool)
+        known = jnp.sum((label >= 0).any(1), dtype=jnp.float32)
+        return jnp.sum(shared, dtype=jnp.float32) / jnp.maximum(known * (known - 1), 1)
     known = jnp.sum(label >= 0, dtype=jnp.float32)
     ordered = jnp.sort(label)  # counts rows of a class without a matrix of pairs
     others = jnp.searchsorted(ordered, label, side="right") - jnp.searchsorted(ordered, label) - 1
