@@ -143,7 +143,9 @@ def test_other_data_keep_the_recipes_augmentation():
 def test_rows_that_are_no_images_are_not_augmented():
     recipes = read_recipes(DIGITS, EVERY)
     (line,) = set_augmentations(recipes.values(), np.zeros((9, 16), np.int32))
-    found = [part for recipe in recipes.values() for method, key in configs.augmentations(recipe) for part in [method[key]]]
+    found = [
+        part for recipe in recipes.values() for method, key in configs.augmentations(recipe) for part in [method[key]]
+    ]
     assert found and all(part == {"name": "identity"} for part in found) and "identity" in line
 
 

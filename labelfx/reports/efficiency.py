@@ -2,7 +2,7 @@
 
 import itertools
 import statistics
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -17,18 +17,13 @@ PAIRS = 3  # below, that no difference is clear says nothing
 # Of a share such as accuracy, or of an error in units of its own relative to the best: a row that may be behind another
 # by more is not recommended.
 LOSS = 0.02
-ROWS = (
-    "head: its own classifier. linear_probe: a logistic regression on its features, which stay as they are. "
-    "+ finetune: supervised training that starts from it. "
-)
-OTHER_ROWS = (
-    "multilabel and regression_error: by its own classifier or regressor. multilabel_probe: a logistic regression a "
-    "label on its features, which stay as they are. + finetune: supervised training that starts from it. "
-)
-FLOORS_OF = {
-    "accuracy": "raw_pixels and random_encoder: a logistic regression without any training before.",
-    "mAP": "prevalence: the same scores for every row. tfidf_multilabel: a logistic regression a label on words.",
-    "error": "constant_error: the median of the labelled targets, whatever the row.",
+EVALS = {  # of tasks other than classes
+    "multilabel": "its own classifier",
+    "multilabel_probe": "a logistic regression a label on its features, which stay as they are",
+    "tfidf_multilabel": "a logistic regression a label on words, without any training before",
+    "prevalence": "the same scores for every row",
+    "regression_error": "its own regressor",
+    "constant_error": "the median of the labelled targets, whatever the row",
 }
 CAVEATS = (
     "What this rests on: one data set; recipes as they are, tuned by nobody for these data; the weights of the last "
@@ -123,12 +118,8 @@ def recommendation(page: Page, rows: Sequence[Row], costs: Mapping[str, float]) 
     headline, unit = _headline(rows), _headline(rows).unit
     most = "highest" if headline.larger else "lowest"
     page.heading("Which to use" + _said(rows))
-    words = any(row.eval == "tfidf_probe" for row in rows)
-    page.text(
-        "A row is a method and how its network is used. "
-        + (ROWS if headline.metric == "accuracy" else OTHER_ROWS)
-        + FLOORS_OF.get(headline.metric, "").replace("raw_pixels", "tfidf_probe" if words else "raw_pixels")
-    )
+    there = {row.eval for row in rows}
+    page.text(f"A row is a method and how its network is used. {_legend(headline, there)}")
     budgets = sorted({budget for row in rows for budget in row.results})
     choices = {budget: found for budget in budgets if (found := choose(rows, budget, costs))}
     for title, group in itertools.groupby(choices, key=lambda budget: _recommended(choices[budget])):
@@ -219,6 +210,18 @@ def cost(page: Page, rows: Sequence[Row], costs: Mapping[str, float]) -> None:
 
 def _headline(rows: Sequence[Row]) -> Headline:
     return next((row.headline for row in rows if row.headline), HEADLINES["class"])
+
+
+def _legend(headline: Headline, there: Container[str]) -> str:
+    """What the evals of rows are."""
+    tuned = "+ finetune: supervised training that starts from it."
+    if headline.metric != "accuracy":
+        return " ".join([*(f"{name}: {what}." for name, what in EVALS.items() if name in there), tuned])
+    floor = "tfidf_probe" if "tfidf_probe" in there else "raw_pixels"
+    return (
+        "head: its own classifier. linear_probe: a logistic regression on its features, which stay as they are. "
+        f"{tuned} {floor} and random_encoder: a logistic regression without any training before."
+    )
 
 
 def _said(rows: Sequence[Row]) -> str:

@@ -35,8 +35,8 @@ def inspect(page: Page, folder: Path) -> None:
         return page.text(f"Left out: {error}")
     if dataset.task != "class" or dataset.test is None:
         return page.text(
-            "Left out: these data have no classes to test, so there is no confusion matrix, calibration, mistake or map "
-            "of embeddings by class."
+            "Left out: these data have no classes to test, so there is no confusion matrix, calibration, mistake or "
+            "map of embeddings by class."
         )
     images, labels, _ = dataset.test
     if len(images.shape) != 4:

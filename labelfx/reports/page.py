@@ -79,7 +79,7 @@ def report(paths: Iterable[str | Path], out: str | Path = "report.html", baselin
     if baseline is None and rows:
         named = [row.name for row in rows]
         baseline = next((name for name in ("supervised", runs[0].name) if name in named), None)
-    headlines, costs = [row for row in rows if row.headline], _costs(runs)
+    headlines, costs = [row for row in rows if row.headline], _costs(runs, rows)
     compared = len({row.name for row in headlines if row.name}) > 1
     mixed = [row.title for row in headlines if len(row.hashes) > 1]
     if compared and (len(data) > 1 or mixed):
@@ -188,8 +188,9 @@ def _seeds(run: Found) -> list[int]:
     return [seeds[key] for key in ("seed", "label_seed", "data_seed")]
 
 
-def _costs(runs: Sequence[Found]) -> dict[str, float]:
-    """A row's title -> mean device-seconds of its runs, each with the runs that it starts from and learns from."""
+def _costs(runs: Sequence[Found], rows: Sequence[Row]) -> dict[str, float]:
+    """A row's title -> mean device-seconds of its runs, each with the runs that it starts from and learns from; of a
+    floor none."""
     folders = {run.folder: run for run in runs}
 
     def cost(run: Found) -> float:
@@ -201,13 +202,14 @@ def _costs(runs: Sequence[Found]) -> dict[str, float]:
 
     found = collections.defaultdict(list)
     for run in runs:
-        for name in run.results.get("metrics", {}):
+        for name in run.results.get("metrics", {}).keys() - FLOORS.keys():
             try:
-                seconds = 0.0 if name in FLOORS else cost(run)
+                seconds = cost(run)
             except (KeyError, RecursionError, TypeError, configs.ConfigError):
                 continue  # what it needs is not among the runs, or does not say how long it took
             found[Row(run.name, name, "", said=run.said).title].append(seconds)
-    return {title: statistics.fmean(each) for title, each in found.items()}
+    floors = {row.title: 0.0 for row in rows if row.eval in FLOORS}
+    return floors | {title: statistics.fmean(each) for title, each in found.items()}
 
 
 def _started(start: Path, folder: Path, folders: dict[Path, Found]) -> Found:
@@ -261,6 +263,8 @@ def _results(
         page.text(
             "A floor counts once where nothing in it is drawn anew: raw_pixels where seeds have the same labels, as "
             "they do with all of them, random_encoder where the seed of its network is the same too."
+            if {"raw_pixels", "random_encoder"} & {row.eval for row in rows}
+            else "A floor counts once where nothing in it is drawn anew."
         )
     if len(headlines) < len(rows):
         page.text("Other scores, each in a unit of its own:")
@@ -375,7 +379,7 @@ def _augmentations(page: Page, runs: Sequence[Found]) -> None:
             parts = {(key == "weak", configs.one_line(method[key])) for method, key in found}
         except (AttributeError, ImportError, KeyError, TypeError, ValueError):
             continue  # without a configuration, or of a method that is not known here
-        for is_weak, part in parts:
+        for is_weak, part in sorted(parts):
             names = (weak if is_weak else others)[part]
             names += [] if run.name in names else [run.name]
     if len(others) > 1:
