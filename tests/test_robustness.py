@@ -251,7 +251,7 @@ def test_mistakes_on_the_command_line_are_one_line(tmp_path):
             "error: config.data.image_size = 'big': must be an integer"
         ),
         ("train", "--config=own_images", "--config.data.name=digits", "--config.data.channels=1", known): (
-            "error: config.data.channels: unknown key of digits; allowed: placement"
+            "error: config.data.channels: unknown key of digits; allowed: merge, placement"
         ),
         ("train", "--config=supervised", "--config.keep=0", known): "error: config.keep = 0: must be an integer from 1",
         ("train", "--config=supervised", "--wrokdir=x"): "error: Unknown command line flag 'wrokdir'. Did you mean: wo",

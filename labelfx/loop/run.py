@@ -94,16 +94,15 @@ def load_data(config: configs.Run, workdir: Path, dataset: Dataset | None = None
             rows, expected = np.array(kept["rows"], np.int64), kept["said_hash"]
         except (KeyError, OverflowError, TypeError, ValueError) as error:
             raise ConfigError(f"{path}: not as it was written ({error}); use another workdir") from error
-        if rows.ndim != 1 or ((rows < 0) | (rows >= len(given))).any():
-            raise ConfigError(f"{path}: names rows that are not there; the data set has changed since")
-        view = _view(config, dataset, rows)
-        if identity(view)["said_hash"] != expected:
-            raise ConfigError(f"{path}: its rows do not have the labels they had; the data set has changed since")
         count, which = len(given), getattr(dataset.train.inputs, "which", "")
         if kept.get("inputs", [count, which]) != [count, which]:
             raise ConfigError(
                 f"{path}: not of these {count} training images; some were added, removed or renamed since"
             )
+        there = rows.ndim == 1 and not ((rows < 0) | (rows >= count)).any()
+        view = _view(config, dataset, rows) if there else None
+        if view is None or identity(view)["said_hash"] != expected:
+            raise ConfigError(f"{path}: its rows do not have the labels they had; the data set has changed since")
         return dataset, view
     with named("config.labels"):
         choose = configs.build(configs.LABELS, config.labels)
