@@ -14,7 +14,7 @@ import jax
 import numpy as np
 import pytest
 from compiler import FLAGS
-from recipes import tiny
+from recipes import BATTERY, tiny
 from test_parity import pretrain, relative_error
 from test_robustness import PROGRESS, logged
 
