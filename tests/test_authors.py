@@ -173,6 +173,7 @@ AT_LINE = {
     (UNIFORM, "jnp.ones(3) + jnp.ones(4)"): "config.method: add got incompatible shapes for broadcasting: (3,), (4,)",
     (UNIFORM, "cross_entropy(jnp.ones((3, 4)), label, label_smoothing=0.0)"): "config.method: ",
     (UNIFORM, "batch['labeled']"): "config.method: KeyError: 'labeled'",
+    (UNIFORM, "batch['labelled']['image']"): "config.method: KeyError: 'image': it is batch[...]['input'] now",
     (UNIFORM, "jnpp.ones(3)"): "config.method: NameError: name 'jnpp' is not defined",
 }
 AT_STEP = {

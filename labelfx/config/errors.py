@@ -28,8 +28,8 @@ def place(function: Callable[..., Any]) -> str:
 
 def located(error: BaseException) -> str:
     """`FILE:LINE: message`, the line at fault being the innermost one outside of labelfx and its libraries or, where
-    there is none, the innermost of labelfx. The message alone where labelfx raised the error for its user to read, and
-    no line outside of labelfx has led there."""
+    there is none, the innermost of labelfx. The message alone where labelfx raised the error for its user to read, but
+    for an objective of what code outside of labelfx has given it."""
     if isinstance(error, SyntaxError):
         return f"{error.filename}:{error.lineno}: {error.msg}"
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
@@ -38,7 +38,8 @@ def located(error: BaseException) -> str:
         message = f"{type(error).__name__}: {message}".removesuffix(": ")
     entries = _entries(error)
     told = bool(entries) and _is_labelfx(entries[-1]) and _raises(entries[-1])
-    if not entries or (told and outside(error) is None):
+    given = told and _module(entries[-1]).startswith("labelfx.objectives")  # shapes, which are its caller's
+    if not entries or (told and not (given and outside(error))):
         return message
     own = [entry for entry in entries if _is_labelfx(entry)]
     entry = outside(error) or (own or entries)[-1]

@@ -52,6 +52,9 @@ def relabelling(
     network = Model(classifier.init, outputs)
 
     def init(rng, batch):
+        truth = batch["audit"]["unlabelled"]["label"]
+        if truth.ndim > 1 and truth.dtype == jnp.int32:
+            raise ValueError("relabelling: goes row by row; labels of pixels or tokens stay as they are")
         return state.create(classifier, tx, state.fold_in_name(rng, "model"), batch["unlabelled"]["input"])
 
     def refresh(variables, source, rng, progress):
