@@ -140,13 +140,16 @@ def whole(mesh: Mesh, tree: Any) -> Any:
 
 
 def split_state(mesh: Mesh, state: Any) -> Any:
-    """The sharding of each array of a state (or of its shapes)."""
+    """The sharding of each array of a state (or of its shapes). A graph, as a whole, is on every device: its edges lead
+    anywhere."""
 
-    def one(array: Any) -> NamedSharding:
+    def one(path: Any, array: Any) -> NamedSharding:
+        if any(getattr(key, "key", None) == "graph" for key in path):
+            return on_every_device(mesh)
         fits = [axis for axis, size in enumerate(array.shape) if size % mesh.shape["fsdp"] == 0]
         if array.size < SMALL or not fits or mesh.shape["fsdp"] == 1:
             return on_every_device(mesh)
         largest = max(fits, key=lambda axis: array.shape[axis])
         return NamedSharding(mesh, PartitionSpec(*(None,) * largest, "fsdp"))
 
-    return jax.tree.map(one, state)
+    return jax.tree_util.tree_map_with_path(one, state)
