@@ -1,5 +1,6 @@
 """The label-efficiency benchmark: its runs, what it refuses, and a small one to its report."""
 
+import copy
 import json
 import re
 import shutil
@@ -17,14 +18,18 @@ from labelfx import config as configs
 from labelfx.benchmark import _main, _value
 from labelfx.config import ConfigError
 from labelfx.data.sources.images import digits
+from labelfx.loop.run import load_data
 from labelfx.reports import sweep
 from labelfx.reports.label_budgets import (
     AUGMENTATIONS,
     benchmark,
+    fit,
     jobs,
+    judge,
     override,
     read_recipes,
     set_augmentations,
+    weak_label,
 )
 from labelfx.reports.page import report
 
@@ -377,3 +382,162 @@ def test_small_benchmark(tmp_path, compilation_cache):
     shutil.move(workdir, moved)
     report([moved], tmp_path / "moved.html")
     assert {line[0]: line[1] for line in numbers(tmp_path / "moved.md", "## Cost")} == before
+
+
+WORDS = {"refund": "money back please", "card": "my card is lost", "login": "password does not work"}
+
+
+@pytest.fixture
+def sentences(tmp_path):
+    """`data` of a CSV file of 120 sentences in three classes, as the command takes it."""
+    rng = np.random.default_rng(0)
+    names = list(WORDS)
+    lines = [f"{WORDS[names[i % 3]]} {' '.join(rng.choice(list('abcdefg'), 3))},{names[i % 3]}" for i in range(120)]
+    (tmp_path / "own.csv").write_text("\n".join(["text,intent", *lines]))
+    of = {"inputs": ("text",), "vocab_size": 300, "max_length": 16, "labels": ("intent",), "task": "class"}
+    return {"name": f"csv:{tmp_path / 'own.csv'}", **of, "test": "20%", "test_seed": 0}
+
+
+@pytest.fixture
+def yeast(tmp_path):
+    """`data` of 120 vectors with four labels, each of which a column tells."""
+    x = np.random.default_rng(0).normal(size=(120, 6))
+    y = (x[:, :4] > [[0.0, 0.2, 0.5, 1.0]]).astype(np.uint8)
+    np.savez(tmp_path / "yeast.npz", X=x, Y=y, label_names=np.array(["a", "b", "c", "d"]))
+    return {"name": "multilabel:yeast", "data_dir": str(tmp_path), "seed": 0}
+
+
+def judged_in(workdir):
+    """Folder below `workdir` -> its results."""
+    found = {path.parent: json.loads(path.read_text()) for path in workdir.rglob("results.json")}
+    return {folder.relative_to(workdir).as_posix(): results for folder, results in found.items()}
+
+
+def test_sentences_of_ones_own(sentences, tmp_path, capsys, compilation_cache):
+    """A network that reads them, no augmentation, and logistic regression on their words for a floor."""
+    changes = {"steps": 3, "model.width": 8, "optimizer.schedule.warmup_steps": 0, "devices": 1}
+    changes |= {"method.projector.hidden": (), "batch.unlabelled": 16}
+    page = benchmark(sentences, ["hard_negative"], (2,), [0], tmp_path / "w", changes)
+    told = capsys.readouterr().err
+    assert "supervised: the recipe own_sentences, as rows are texts" in told
+    assert "hard_negative: the model mean_pool (" in told and "augmentation of every row: identity" in told
+    runs = judged_in(tmp_path / "w")
+    results = runs["seed_0/2_per_class/supervised"]
+    assert {"head", "tfidf_probe", "random_encoder"} == results["metrics"].keys()
+    assert results["labels"]["n"] == 6 and "weak" not in results["labels"]
+    assert "linear_probe" in runs["seed_0/2_per_class/hard_negative_probe"]["metrics"]
+    text = page.with_suffix(".md").read_text()
+    assert "The floors tfidf_probe and random_encoder are" in text and "24 test rows:" in text
+    assert "raw_pixels" not in text
+
+
+def test_several_labels_under_kinds_of_them(yeast, tmp_path, capsys, compilation_cache):
+    """Rows are counted, mean average precision is the result, and each kind of labels has its own rows and figures."""
+    changes = {"steps": 3, "model.hidden": (4,), "optimizer.schedule.warmup_steps": 0, "devices": 1}
+    changes |= {"method.projector.hidden": (), "batch.unlabelled": 16}
+    kinds = ["keep_entries:0.5", "keep_entries:1"]
+    page = benchmark(yeast, ["hard_negative"], (10, "all"), [0], tmp_path / "w", changes, weak=kinds)
+    assert "objective binary_cross_entropy (unknown=ignore)" in capsys.readouterr().err
+    runs = judged_in(tmp_path / "w")
+    assert len(runs) == 1 + 2 * 2 * 3
+    half, whole = (runs[f"seed_0/10_rows_keep_entries_{share}/supervised"] for share in ("0.5", "1"))
+    assert half["labels"]["rows_hash"] == whole["labels"]["rows_hash"] and half["labels"]["n"] == 10
+    assert half["labels"]["entries"] < whole["labels"]["entries"] == 40
+    assert half["labels"]["weak"] == {"name": "keep_entries", "fraction": 0.5}
+
+    text = page.with_suffix(".md").read_text()
+    for kind in ("keep_entries 0.5", "keep_entries 1"):
+        assert all(f"{part}, {kind}" in text for part in ("## Which to use", "**Label budget", "## Labels saved"))
+    assert "10 labelled rows" in text and "mAP in %: mean and sd" in text and "test images" not in text
+    assert "The floors prevalence are reached" in text
+    thirds = numbers(page.with_suffix(".md"), "of the rarest third:")
+    assert thirds[0] == ["", "labelled rows", "head", "medium", "tail", "n"]
+    maps = [half["metrics"]["multilabel"][f"{name}_mAP"] for name in ("head", "medium", "tail")]
+    assert ["supervised, multilabel, keep_entries 0.5", "10", *(f"{100 * each:.2f}" for each in maps), "1"] in thirds
+    pictures = [page.with_name(name).read_text() for name in ("report.svg", "report_2.svg")]
+    assert all(">mAP in %<" in each and ">labelled rows<" in each for each in pictures)
+
+
+def test_what_suits_the_rows_and_the_labels(sentences, yeast):
+    """A network that reads them stays, and so does an objective of the task; floors are those of the rows."""
+    recipes = read_recipes(sentences, ["own_sentences", "fixmatch"])
+    dataset = data_of(sentences)
+    own = dict(recipes["own_sentences"])
+    lines = fit(recipes, dataset)
+    assert recipes["own_sentences"] == own and [line.partition(":")[0] for line in lines] == ["supervised", "fixmatch"]
+    assert recipes["supervised"] == own | {"name": "supervised"} and recipes["fixmatch"]["model"] == own["model"]
+    assert list(judge(dataset).floors) == ["tfidf_probe", "random_encoder"]
+
+    recipes, dataset = read_recipes(yeast, ["regression"]), data_of(yeast)
+    fit(recipes, dataset)
+    assert recipes["supervised"]["model"]["name"] == "mlp"
+    assert {recipe["method"]["objective"]["name"] for recipe in recipes.values()} == {"binary_cross_entropy"}
+    assert judge(dataset).head == {"multilabel": {"threshold": 0.5, "k": (1, 3)}} and not judge(dataset).floors
+
+    recipes, dataset = read_recipes(DIGITS, METHODS), digits()
+    before = copy.deepcopy(recipes)
+    assert fit(recipes, dataset) == [] and recipes == before
+    assert judge(dataset).floors == {"raw_pixels": {}, "random_encoder": {}}
+
+
+def test_a_method_of_classes_is_refused_for_several_labels(yeast, tmp_path):
+    with pytest.raises(ConfigError, match=r"fixmatch: config.method: "):
+        benchmark(yeast, ["fixmatch"], (10,), [0], tmp_path / "w", {"batch.unlabelled": 16})
+    assert not (tmp_path / "w").exists()
+
+
+def test_targets_are_judged_by_their_error(tmp_path):
+    """Nothing judges features alone, so pre-training is fine-tuned only."""
+    recipes, dataset = read_recipes({"name": "diabetes"}, ["simclr"]), data_of({"name": "diabetes"})
+    fit(recipes, dataset)
+    every = list(jobs(recipes, (20, "all"), [0], tmp_path, dataset.task, judge(dataset)))
+    names = [job.folder.relative_to(tmp_path / "seed_0").as_posix() for job in every]
+    expected = [
+        f"{budget}/{name}" for budget in ("20_rows", "all_labels") for name in ("supervised", "simclr_finetune")
+    ]
+    assert sorted(names) == sorted(["simclr", *expected])
+    views = [job.config["labels"] for job in every if job.folder.parent.name == "20_rows"]
+    assert views == 2 * [{"name": "uniform", "n": 20}]
+    with pytest.raises(ConfigError, match="--methods=supervised_contrastive: trains no regressor"):
+        recipes = read_recipes({"name": "diabetes"}, ["supervised_contrastive"])
+        list(jobs(recipes, (20,), [0], tmp_path, dataset.task, judge(dataset)))
+
+
+def data_of(data):
+    config = read_recipes(data, [])["supervised"] | {"labels": {"name": "all_labels"}, "evals": {}}
+    return load_data(configs.check(config), Path("nowhere"))[0]
+
+
+def test_kinds_of_labels():
+    assert weak_label("symmetric:0.2") == {"name": "symmetric", "rate": 0.2}
+    assert weak_label("complementary:1") == {"name": "complementary", "count": 1}  # a matrix is not needed
+    assert weak_label("single_positive") == {"name": "single_positive"}
+    every = list(jobs(read_recipes(DIGITS, ["moco"]), (4,), [0], Path("/w"), weak=[weak_label("symmetric:0.2"), None]))
+    said = {job.folder.as_posix(): job.config["labels"].get("weak") for job in every}
+    assert said["/w/seed_0/moco"] is None and said["/w/seed_0/4_per_class/moco_finetune"] is None
+    noisy = {place for place, weak in said.items() if weak == {"name": "symmetric", "rate": 0.2}}
+    assert noisy == {f"/w/seed_0/4_per_class_symmetric_0.2/{n}" for n in ("supervised", "moco_probe", "moco_finetune")}
+
+
+@pytest.mark.parametrize(
+    ("kind", "message"),
+    [
+        ("symetric:0.2", "--weak=symetric:0.2 = 'symetric': no such name.*did you mean 'symmetric'"),
+        ("symmetric", "--weak=symmetric: symmetric needs rate; must be NAME:STRENGTH of a kind with one key"),
+        ("asymmetric:0.4", "--weak=asymmetric:0.4: asymmetric needs flips, rate; must be NAME:STRENGTH"),
+        ("single_positive:1", "--weak=single_positive:1: single_positive has no strength"),
+        ("symmetric:2", "config.labels.weak.rate = 2"),
+        ("symmetric:much", "config.labels.weak.rate = 'much'"),
+        ("partial:0.3", "--weak=partial: says candidates, but supervised learns from labels"),
+        ("keep_entries:2", "config.labels.weak.fraction = 2"),
+    ],
+)
+def test_kinds_that_no_sweep_has(kind, message, tmp_path):
+    with pytest.raises(ConfigError, match=message):
+        benchmark(DIGITS, ["simclr"], [4], [0], tmp_path / "w", weak=[kind])
+    assert not (tmp_path / "w").exists()
+
+
+def test_a_kind_of_several_labels_for_classes(tmp_path):
+    with pytest.raises(ConfigError, match="--weak=single_positive: not of these data"):
+        benchmark(DIGITS, ["simclr"], [4], [0], tmp_path / "w", weak=["single_positive"])

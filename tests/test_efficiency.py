@@ -215,3 +215,24 @@ def test_a_baseline_below_a_floor_is_said_to_be_weak():
     page = Page("")
     labels_saved(page, [base, other], "a")
     assert not any(text.startswith("Beware") for text in page.markdown)
+
+
+def test_of_errors_the_smaller_is_the_better():
+    """The same rows with every result negated, in what is chosen, in labels saved and in what the page says."""
+    rng = np.random.default_rng(0)
+    page, rows = Page(""), [Row(name, "regression_error", "error", task="target") for name in ("supervised", "ours")]
+    for row, ahead in zip(rows, (1.0, 4.0), strict=True):
+        for budget in (10, 100):
+            for seed in range(5):
+                error = 80 - 10 * np.log10(ahead * budget) + rng.normal(0, 0.1)
+                row.results[budget][Draw(seed, seed, seed, f"{budget}/{seed}")].append(error)
+    choice = choose(rows, 100, {rows[1].title: 3.0, rows[0].title: 1.0})
+    assert choice.best is choice.cheapest is rows[1] and not choice.level and choice.decided
+    recommendation(page, rows, {})
+    labels_saved(page, rows, "supervised")
+    text = " ".join(page.markdown)
+    assert "At 10, 100 labelled rows: ours, regression_error." in text and "accuracy" not in text
+    assert "the one with the lowest mean" in text and "more than 2 % better" in text
+    assert "their paired difference is below 0" in text
+    saved = text[text.index("ours, regression_error | ", text.index("Labels saved")) :].split(" | ")[1]
+    assert 22 < float(saved.split(" ")[0]) < 28 and ": saves 7" in saved

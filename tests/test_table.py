@@ -15,7 +15,7 @@ from labelfx.reports.tables import table
 def write(tmp_path):
     """Writes a run's results; a different folder each time."""
 
-    def write(name, metrics, seed=0, n=10, labels="a", config_hash="c0", commit="0123456789"):
+    def write(name, metrics, seed=0, n=10, labels="a", config_hash="c0", commit="0123456789", task=None, weak=None):
         folder = tmp_path / f"run_{len(list(tmp_path.iterdir()))}"
         folder.mkdir()
         results = {
@@ -24,8 +24,10 @@ def write(tmp_path):
             "config_hash": config_hash,
             "commit": commit,
             "seeds": {"seed": seed, "label_seed": seed, "data_seed": seed},
-            "labels": {"n": n, "rows_hash": labels},
+            "labels": {"n": n, "rows_hash": labels} | ({"weak": weak} if weak else {}),
         }
+        if task:
+            results["data"] = {"task": task}
         (folder / "results.json").write_text(json.dumps(results))
         return folder
 
@@ -142,6 +144,50 @@ def test_broken_results_are_named_and_left_out(write, tmp_path, text):
     assert list(rows)[2:] == ["a, head"] and rows["a, head"][2] == "1"
     (warning,) = [line for line in below if line.startswith("warning")]
     assert "run_1/results.json is left out" in warning
+
+
+def test_the_headline_is_that_of_the_task(write, tmp_path):
+    """Shares in %, an error in its unit, each with the floor that stands beside it; one axis a task."""
+    write("a", {"multilabel": {"mAP": 0.5, "prevalence": 0.25, "OF1": 0.9}}, task="several")
+    write("a", {"multilabel": {"mAP": None, "prevalence": None}}, 1, task="several")
+    rows, below = cells(table([tmp_path]))
+    assert rows[""][0] == "10 labelled rows" and below[1].startswith("mAP in %: mean and sd")
+    assert rows["a, multilabel"][:3] == ["50.00", "-", "1"] and rows["prevalence"][:3] == ["25.00", "-", "1"]
+    write("b", {"regression_error": {"error": 44.0, "constant_error": 60.5}, "rankme": {"value": 3.0}}, task="target")
+    rows, below = cells(table([tmp_path], "constant_error"))
+    assert (
+        rows["b, regression_error"][0] == "44" and rows["constant_error"][0] == "60.5" and rows["b, rankme"][0] == "3"
+    )
+    assert rows["b, regression_error"][3] == "-16.5000 +- -" and rows["a, multilabel"][3] == "-"
+    assert below[1].startswith("mAP in %, error: mean")
+
+
+def test_labels_of_a_kind_are_rows_of_their_own(write, tmp_path):
+    """In the order of their strength; pairs are of one kind and strength, though they share rows and seeds."""
+    for rate, base in ((0.4, 0.5), (0.05, 0.7), (None, 0.9)):
+        weak = rate and {"name": "symmetric", "rate": rate}
+        (
+            write("ours", {"head": base + 0.05}, weak=weak),
+            write("supervised", {"head": base, "raw_pixels": base}, weak=weak),
+        )
+    rows, _ = cells(table([tmp_path], "supervised"))
+    titles = [title for title in rows if "ours" in title]
+    assert titles == ["ours, head", "ours, head, symmetric 0.05", "ours, head, symmetric 0.4"]
+    assert [rows[title][3] for title in titles] == 3 * ["+5.00 +- -"]
+    assert [rows[f"raw_pixels{kind}"][0] for kind in ("", ", symmetric 0.05", ", symmetric 0.4")] == [
+        "90.00",
+        "70.00",
+        "50.00",
+    ]
+    write("theirs", {"head": 0.6}, weak={"name": "asymmetric", "flips": [[0, 1]], "rate": 0.4})
+    rows, _ = cells(table([tmp_path], "supervised"))
+    assert rows["theirs, head, asymmetric (flips=[[0, 1]], rate=0.4)"][3] == "-"  # no baseline of that kind
+
+
+def test_a_task_that_is_none(write, tmp_path):
+    write("a", {"head": 0.5}), write("b", {"head": 0.5}, task="severl")
+    (warning,) = [line for line in cells(table([tmp_path]))[1] if line.startswith("warning")]
+    assert "run_1/results.json is left out" in warning and "did you mean 'several'" in warning
 
 
 def run(*arguments):

@@ -105,7 +105,10 @@ def benchmark(
     folder = configs.local(workdir).absolute()
     recipes = read_recipes(data, methods)
     kinds: list[dict[str, Any] | None] = [weak_label(word) for word in dict.fromkeys(weak)] or [None]
-    dataset, _ = run.load_data(configs.check(recipes[BASELINE] | {"labels": label_view("all"), "evals": {}}), folder)
+    loaded = recipes[BASELINE] | {"labels": label_view("all"), "evals": {}}
+    for kind in kinds:
+        configs.check(loaded | {"labels": label_view("all") | {"weak": kind}})
+    dataset, _ = run.load_data(configs.check(loaded), folder)
     judged = judge(dataset)
     for kind in kinds:
         check_said(kind, dataset)
