@@ -398,13 +398,17 @@ def sentences(tmp_path):
     return {"name": f"csv:{tmp_path / 'own.csv'}", **of, "test": "20%", "test_seed": 0}
 
 
-@pytest.fixture
-def yeast(tmp_path):
+def data_of_several(folder):
     """`data` of 120 vectors with four labels, each of which a column tells."""
     x = np.random.default_rng(0).normal(size=(120, 6))
     y = (x[:, :4] > [[0.0, 0.2, 0.5, 1.0]]).astype(np.uint8)
-    np.savez(tmp_path / "yeast.npz", X=x, Y=y, label_names=np.array(["a", "b", "c", "d"]))
-    return {"name": "multilabel:yeast", "data_dir": str(tmp_path), "seed": 0}
+    np.savez(folder / "yeast.npz", X=x, Y=y, label_names=np.array(["a", "b", "c", "d"]))
+    return {"name": "multilabel:yeast", "data_dir": str(folder), "seed": 0}
+
+
+@pytest.fixture
+def yeast(tmp_path):
+    return data_of_several(tmp_path)
 
 
 def judged_in(workdir):
@@ -429,6 +433,9 @@ def test_sentences_of_ones_own(sentences, tmp_path, capsys, compilation_cache):
     text = page.with_suffix(".md").read_text()
     assert "The floors tfidf_probe and random_encoder are" in text and "24 test rows:" in text
     assert "raw_pixels" not in text
+    one = report([tmp_path / "w" / "seed_0" / "2_per_class" / "supervised"], tmp_path / "one.html")
+    assert "Pictures are left out" in one.read_text() and "<img" not in one.read_text()
+    assert {"Confusion matrix", "Reliability", "PCA"} <= set(re.findall(r'aria-label="([^"]*)"', one.read_text()))
 
 
 def test_several_labels_under_kinds_of_them(yeast, tmp_path, capsys, compilation_cache):
@@ -449,13 +456,15 @@ def test_several_labels_under_kinds_of_them(yeast, tmp_path, capsys, compilation
     for kind in ("keep_entries 0.5", "keep_entries 1"):
         assert all(f"{part}, {kind}" in text for part in ("## Which to use", "**Label budget", "## Labels saved"))
     assert "10 labelled rows" in text and "mAP in %: mean and sd" in text and "test images" not in text
-    assert "The floors prevalence are reached" in text
+    assert "The floor prevalence: what is reached without" in text
     thirds = numbers(page.with_suffix(".md"), "of the rarest third:")
     assert thirds[0] == ["", "labelled rows", "head", "medium", "tail", "n"]
     maps = [half["metrics"]["multilabel"][f"{name}_mAP"] for name in ("head", "medium", "tail")]
     assert ["supervised, multilabel, keep_entries 0.5", "10", *(f"{100 * each:.2f}" for each in maps), "1"] in thirds
     pictures = [page.with_name(name).read_text() for name in ("report.svg", "report_2.svg")]
     assert all(">mAP in %<" in each and ">labelled rows<" in each for each in pictures)
+    one = report([tmp_path / "w" / "seed_0" / "10_rows_keep_entries_1" / "supervised"], tmp_path / "one.html")
+    assert "no classes to test, so there is no confusion matrix" in one.read_text()
 
 
 def test_what_suits_the_rows_and_the_labels(sentences, yeast):

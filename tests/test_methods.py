@@ -353,3 +353,8 @@ def test_share_of_same_class_pairs():
     expected = np.mean([label[i] == label[j] for i, j in pairs])
     np.testing.assert_allclose(same_class(jnp.asarray(label)), expected, rtol=1e-6)
     assert same_class(jnp.full(4, -1, jnp.int32)) == 0
+    several = np.random.default_rng(1).integers(-1, 2, (17, 4)).astype(np.int8)
+    several[3] = -1
+    known = [row for row in several if (row >= 0).any()]
+    pairs = [((a == 1) & (b == 1)).any() for i, a in enumerate(known) for j, b in enumerate(known) if i != j]
+    np.testing.assert_allclose(same_class(jnp.asarray(several)), np.mean(pairs), rtol=1e-6)

@@ -9,7 +9,7 @@ import shutil
 
 import pytest
 from recipes import tiny
-from test_benchmark import DIGITS, SMALL
+from test_benchmark import DIGITS, SMALL, data_of_several
 
 import labelfx
 from labelfx.benchmark import benchmark
@@ -36,11 +36,22 @@ def pages(tmp_path_factory):
     methods, every_step = ["hard_negative", "distillation", "fixmatch"], SMALL | {"log_every": 1}
     sweep = benchmark(DIGITS, methods, (1, 4, 25), range(2), folder / "sweep", every_step)
     labelfx.train(tiny("supervised", evals={"head": {}, "score_distribution": {"augment": AUGMENT}}), folder / "run")
-    return {"sweep": sweep, "run": report([folder / "run"], folder / "run.html")}
+    several = data_of_several(folder)
+    changes = {
+        "model.hidden": (4,),
+        "batch.unlabelled": 16,
+        "method.projector.hidden": (),
+        "log_every": 1,
+        "devices": 1,
+    }
+    changes |= {"steps": 3, "optimizer.schedule.warmup_steps": 0}
+    kinds = ["keep_entries:0.5", "keep_entries:1"]
+    told = benchmark(several, ["hard_negative"], (10, 20), range(2), folder / "several", changes, weak=kinds)
+    return {"sweep": sweep, "run": report([folder / "run"], folder / "run.html"), "several": told}
 
 
 @pytest.mark.parametrize("width", WIDTHS)
-@pytest.mark.parametrize("name", ["sweep", "run"])
+@pytest.mark.parametrize("name", ["sweep", "run", "several"])
 def test_in_a_browser(name, width, browser, pages, tmp_path):
     path = pages[name]
     assert path.stat().st_size < 5e6
@@ -58,7 +69,9 @@ def test_in_a_browser(name, width, browser, pages, tmp_path):
         "[...document.querySelectorAll('figure svg, .shot img')].map(e => [e.getBoundingClientRect(), e])"
         ".map(([box, e]) => [box.width, box.height, e.naturalWidth || e.querySelectorAll('*').length])"
     )
-    assert len(boxes) >= {"sweep": 8, "run": 40}[name] and all(w > 30 and h > 20 and parts for w, h, parts in boxes)
+    assert len(boxes) >= {"sweep": 8, "run": 40, "several": 8}[name] and all(
+        w > 30 and h > 20 and parts for w, h, parts in boxes
+    )
     sizes = page.evaluate(
         "[...document.querySelectorAll('svg')].map(e => 12 * e.getBoundingClientRect().width / e.viewBox.baseVal.width)"
     )
@@ -67,4 +80,5 @@ def test_in_a_browser(name, width, browser, pages, tmp_path):
     assert min(float(size.removesuffix("px")) for size in text) >= 12
     words = page.inner_text("body")
     wanted = {"sweep": ("Which to use", "Labels saved", "Label budget"), "run": ("t-SNE", "Confusion matrix", "Scores")}
+    wanted["several"] = ("Label budget, keep_entries 0.5", "mAP in %", "labelled rows", "medium")
     assert all(word in words for word in wanted[name]) and "undefined" not in words and "NaN" not in words

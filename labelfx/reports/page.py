@@ -285,8 +285,8 @@ def _results(
     floors = [name for name in FLOORS if any(row.eval == name for row in rows)]
     if floors and not {"raw_pixels", "random_encoder"} & {*floors}:
         page.text(
-            f"The floors {' and '.join(floors)} are reached without training any network: a run that is not clearly "
-            "better has learnt nothing of use."
+            f"The floor{'s' * (len(floors) > 1)} {' and '.join(floors)}: what is reached without training any network. A "
+            "run that is not clearly better has learnt nothing of use."
         )
     elif floors:
         probes = [name for name in ("raw_pixels", "tfidf_probe") if name in floors] or ["raw_pixels"]
@@ -315,7 +315,9 @@ def _budgets(page: Page, rows: Sequence[Row]) -> tuple[str, str] | None:
         means = [statistics.fmean(found) for found in runs_at.values()]
         sds = [statistics.stdev(found) if len(found) > 1 else None for found in runs_at.values()]
         numbers += [[row.title, *point] for point in zip(runs_at, means, sds, strict=True)]
-        drawn.append(Line(row.title, list(runs_at), means, [sd or 0.0 for sd in sds], row.eval in FLOORS))
+        drawn.append(
+            Line(row.title.removesuffix(of), list(runs_at), means, [sd or 0.0 for sd in sds], row.eval in FLOORS)
+        )
     metric = headline.metric.replace("_", " ")
     named = metric if metric == "mAP" else metric.capitalize()
     better = "above" if headline.larger else "below"
