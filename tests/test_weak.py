@@ -38,10 +38,22 @@ KINDS = {
     "positive_unlabelled": {"positives": (1, 2), "propensity": PROPENSITY, "known": True},
     "positives_only": {"fraction": 0.3},
     "proportions": {"bag_size": 7},
+    "recorded": {},  # and the path of `answers`
     "single_positive": {},
     "symmetric": {"rate": 0.3},
     "transition": {"matrix": CYCLE},
 }
+
+
+@pytest.fixture(scope="module", autouse=True)
+def answers(tmp_path_factory):
+    """A file of two judges who answer for half of the rows each."""
+    path, rng = tmp_path_factory.mktemp("recorded") / "votes.npz", np.random.default_rng(7)
+    row = np.concatenate([rng.choice(N, N // 2, replace=False) for _ in range(2)])
+    vote, confidence = rng.integers(-1, CLASSES, N), rng.random(N).astype(np.float32)
+    np.savez(path, row=row, judge=np.repeat([3, 5], N // 2), vote=vote, confidence=confidence)
+    KINDS["recorded"]["path"] = str(path)
+    return path
 
 
 def truth_of(name):

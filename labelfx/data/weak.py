@@ -8,13 +8,18 @@ their chosen members together. Strengths nest for one seed: labels flipped at a 
 
 import functools
 import inspect
+import logging
 from collections.abc import Callable
 from typing import Annotated, Any, Literal, NamedTuple
 
 import numpy as np
 
+from labelfx.config import local
 from labelfx.config.annotations import Limit, NonNegativeInt, Part, Positive, PositiveInt, Probability, TwoOrMore
 from labelfx.data import known
+from labelfx.labels.recorded import majority, read
+
+logger = logging.getLogger(__name__)
 
 COLUMNS: dict[str, Any] = {
     "label": -1,  # the label as given, maybe wrong, shaped as the truth (NaN where that is a target)
@@ -301,6 +306,27 @@ def column(columns: dict[str, np.ndarray], *, column: str, role: Column) -> Said
     if column not in columns:
         raise ValueError(f"column = {column!r}: the data have no such column; allowed: {', '.join(columns) or 'none'}")
     return Said({role: columns[column]})
+
+
+def recorded(label: np.ndarray, num_classes: int, rows: np.ndarray, *, path: str) -> Said:
+    """`label`: what most of the recorded answers name, `weight`: how sure those are, `votes`: one column a judge; of
+    the file `path` (`labelfx.labels.recorded`). Rows without an answer, or with abstentions alone, have no label.
+
+    A class that no chosen row has is named in a warning: cross-entropy is defined all the same.
+
+    Raises:
+      FileNotFoundError, ValueError: the file cannot be used; or no chosen row has a label of it.
+    """
+    votes = read(local(path), len(label), num_classes)
+    said, weight = majority(votes, len(label), num_classes)
+    if not (said[rows] >= 0).any():
+        raise ValueError(f"path = {path!r}: names no class for any of the {len(rows)} chosen rows")
+    if missing := sorted({*range(num_classes)} - {*said[rows].tolist()}):
+        logger.warning("%s: no chosen row is named as class %s", path, ", ".join(map(str, missing)))
+    judges, judge = np.unique(votes.judge, return_inverse=True)
+    by_judge = np.full((len(label), len(judges)), -1, np.int8)
+    by_judge[votes.row, judge] = votes.vote
+    return Said({"label": said, "weight": weight, "votes": by_judge})
 
 
 def single_positive(label: np.ndarray, rng: np.random.Generator) -> Said:

@@ -12,7 +12,7 @@ from labelfx.data.weak import COLUMNS
 KINDS = {  # of what is said of rows, by the column that it gives
     "given": "weak noisy_rest",
     "candidates": "weak partial or complementary",
-    "votes": "weak annotators",
+    "votes": "weak annotators or recorded",
     "observed": "weak positive_unlabelled",
     "propensity": "weak positive_unlabelled with known=True",
     "bag": "weak bags or proportions",
