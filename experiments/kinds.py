@@ -179,6 +179,22 @@ TRANSFORMER = {"name": "transformer", "width": 128, "layers": 2, "heads": 4, "dr
 
 
 @_table
+def _soft_labels(data: Path) -> Iterator[Line]:
+    """CIFAR-10H: 8,000 images with the shares of classes that some 51 people each have named, and 2,000 to test on, 400
+    steps of a small network. `cross-entropy` and `KL` are to people's shares, in nats, `accuracy` is of the class that
+    most people name. The second line is taught the official label of each image instead."""
+    shown = {
+        "cross-entropy": "soft_labels/cross_entropy",
+        "KL": "soft_labels/kl",
+        "accuracy": "soft_labels/accuracy",
+    }
+    where = {"data.data_dir": str(data / "cifar10"), "data.labels_dir": str(data / "cifar10h")}
+    yield Line("what people say", "CIFAR-10H", "soft_labels", where, shown, seeds=3)
+    hard = {"labels": {"name": "all_labels"}, "method.objective": PLAIN}
+    yield Line("one label an image", "CIFAR-10H", "soft_labels", {**where, **hard}, shown, seeds=3)
+
+
+@_table
 def _texts(data: Path) -> Iterator[Line]:
     """Intents of sentences, every training label, 1,000 steps from nothing, beside logistic regression on TF-IDF."""
     models = {

@@ -13,7 +13,7 @@ from sklearn.linear_model import LogisticRegression
 
 from labelfx.evals import classification
 from labelfx.evals.bags import bag_auc
-from labelfx.evals.calibration import calibration, reliability
+from labelfx.evals.calibration import calibration, reliability, soft_labels
 from labelfx.evals.dense import mean_iou
 from labelfx.evals.label_free import matrix_nuclear_norm, transfer_score, vendi
 from labelfx.evals.multilabel import multilabel, multilabel_probe
@@ -283,6 +283,29 @@ def test_mean_iou():
         mean_iou(logits, np.full_like(labels, -1), 5)
     with pytest.raises(ValueError, match=r"must be \(4, 5, 6, 5\), as test_labels says, got \(4, 5, 5, 5\)"):
         mean_iou(logits[:, :, 1:], labels, 5)
+
+
+# Distributions.
+
+
+def test_soft_labels():
+    rng = np.random.default_rng(0)
+    logits = rng.normal(size=(40, 5)).astype(np.float32)
+    target = rng.dirichlet(np.full(5, 0.3), 40).astype(np.float32)
+    target[3], target[7] = np.eye(5)[2], [0.5, 0.5, 0, 0, 0]
+    target[11, 2] = np.nan
+    found = soft_labels(logits, target)
+    log_probs, rows = log_softmax(logits.astype(float), 1), [row for row in range(40) if row != 11]
+    cross = np.mean([-sum(t * q for t, q in zip(target[r], log_probs[r], strict=True)) for r in rows])
+    kl = np.mean([sum(t * (np.log(t) - q) for t, q in zip(target[r], log_probs[r], strict=True) if t) for r in rows])
+    np.testing.assert_allclose([found["cross_entropy"], found["kl"]], [cross, kl], rtol=1e-6)
+    np.testing.assert_allclose(found["entropy"], cross - kl, rtol=1e-6)
+    right = [np.argmax(logits[r]) == np.argmax(target[r]) for r in rows]
+    assert (found["n"], found["split"], found["accuracy"]) == (39, "test", pytest.approx(np.mean(right)))
+    assert soft_labels(np.log(np.maximum(target[:3], 1e-30)), target[:3])["kl"] == pytest.approx(0, abs=1e-6)
+    plain(found)
+    with pytest.raises(ValueError, match="test_target says nothing of any row"):
+        soft_labels(logits, np.full_like(target, np.nan))
 
 
 # Bags.

@@ -29,7 +29,6 @@ DOORS = {  # for users' own code alone, and why
     "labelfx.objectives.metric_learning.symmetric_multi_similarity": "wants graded labels, which no source gives yet",
     "labelfx.objectives.metric_learning.utilization": "of test queries and a training set, as its paper reports it",
     "labelfx.objectives.supervision.forward": "a value of config.method.objective for noisy labels",
-    "labelfx.objectives.classification.soft_cross_entropy": "likewise, for distributions",
     "labelfx.objectives.supervision.unbiased": "likewise",
     "labelfx.objectives.supervision.proportion": "likewise, for bags with proportions",
     "labelfx.objectives.multilabel.asymmetric": "likewise, for several labels",
@@ -47,7 +46,6 @@ DOORS = {  # for users' own code alone, and why
     "labelfx.labels.choose.diverse_filter": "likewise: which answers to keep",
     "labelfx.data.labels.indices": "rows that somebody has chosen, which no recipe can know",
     "labelfx.data.labels.file": "likewise",
-    "labelfx.data.labels.every": "likewise: for what is said instead of a label, as of bags",
     "labelfx.data.labels.classes": "likewise: classes that are met in the test alone",
     "labelfx.data.labels.long_tail": "likewise: imbalanced labels",
 }

@@ -68,6 +68,38 @@ def calibration(test_logits: np.ndarray, test_labels: np.ndarray, *, bins: Posit
     }
 
 
+def soft_labels(test_logits: np.ndarray, test_target: np.ndarray) -> dict[str, Any]:
+    """How near the method's head is to distributions over classes, such as the shares of people who named them
+    (Peterson et al. 2019, ICCV, section 4).
+
+    Args:
+      test_logits: float [Q, C].
+      test_target: float [Q, C], of sum 1; rows with a NaN say nothing, and are left out.
+
+    Returns:
+      cross_entropy (in nats, the mean over rows of -sum_c target_c log p_c), kl (what it has above `entropy`, the mean
+      entropy of the targets), entropy, accuracy (of the target's most probable class, the first of equal ones), split,
+      n.
+
+    Raises:
+      ValueError: no row has a target.
+    """
+    said = ~np.isnan(test_target).any(1)
+    if not said.any():
+        raise ValueError("test_target says nothing of any row")
+    target = test_target[said].astype(np.float64)
+    log_probs = scipy.special.log_softmax(test_logits[said].astype(np.float64), axis=1)
+    cross_entropy, entropy = -np.sum(target * log_probs, 1).mean(), scipy.special.entr(target).sum(1).mean()
+    return {
+        "cross_entropy": float(cross_entropy),
+        "kl": float(cross_entropy - entropy),
+        "entropy": float(entropy),
+        "accuracy": float(np.mean(log_probs.argmax(1) == target.argmax(1))),
+        "split": "test",
+        "n": int(said.sum()),
+    }
+
+
 def reliability(confidence: np.ndarray, right: np.ndarray, bins: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Mean confidence, share of right rows and number of rows of each of the bins of equal width that holds any.
 

@@ -137,6 +137,10 @@ class Inputs:
         return np.asarray(self.head.apply(head, self.test_features, train=False)[0])
 
     @property
+    def test_target(self) -> np.ndarray:
+        return self.test_columns["target"]
+
+    @property
     def head_kernel(self) -> np.ndarray:
         """Of a linear head."""
         return np.asarray(self.variables["params"]["head"]["Dense_0"]["kernel"])

@@ -134,6 +134,8 @@ def _check_evals(config: configs.Run, dataset: Dataset) -> None:
             raise ConfigError(f"config.evals.{each}: {name!r} has no classes")
         if dataset.test is None and any(need.startswith("test_") for need in needs):
             raise ConfigError(f"config.evals.{each}: {name!r} has no test split; take an eval that needs none")
+        if "test_target" in needs and dataset.test is not None and "target" not in dataset.test.columns:
+            raise ConfigError(f"config.evals.{each}: {name!r} has no column 'target' of its test rows")
 
 
 def _view(config: configs.Run, dataset: Dataset, rows: np.ndarray) -> View:
