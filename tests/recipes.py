@@ -17,7 +17,15 @@ METHODS = configs.names(configs.METHODS)
 QUICK = ("consistency", "contrastive", "distillation", "inter_clr", "meta_pseudo_labels", "moco", "supervised")
 # A recipe of each kind of rows and labels that a method with a recipe of its own name may be given: the battery runs it
 # on its own data.
-KINDS = ("multiple_instance", "partial_labels", "pasted_fixmatch", "pasted_pixels", "positive_unlabelled", "regression")
+KINDS = (
+    "mixing",
+    "multiple_instance",
+    "partial_labels",
+    "pasted_fixmatch",
+    "pasted_pixels",
+    "positive_unlabelled",
+    "regression",
+)
 BATTERY = [*METHODS, *KINDS]
 QUICK_FIRST = [pytest.param(name, marks=() if name in QUICK else pytest.mark.slow) for name in METHODS]
 

@@ -53,6 +53,9 @@ QueryKeyObjective = Annotated[functools.partial, Part("objectives", ("query_a", 
 Augment = Annotated[Callable[..., Any], Part("data.augment")]
 """An augmentation `(rng, images) -> images`, float32 [B, H, W, C] in [0, 1]."""
 
+Mixing = Annotated[Callable[..., Any], Part("data.mixing")]
+"""What mixes the rows of a batch with each other, `(rng, n, shape) -> Mix` (`labelfx.data.mixing`)."""
+
 Pair = Annotated[Callable[..., Any], Part("data.pairs", ("rows",))]
 """What makes two inputs of a row, `(rows) -> (left, right)`."""
 

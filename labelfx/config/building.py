@@ -1,6 +1,7 @@
 """Checked parts of a configuration become the functions that they name."""
 
 import functools
+import types
 import typing
 from collections.abc import Iterator, Mapping
 from typing import Annotated, Any
@@ -41,6 +42,8 @@ def _build_value(annotation: Any, value: Any) -> Any:
     arguments = typing.get_args(annotation)
     if typing.get_origin(annotation) is Annotated and isinstance(arguments[-1], Part):
         return build(arguments[-1], value)
+    if typing.get_origin(annotation) in (typing.Union, types.UnionType):
+        return None if value is None else _build_value(arguments[0], value)
     if typing.get_origin(annotation) is tuple:
         return tuple(_build_value(arguments[0], each) for each in value)
     return value

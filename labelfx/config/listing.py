@@ -22,6 +22,7 @@ SECTIONS = {
     "label views": configs.LABELS,
     "what is said": configs.WEAK,
     "augmentations": Part("data.augment"),
+    "mixings": Part("data.mixing"),
     "pairs": Part("data.pairs"),
     "batch miners": configs.MINERS,
     "selections": Part("mining.rules", ("rng", "found", "count")),

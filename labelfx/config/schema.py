@@ -18,6 +18,7 @@ PROVIDED = {
     "data.weak": ("label", "rng", "num_classes", "rows", "inputs", "columns"),
     "data.miners": ("model", "bag"),
     "data.augment": (),
+    "data.mixing": (),
     "models.backbones": ("vocab_size", "graph"),
     "models.classifiers": ("num_outputs",),
     "models.heads": (),

@@ -7,9 +7,10 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from labelfx.config.annotations import Augment
+from labelfx.config.annotations import Augment, Mixing
 from labelfx.data import known
 from labelfx.data.augment import augmented
+from labelfx.data.mixing import blend, blended
 from labelfx.data.weak import Supervision, columns_of, supervision
 from labelfx.loop import state
 from labelfx.methods import Method
@@ -22,28 +23,44 @@ def supervised(
     *,
     augment: Augment,
     objective: Supervision,
+    mix: Mixing | None = None,
 ) -> Method:
     """The objective on the classifier's outputs of `batch["labelled"]` and the columns that it names; a dense label
     moves with its picture.
 
     BatchNorm uses the statistics of the labelled batch; evals use the running ones. Metrics: `loss`; where the
     objective reads a class, `accuracy`.
+
+    With a `mix` the rows of the batch are mixed with each other once they are augmented. The objective, and the
+    accuracy, is then that of the rows' columns and that of their partners' columns, by the share of each: of
+    cross-entropy, which is linear in its target, exactly the loss of the mixed target, where every row has one.
+
+    Raises:
+      ValueError: rows are to be mixed, and the objective reads whole bags.
     """
+    if mix and "bag" in columns_of(objective):
+        raise ValueError("mix: the objective reads whole bags, whose rows are not to be mixed with others")
 
     def init(rng, batch):
         return state.create(classifier, tx, state.fold_in_name(rng, "model"), batch["labelled"]["input"])
 
     def step(old, batch, rng):
-        rng_augment, rng_model = state.named(rng, "labelled/view", "model")
+        rng_augment, rng_mix, rng_model = state.named(rng, "labelled/view", "labelled/mix", "model")
         rows, columns = augmented(augment, rng_augment, batch["labelled"])
+        drawn = mix(rng_mix, len(rows), rows.shape[1:]) if mix else None
+        rows = blend(drawn, rows) if drawn else rows
+
+        def told(of):
+            return blended(drawn, of, columns) if drawn else of(columns)
 
         def loss_fn(params):
             variables = {"params": params, **old.model_state}
             outputs, model_state = classifier.apply(variables, rows, train=True, rng=rng_model)
-            return supervision(objective, outputs["head"], columns), (outputs["head"], model_state)
+            loss = told(lambda columns: supervision(objective, outputs["head"], columns))
+            return loss, (outputs["head"], model_state)
 
         (loss, (logits, model_state)), gradient = jax.value_and_grad(loss_fn, has_aux=True)(old.params)
-        metrics = {"loss": loss, **accuracy(objective, logits, columns)}
+        metrics = {"loss": loss, **told(lambda columns: accuracy(objective, logits, columns))}
         return state.descend(old, tx, gradient, model_state), metrics
 
     return Method(init, step, lambda state: state.variables)
