@@ -295,8 +295,9 @@ def _cell(values: list[float], column: str) -> str:
     if not values or None in values:
         return ""
     scale = 1 if max(values) > 1 else 100
-    spread = f" ± {scale * statistics.stdev(values):.1f}" if len(values) > 1 and statistics.stdev(values) else ""
-    return f"{scale * statistics.fmean(values):.1f}{spread}"
+    digits = 3 if 1 < max(values) < 10 else 1  # nats; shares are in %
+    spread = f" ± {scale * statistics.stdev(values):.{digits}f}" if len(values) > 1 and statistics.stdev(values) else ""
+    return f"{scale * statistics.fmean(values):.{digits}f}{spread}"
 
 
 def main(values: Any) -> None:
