@@ -54,6 +54,7 @@ def test_what_changes_results_has_no_default():
     """A default is for what cannot change a result; and BatchNorm is over the whole batch, features are what a backbone
     makes of its map, and rows are not mixed with each other, unless a config says not."""
     allowed = {"remat": False, "norm_groups": 1, "block_size": None, "outputs": "features", "mix": None}
+    allowed["matrix"] = None  # complementary labels are drawn without preference
     for part in listing.SECTIONS.values():
         for name in configs.names(part):
             keywords = configs.parameters(configs.function(part, name))[1]

@@ -285,8 +285,8 @@ def _results(
     floors = [name for name in FLOORS if any(row.eval == name for row in rows)]
     if floors and not {"raw_pixels", "random_encoder"} & {*floors}:
         page.text(
-            f"The floor{'s' * (len(floors) > 1)} {' and '.join(floors)}: what is reached without training any network. A "
-            "run that is not clearly better has learnt nothing of use."
+            f"The floor{'s' * (len(floors) > 1)} {' and '.join(floors)}: what is reached without training any network. "
+            "A run that is not clearly better has learnt nothing of use."
         )
     elif floors:
         probes = [name for name in ("raw_pixels", "tfidf_probe") if name in floors] or ["raw_pixels"]
