@@ -28,12 +28,13 @@ DEFAULTS = {f.name: f.default for f in dataclasses.fields(configs.Run) if f.defa
 Rows = Literal["images", "texts", "vectors", "nodes"]
 # What stands for `supervised` where its own network cannot read the rows.
 BASELINES: dict[Rows, str] = {"texts": "own_sentences", "vectors": "regression"}
-# One of these in a recipe is replaced by that of the task.
+# One of these in a recipe of supervised training alone is replaced by that of the task.
 OBJECTIVES: dict[Task, dict[str, Any]] = {
     "class": {"name": "cross_entropy", "label_smoothing": 0.0},
     "several": {"name": "binary_cross_entropy", "unknown": "ignore"},
     "target": {"name": "squared_error"},
 }
+PLAIN = {part["name"] for part in OBJECTIVES.values()}
 
 # Channels -> `weak`, for a method's parameter of that name, and `strong`, for all others: what the recipes of the
 # digits have, where no flip keeps the class, and SimCLR's for CIFAR-10 with the milder crops of `own_images`. The shift
@@ -243,9 +244,8 @@ def fit(recipes: dict[str, dict[str, Any]], dataset: Dataset) -> list[str]:
         if rows in BASELINES and not _reads(recipe["model"], recipes[BASELINE], dataset):
             recipe["model"] = dict(recipes[BASELINE]["model"])
             said.append(f"{name}: the model {configs.one_line(recipe['model'])}, as its own does not read {rows}")
-        objective = recipe["method"].get("objective", {})
-        wanted = OBJECTIVES[dataset.task]
-        if objective.get("name") in {each["name"] for each in OBJECTIVES.values()} - {wanted["name"]}:
+        alone, wanted = recipe["method"]["name"] == BASELINE and not recipe["phases"], OBJECTIVES[dataset.task]
+        if alone and recipe["method"]["objective"]["name"] in PLAIN - {wanted["name"]}:
             recipe["method"] |= {"objective": dict(wanted)}
             said.append(f"{name}: the objective {configs.one_line(wanted)}, by what a label is")
     return said
