@@ -13,7 +13,7 @@ from labelfx.config import TRAINED
 from labelfx.data.batches import batch_at
 from labelfx.data.batches import label_view as real_label_view
 from labelfx.finished import weights
-from labelfx.loop import run as runs
+from labelfx.loop import said as told
 from labelfx.loop.dispatch import complete
 from labelfx.loop.training import Loop
 
@@ -90,7 +90,7 @@ def test_stopped_and_resumed_with_permuted_audit_is_bitwise_the_same(run, tmp_pa
             stops.pop(0)
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(runs, "label_view", permuted)
+    monkeypatch.setattr(told, "label_view", permuted)
     monkeypatch.setattr(Loop, "log", killed)
     for _ in range(len(stops)):
         with pytest.raises(KeyboardInterrupt):

@@ -45,7 +45,7 @@ from labelfx.features import _of_folder
 from labelfx.finished import weights
 from labelfx.loop import checkpoint, metrics, run
 from labelfx.loop.checkpoint import CheckpointError
-from labelfx.loop.run import identity
+from labelfx.loop.said import identity
 from labelfx.mining.files import _embeddings, _positives
 from labelfx.reports.tables import read
 

@@ -12,7 +12,7 @@ from labelfx.data import propensity as propensities
 from labelfx.data.batches import batch_at, label_view
 from labelfx.data.miners import uniform, whole_bags
 from labelfx.data.weak import COLUMNS, blank
-from labelfx.loop.run import identity
+from labelfx.loop.said import identity
 
 N, CLASSES = 4000, 5
 LABEL = np.random.default_rng(0).integers(0, CLASSES, N).astype(np.int32)

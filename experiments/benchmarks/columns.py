@@ -17,7 +17,7 @@ from labelfx.data import Split
 from labelfx.data.batches import batch_at, label_view
 from labelfx.data.miners import uniform
 from labelfx.hardware.blank import Blanks
-from labelfx.loop.run import identity
+from labelfx.loop.said import identity
 
 ROWS, CLASSES, BATCH = 1_281_167, 1000, 4096
 COLUMNS: dict[str, dict[str, Any]] = {

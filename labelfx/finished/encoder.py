@@ -15,7 +15,8 @@ from labelfx.data import Task
 from labelfx.data.augment import to_float
 from labelfx.data.tokens import Tokenizer
 from labelfx.evals import features, head_outputs
-from labelfx.loop.run import TOKENIZER, build_head, build_model, load_config, load_variables
+from labelfx.loop.networks import build_head, build_model
+from labelfx.loop.run import TOKENIZER, load_config, load_variables
 from labelfx.models import Model
 
 BATCH = 256

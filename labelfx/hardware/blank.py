@@ -17,7 +17,7 @@ from labelfx.data.batches import View, label_view
 from labelfx.data.miners import uniform
 from labelfx.data.weak import Said
 from labelfx.graphs import Graph
-from labelfx.loop import run
+from labelfx.loop import networks, run
 from labelfx.loop.dispatch import check_divisible, jit_step
 from labelfx.loop.mesh import make_mesh, on_every_device, split_rows, split_state
 from labelfx.loop.metrics import NEVER
@@ -91,8 +91,8 @@ class Blank(Experiment):
     def trained(self, field: str, index: int, where: str) -> Any:
         own = field == "backbone" or where == "previous"
         config = self.config if own else run.load_config(configs.place(where))
-        network = self.model if own else run.build_model(config)
-        model = stack(backbone=network, head=run.build_head(config, self.dataset.num_outputs))
+        network = self.model if own else networks.build_model(config)
+        model = stack(backbone=network, head=networks.build_head(config, self.dataset.num_outputs))
         images = self.view.split.inputs
         dtype = np.float32 if images.dtype == np.uint8 else images.dtype  # as augmentation leaves them
         image = jax.ShapeDtypeStruct((1, *images.shape[1:]), dtype)
@@ -238,7 +238,7 @@ def blank_loop(config: configs.Run, dataset: Dataset, devices: Sequence[Any]) ->
         workdir=Path(),
         dataset=dataset,
         view=blank_view(config, dataset),
-        model=run.build_model(config),
+        model=networks.build_model(config),
         mesh=make_mesh(0, config.fsdp, among=devices),
         root=jax.random.key(config.seed),
     )

@@ -33,16 +33,15 @@ def validate(
     return found[headline.metric] if headline.larger else -found[headline.metric]
 
 
-def keep(workdir: Path, step: int, value: float, variables: dict[str, Any]) -> None:
+def keep(workdir: Path, step: int, value: float, variables: dict[str, Any]) -> dict[str, Any]:
     """Writes the weights of a step that is better than every one before, and forgets those of the best before. Steps
-    that a resume repeats change nothing: they are as good as they were."""
+    that a resume repeats change nothing: they are as good as they were. Returns what is known of the best."""
     before = run.best(workdir)
     if before and before["value"] >= value:
-        return
-    file = f"best-{step}.safetensors"
-    weights.save(workdir / "weights" / file, variables)
-    configs.write_text(
-        workdir / "weights" / "best.json", json.dumps({"step": step, "value": value, "file": file}) + "\n"
-    )
-    if before and before["file"] != file:
+        return before
+    now: dict[str, Any] = {"step": step, "value": value, "file": f"best-{step}.safetensors"}
+    weights.save(workdir / "weights" / now["file"], variables)
+    configs.write_text(workdir / "weights" / "best.json", json.dumps(now) + "\n")
+    if before and before["file"] != now["file"]:
         (workdir / "weights" / before["file"]).unlink(missing_ok=True)
+    return now

@@ -18,8 +18,8 @@ from labelfx.data.batches import View
 from labelfx.data.labels import target_scale
 from labelfx.evals import features, head_outputs, memory
 from labelfx.evals.blocks import own_devices
-from labelfx.loop import run
 from labelfx.loop.mesh import device_memory, machine_memory
+from labelfx.loop.networks import head_of
 from labelfx.models import Model
 from labelfx.models.heads import linear
 
@@ -86,7 +86,7 @@ class Inputs:
         method: dict[str, Any],
     ):
         self.model, self.seed, self.num_classes = model, config.seed, len(dataset.class_names)
-        self.head = run.head_of(config, dataset, view)
+        self.head = head_of(config, dataset, view)
         self.train_inputs, self.rows = dataset.train.inputs, view.rows
         if dataset.test is not None:
             self.test_inputs, self.test_labels, self.test_columns = dataset.test

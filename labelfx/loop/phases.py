@@ -22,6 +22,7 @@ from labelfx.loop.blame import blame, named
 from labelfx.loop.dispatch import complete
 from labelfx.loop.mesh import device_memory, split_state, whole
 from labelfx.loop.metrics import telling
+from labelfx.loop.networks import head_of
 from labelfx.loop.state import fold_in_name
 from labelfx.methods import Method, columns_read, shapes_of_step
 from labelfx.models import Model, stack
@@ -123,7 +124,7 @@ class Experiment:
     @functools.cached_property
     def classifier(self) -> Model:
         """The backbone with the head of the configuration."""
-        return stack(backbone=self.model, head=run.head_of(self.config, self.dataset, self.view))
+        return stack(backbone=self.model, head=head_of(self.config, self.dataset, self.view))
 
     @property
     def on_device(self) -> bool:

@@ -23,6 +23,7 @@ from labelfx.data.weak import blank
 from labelfx.loop import distributed, metrics, run
 from labelfx.loop.inputs import Inputs
 from labelfx.loop.mesh import matmul_precision
+from labelfx.loop.said import identity
 from labelfx.models import Model
 
 READ_FROM = {
@@ -156,7 +157,7 @@ def _labels(config: configs.Run, view: View) -> dict[str, Any]:
         **held_out,
         **weak,
         **({"columns": counts} if counts else {}),
-        **run.identity(view),
+        **identity(view),
     }
 
 

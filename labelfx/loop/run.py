@@ -15,16 +15,16 @@ import numpy as np
 
 from labelfx import config as configs
 from labelfx.config import ConfigError
-from labelfx.data import Dataset, labelled, merged
-from labelfx.data.batches import View, label_view
-from labelfx.data.labels import rows_hash, said_hash, target_scale
+from labelfx.data import Dataset, merged
+from labelfx.data.batches import View
 from labelfx.data.sources.arrays import check_arrays
 from labelfx.data.tokens import Tokenizer
 from labelfx.finished import weights
-from labelfx.graphs import Graph
 from labelfx.loop import bucket
 from labelfx.loop.blame import named
-from labelfx.models import Model, Trained, rescaled, scaled, stack
+from labelfx.loop.networks import build_head, build_model
+from labelfx.loop.said import check_evals, check_said, identity, view_of
+from labelfx.models import Model, Trained, stack
 
 TOKENIZER = "tokenizer.json"
 
@@ -83,7 +83,7 @@ def load_data(config: configs.Run, workdir: Path, dataset: Dataset | None = None
             dataset = merged(dataset, config.data["merge"])
     except (ValueError, FileNotFoundError) as error:
         raise ConfigError(f"config.data: {error}") from error
-    _check_evals(config, dataset)
+    check_evals(config, dataset)
     given = dataset.train.labels
     path = workdir / "labels.json"
     if (workdir / "config.json").exists():
@@ -100,74 +100,14 @@ def load_data(config: configs.Run, workdir: Path, dataset: Dataset | None = None
                 f"{path}: not of these {count} training images; some were added, removed or renamed since"
             )
         there = rows.ndim == 1 and not ((rows < 0) | (rows >= count)).any()
-        view = _view(config, dataset, rows) if there else None
+        view = view_of(config, dataset, rows) if there else None
         if view is None or identity(view)["said_hash"] != expected:
             raise ConfigError(f"{path}: its rows do not have the labels they had; the data set has changed since")
         return dataset, view
     with named("config.labels"):
         choose = configs.build(configs.LABELS, config.labels)
-        return dataset, _check_said(
-            config, _view(config, dataset, choose(given, np.random.default_rng(config.label_seed)))
-        )
-
-
-def _check_said(config: configs.Run, view: View) -> View:
-    """ConfigError where an eval reads labels, and none is said."""
-    for each in config.evals:
-        needs = configs.parameters(configs.function(configs.EVALS, each))[0]
-        if "labelled_labels" in needs and len(view.rows) and not labelled(view.split.labels[view.rows]).any():
-            raise ConfigError(f"config.evals.{each}: reads labels, and config.labels says none; take another eval")
-    return view
-
-
-def _check_evals(config: configs.Run, dataset: Dataset) -> None:
-    """ConfigError where an eval asks for what the data have not."""
-    name = config.data["name"]
-    for each in config.evals:
-        needs = configs.parameters(configs.function(configs.EVALS, each))[0]
-        for what, words in {"judgements": "no judged pairs of texts", "graph": "no graph"}.items():
-            if what in needs and what not in dataset.side:
-                raise ConfigError(f"config.evals.{each}: {name!r} has {words}")
-        if "test_predictions" in needs and dataset.task != "target":
-            raise ConfigError(f"config.evals.{each}: {name!r} has no targets of a regression")
-        if "num_classes" in needs and not dataset.class_names:
-            raise ConfigError(f"config.evals.{each}: {name!r} has no classes")
-        if dataset.test is None and any(need.startswith("test_") for need in needs):
-            raise ConfigError(f"config.evals.{each}: {name!r} has no test split; take an eval that needs none")
-        if "test_target" in needs and dataset.test is not None and "target" not in dataset.test.columns:
-            raise ConfigError(f"config.evals.{each}: {name!r} has no column 'target' of its test rows")
-
-
-def _view(config: configs.Run, dataset: Dataset, rows: np.ndarray) -> View:
-    """What is said of the rows that the label view has chosen, and of those held out of them to choose by.
-
-    Generators of their own, by a number behind the seed: NumPy fills a seed up with zeros."""
-    how, train = config.labels, dataset.train
-    said = None
-    if how["weak"]:
-        said = configs.build(
-            configs.WEAK,
-            how["weak"],
-            label=train.labels,
-            rng=np.random.default_rng([config.label_seed, 1]),
-            num_classes=len(dataset.class_names),
-            rows=rows,
-            inputs=train.inputs,
-            columns=train.columns,
-        )
-    if not how["validation"]:
-        return label_view(train, rows, said)
-    if how["validation"] >= len(rows):
-        raise ConfigError(f"config.labels.validation = {how['validation']}: must be less than the {len(rows)} rows")
-    held_out = np.random.default_rng([config.label_seed, 2]).permutation(rows)[: how["validation"]]
-    return label_view(train, np.setdiff1d(rows, held_out), said, validation=np.sort(held_out))
-
-
-def identity(view: View) -> dict[str, str]:
-    """What identifies the labels of a run: `rows_hash`, by which runs are paired, and `said_hash`, which a resume
-    checks."""
-    rows = np.concatenate([view.rows, view.validation])
-    return {"rows_hash": rows_hash(rows), "said_hash": said_hash(rows, view.split.labels, view.split.columns)}
+        rows = choose(given, np.random.default_rng(config.label_seed))
+        return dataset, check_said(config, view_of(config, dataset, rows))
 
 
 def begin(config: configs.Run, workdir: Path, view: View, tokenizer: Tokenizer | None = None) -> None:
@@ -191,42 +131,6 @@ def keep_compiled_programs() -> None:
     if settings.jax_enable_compilation_cache and not settings.jax_compilation_cache_dir:
         jax.config.update("jax_compilation_cache_dir", str(configs.cache_folder()))
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
-
-
-def build_model(config: configs.Run, dataset: Dataset | None = None, variables: dict[str, Any] | None = None) -> Model:
-    """The backbone; of vectors one that standardises them by the mean and deviation of the training split, which are
-    among its variables. Without the data it has no variables of its own: `variables` are those of a run, whose graph it
-    takes where it is one of nodes.
-
-    ConfigError where it reads text and the data are images, or its parts do not fit together.
-    """
-    name = config.model["name"]
-    takes = configs.parameters(configs.function(configs.BACKBONES, name))[0]
-    if "vocab_size" in takes and not config.data.get("vocab_size"):
-        raise ConfigError(f"config.model.name = {name!r}: reads text, but {config.data['name']!r} has none")
-    for key in takes:
-        if dataset is not None and key not in config.data and key not in dataset.side:
-            raise ConfigError(f"config.model.name = {name!r}: reads a {key}, but {config.data['name']!r} has none")
-    side = {} if dataset is None else dataset.side
-    if variables and "graph" in variables:
-        side = {"graph": Graph(**variables["graph"]["backbone"])}
-    with named("config.model"):
-        model = configs.build(configs.BACKBONES, config.model, **{k: config.data.get(k, side.get(k)) for k in takes})
-    inputs = None if dataset is None else dataset.train.inputs
-    return scaled(model, inputs if inputs is not None and inputs.dtype == np.float32 and inputs.ndim == 2 else None)
-
-
-def build_head(config: configs.Run, num_outputs: int, targets: np.ndarray | None = None) -> Model:
-    """`config.head`. Of a regression it predicts `targets` [L] or [L, T] in their units: their mean and deviation are
-    among its variables."""
-    with named("config.head"):
-        head = configs.build(configs.CLASSIFIERS, config.head, num_outputs=num_outputs)
-    return head if targets is None else rescaled(head, *target_scale(targets))
-
-
-def head_of(config: configs.Run, dataset: Dataset, view: View) -> Model:
-    """`build_head` for these data, of which a regressor takes the targets that are said."""
-    return build_head(config, dataset.num_outputs, view.split.labels[view.rows] if dataset.task == "target" else None)
 
 
 def load_config(workdir: Path) -> configs.Run:

@@ -188,12 +188,8 @@ class Loop(Experiment):
         if not config.keep_best or index < len(configs.phases(config)) - 1:
             return
 
-        def kept() -> dict[str, Any]:
-            value = choice.validate(config, self.dataset, self.view, self.model, variables, index)
-            choice.keep(self.workdir, self.done, value, variables)
-            return {}
-
-        distributed.by_the_first(kept)
+        what = config, self.dataset, self.view, self.model, variables, index
+        distributed.by_the_first(lambda: choice.keep(self.workdir, self.done, choice.validate(*what), variables))
 
 
 def _alike(one: Any, other: Any) -> bool:

@@ -1,0 +1,50 @@
+"""The networks of a run, by its configuration: its backbone, and the head on it."""
+
+from typing import Any
+
+import numpy as np
+
+from labelfx import config as configs
+from labelfx.config import ConfigError
+from labelfx.data import Dataset
+from labelfx.data.batches import View
+from labelfx.data.labels import target_scale
+from labelfx.graphs import Graph
+from labelfx.loop.blame import named
+from labelfx.models import Model, rescaled, scaled
+
+
+def build_model(config: configs.Run, dataset: Dataset | None = None, variables: dict[str, Any] | None = None) -> Model:
+    """The backbone; of vectors one that standardises them by the mean and deviation of the training split, which are
+    among its variables. Without the data it has no variables of its own: `variables` are those of a run, whose graph it
+    takes where it is one of nodes.
+
+    ConfigError where it reads text and the data are images, or its parts do not fit together.
+    """
+    name = config.model["name"]
+    takes = configs.parameters(configs.function(configs.BACKBONES, name))[0]
+    if "vocab_size" in takes and not config.data.get("vocab_size"):
+        raise ConfigError(f"config.model.name = {name!r}: reads text, but {config.data['name']!r} has none")
+    for key in takes:
+        if dataset is not None and key not in config.data and key not in dataset.side:
+            raise ConfigError(f"config.model.name = {name!r}: reads a {key}, but {config.data['name']!r} has none")
+    side = {} if dataset is None else dataset.side
+    if variables and "graph" in variables:
+        side = {"graph": Graph(**variables["graph"]["backbone"])}
+    with named("config.model"):
+        model = configs.build(configs.BACKBONES, config.model, **{k: config.data.get(k, side.get(k)) for k in takes})
+    inputs = None if dataset is None else dataset.train.inputs
+    return scaled(model, inputs if inputs is not None and inputs.dtype == np.float32 and inputs.ndim == 2 else None)
+
+
+def build_head(config: configs.Run, num_outputs: int, targets: np.ndarray | None = None) -> Model:
+    """`config.head`. Of a regression it predicts `targets` [L] or [L, T] in their units: their mean and deviation are
+    among its variables."""
+    with named("config.head"):
+        head = configs.build(configs.CLASSIFIERS, config.head, num_outputs=num_outputs)
+    return head if targets is None else rescaled(head, *target_scale(targets))
+
+
+def head_of(config: configs.Run, dataset: Dataset, view: View) -> Model:
+    """`build_head` for these data, of which a regressor takes the targets that are said."""
+    return build_head(config, dataset.num_outputs, view.split.labels[view.rows] if dataset.task == "target" else None)

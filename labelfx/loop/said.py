@@ -1,0 +1,68 @@
+"""What a run is told: its rows under the label view, what is said of them, and whether that suits its evals."""
+
+import numpy as np
+
+from labelfx import config as configs
+from labelfx.config import ConfigError
+from labelfx.data import Dataset, labelled
+from labelfx.data.batches import View, label_view
+from labelfx.data.labels import rows_hash, said_hash
+
+
+def check_said(config: configs.Run, view: View) -> View:
+    """ConfigError where an eval reads labels, and none is said."""
+    for each in config.evals:
+        needs = configs.parameters(configs.function(configs.EVALS, each))[0]
+        if "labelled_labels" in needs and len(view.rows) and not labelled(view.split.labels[view.rows]).any():
+            raise ConfigError(f"config.evals.{each}: reads labels, and config.labels says none; take another eval")
+    return view
+
+
+def check_evals(config: configs.Run, dataset: Dataset) -> None:
+    """ConfigError where an eval asks for what the data have not."""
+    name = config.data["name"]
+    for each in config.evals:
+        needs = configs.parameters(configs.function(configs.EVALS, each))[0]
+        for what, words in {"judgements": "no judged pairs of texts", "graph": "no graph"}.items():
+            if what in needs and what not in dataset.side:
+                raise ConfigError(f"config.evals.{each}: {name!r} has {words}")
+        if "test_predictions" in needs and dataset.task != "target":
+            raise ConfigError(f"config.evals.{each}: {name!r} has no targets of a regression")
+        if "num_classes" in needs and not dataset.class_names:
+            raise ConfigError(f"config.evals.{each}: {name!r} has no classes")
+        if dataset.test is None and any(need.startswith("test_") for need in needs):
+            raise ConfigError(f"config.evals.{each}: {name!r} has no test split; take an eval that needs none")
+        if "test_target" in needs and dataset.test is not None and "target" not in dataset.test.columns:
+            raise ConfigError(f"config.evals.{each}: {name!r} has no column 'target' of its test rows")
+
+
+def view_of(config: configs.Run, dataset: Dataset, rows: np.ndarray) -> View:
+    """What is said of the rows that the label view has chosen, and of those held out of them to choose by.
+
+    Generators of their own, by a number behind the seed: NumPy fills a seed up with zeros."""
+    how, train = config.labels, dataset.train
+    said = None
+    if how["weak"]:
+        said = configs.build(
+            configs.WEAK,
+            how["weak"],
+            label=train.labels,
+            rng=np.random.default_rng([config.label_seed, 1]),
+            num_classes=len(dataset.class_names),
+            rows=rows,
+            inputs=train.inputs,
+            columns=train.columns,
+        )
+    if not how["validation"]:
+        return label_view(train, rows, said)
+    if how["validation"] >= len(rows):
+        raise ConfigError(f"config.labels.validation = {how['validation']}: must be less than the {len(rows)} rows")
+    held_out = np.random.default_rng([config.label_seed, 2]).permutation(rows)[: how["validation"]]
+    return label_view(train, np.setdiff1d(rows, held_out), said, validation=np.sort(held_out))
+
+
+def identity(view: View) -> dict[str, str]:
+    """What identifies the labels of a run: `rows_hash`, by which runs are paired, and `said_hash`, which a resume
+    checks."""
+    rows = np.concatenate([view.rows, view.validation])
+    return {"rows_hash": rows_hash(rows), "said_hash": said_hash(rows, view.split.labels, view.split.columns)}
