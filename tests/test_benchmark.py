@@ -476,6 +476,10 @@ def test_what_suits_the_rows_and_the_labels(sentences, yeast):
     assert recipes["own_sentences"] == own and [line.partition(":")[0] for line in lines] == ["supervised", "fixmatch"]
     assert recipes["supervised"] == own | {"name": "supervised"} and recipes["fixmatch"]["model"] == own["model"]
     assert list(judge(dataset).floors) == ["tfidf_probe", "random_encoder"]
+    recipes = read_recipes(sentences, ["regression"])  # an mlp would take ids for numbers
+    with jax.numpy_dtype_promotion("standard"):  # as outside of tests
+        fit(recipes, dataset)
+    assert recipes["regression"]["model"] == own["model"]
 
     recipes, dataset = read_recipes(yeast, ["regression"]), data_of(yeast)
     fit(recipes, dataset)
