@@ -81,7 +81,7 @@ def own(tmp_path, monkeypatch):
 
 
 def test_each_is_one_file(own, tmp_path):
-    base = tiny("supervised", steps=40, evals={"head": {}}, data={"name": "rings", "noise": 0.05})
+    base = tiny("supervised", steps=100, evals={"head": {}}, data={"name": "rings", "noise": 0.05})
     base |= {"labels": {"name": "all_labels"}, "model": {"name": "mlp", "hidden": (32,), "dtype": "float32"}}
     base["optimizer"] = base["optimizer"] | {"learning_rate": 0.03}
     method = base["method"] | {"augment": {"name": "identity"}, "objective": PLAIN}

@@ -36,4 +36,3 @@ HEADLINES: dict[Task, Headline] = {
     "target": Headline("error", False, "labelled rows", "constant_error", False),
     "none": Headline("value", True, "labels", percent=False),
 }
-BAGS = Headline("auc", True, "labelled bags")
