@@ -65,7 +65,7 @@ def train(
                         writer = metrics.Writer(folder, start=loop.done)
                         loop.record.writer = stack.enter_context(contextlib.closing(writer))
                 loop.run()
-        return results.finish(checked, folder, data, view, model, run.load_variables(folder), loop.summary())
+        return results.finish(checked, folder, data, loop.view, model, run.load_variables(folder), loop.summary())
 
 
 def main() -> None:

@@ -33,6 +33,7 @@ NAMES = {
     "transition",
     "classifiers": "dense linear",
     "relabelling rules": "given percentile",
+    "queries": "entropy margin random",
     "augmentations": "crop_flip identity noise randaugment simclr simclr_resized small_grey",
     "pairs": "halves stacked",
     "batch miners": "clusters communities curriculum mined ngame uniform whole_bags",

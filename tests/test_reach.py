@@ -46,6 +46,8 @@ DOORS = {  # for users' own code alone, and why
     "labelfx.labels.choose.diverse_filter": "likewise: which answers to keep",
     "labelfx.data.labels.indices": "rows that somebody has chosen, which no recipe can know",
     "labelfx.data.labels.file": "likewise",
+    "labelfx.labels.queries.random": "a value of config.ask: what the query of the recipe has to beat",
+    "labelfx.labels.queries.entropy": "likewise",
     "labelfx.data.labels.classes": "likewise: classes that are met in the test alone",
     "labelfx.data.labels.long_tail": "likewise: imbalanced labels",
 }

@@ -50,6 +50,7 @@ from labelfx.config.schema import (
     NEUTRAL,
     OPTIMIZERS,
     PROVIDED,
+    QUERIES,
     TRAINED,
     WEAK,
     Run,

@@ -30,6 +30,7 @@ SECTIONS = {
     "classifiers": configs.CLASSIFIERS,
     "heads": Part("models.heads"),
     "relabelling rules": Part("labels.rules", ("evidence", "rng")),
+    "queries": configs.QUERIES,
     "optimisers": configs.OPTIMIZERS,
     "schedules": Part("loop.optim", ("peak", "steps")),
     "evals": configs.EVALS,

@@ -22,8 +22,8 @@ from pathlib import Path
 from labelfx.config.errors import PACKAGE, ConfigError, located, place
 
 ROOMS = tuple(
-    "methods objectives methods.targets labels.rules data.sources data.labels data.weak data.propensity data.augment "
-    "data.mixing data.pairs data.miners mining.rules models.backbones models.classifiers models.heads loop.optim "
+    "methods objectives methods.targets labels.rules labels.queries data.sources data.labels data.weak data.propensity "
+    "data.augment data.mixing data.pairs data.miners mining.rules models.backbones models.classifiers models.heads loop.optim "
     "evals".split()
 )
 

@@ -54,6 +54,16 @@ class Told:
 DATA, LABELS = Part("data.sources", common=Placement), Part("data.labels", ("labels", "rng"), common=Told)
 BACKBONES, METHODS, OPTIMIZERS = Part("models.backbones"), Part("methods"), Part("loop.optim", ("steps",))
 CLASSIFIERS = Part("models.classifiers")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Asking:
+    """How many labels a phase asks for at its beginning."""
+
+    count: PositiveInt
+
+
+QUERIES = Part("labels.queries", ("evidence", "rng"), common=Asking)
 MINERS, EVALS = Part("data.miners"), Part("evals")
 
 
@@ -88,6 +98,7 @@ class Run:
     backbone: str = ""  # for methods that start from one: a run's workdir, or "previous" for the phase before
     teacher: str = ""  # for methods that learn from a trained network: likewise
     refresh_every: NonNegativeInt = 0  # steps between refreshes of the table; 0: at the start of a phase only
+    ask: Annotated[dict, QUERIES] | None = None  # rows whose labels a phase buys, by the network of the phase before
     phases: tuple[dict, ...] = ()  # each phase replaces some of PHASE_FIELDS; () is one phase without changes
     keep_best: str = ""  # the eval by whose headline, every eval_every steps on validation rows, weights are chosen
     matmul_precision: Literal["default", "highest"] = "default"  # of products of float32; a CPU's are exact by either
@@ -102,7 +113,7 @@ class Run:
     keep: PositiveInt = 3  # checkpoints kept
 
 
-PHASE_FIELDS = ("method", "optimizer", "batch", "batches", "steps", "backbone", "teacher", "refresh_every")
+PHASE_FIELDS = ("method", "optimizer", "batch", "batches", "steps", "backbone", "teacher", "refresh_every", "ask")
 TRAINED = ("backbone", "teacher")  # fields that name a run whose weights a phase takes
 NEUTRAL = tuple(
     f"config.{field}"

@@ -141,7 +141,7 @@ def load(workdir: str | Path) -> Encoder:
 
 
 def _tokenizer(path: Path) -> Tokenizer | None:
-    """Of a run on texts; runs before labelfx 0.2 kept none."""
+    """Of a run on texts; older runs kept none."""
     if not path.exists():
         return None
     tokenizer = Tokenizer(path.read_text("utf-8"))

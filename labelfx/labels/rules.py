@@ -5,33 +5,15 @@ is hard, `target` where soft, `weight` (0 leaves a row out), and `pinned`, bool:
 changes.
 """
 
-from typing import Annotated, NamedTuple
+from typing import Annotated
 
 import numpy as np
 
 from labelfx.config.annotations import Limit
 from labelfx.data import labelled
+from labelfx.labels.evidence import Evidence
 
 Percentile = Annotated[float, Limit("a number in [0, 100]", lambda v: 0 <= v <= 100)]
-
-
-class Evidence(NamedTuple):
-    """What a rule may go by.
-
-    probs: float32 [N, C], of the network of the round before.
-    features: float32 [N, F], of its backbone.
-    losses: float32 [N], its cross-entropy with the label that was said, NaN where none was.
-    columns: name -> [N, ...]: what was said of the rows, `label` among them.
-    rows: int64 [L], the rows of which a label was said.
-    progress: the share of the phase's steps that are done, in [0, 1).
-    """
-
-    probs: np.ndarray
-    features: np.ndarray
-    losses: np.ndarray
-    columns: dict[str, np.ndarray]
-    rows: np.ndarray
-    progress: float
 
 
 def given(evidence: Evidence, rng: np.random.Generator) -> dict[str, np.ndarray]:

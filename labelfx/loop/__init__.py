@@ -8,6 +8,7 @@
 | `phases.py` | a run before it starts, and one phase of it: method, miner, the shapes of batches and state |
 | `dispatch.py` | the program that the devices run, and the batches that it is given |
 | `training.py` | the loop itself: phases, steps, logs, evals, saves |
+| `asking.py` | labels that are asked for between phases |
 | `choice.py` | the best step's weights beside the last one's |
 | `stopping.py` | SIGTERM and Ctrl-C |
 

@@ -20,7 +20,7 @@ from labelfx.config.errors import located
 from labelfx.data import Dataset, known
 from labelfx.data.batches import View
 from labelfx.data.weak import blank
-from labelfx.loop import distributed, metrics, run
+from labelfx.loop import asking, distributed, metrics, run
 from labelfx.loop.inputs import Inputs
 from labelfx.loop.mesh import matmul_precision
 from labelfx.loop.said import identity
@@ -117,7 +117,7 @@ def _results(config, workdir, dataset, view, model, variables, training, trained
         "commit": commit(),
         "outside": configs.outside_code(config),  # code that is not of labelfx
         "seeds": {"seed": config.seed, "label_seed": config.label_seed, "data_seed": config.data_seed},
-        "labels": _labels(config, view),
+        "labels": _labels(config, view, len(asking.read(workdir, len(view.truth)))),
         "data": {  # one row, as the backbone takes it
             "shape": list(dataset.train.inputs.shape[1:]),
             "dtype": str(dataset.train.inputs.dtype),
@@ -144,8 +144,9 @@ def _results(config, workdir, dataset, view, model, variables, training, trained
     return results
 
 
-def _labels(config: configs.Run, view: View) -> dict[str, Any]:
-    """How much a run was told: `n` labelled rows, `entries` of labels, rows by column, and what `weak` made of them."""
+def _labels(config: configs.Run, view: View, oracle: int) -> dict[str, Any]:
+    """How much a run was told: `n` labelled rows, `entries` of labels, rows by column, what `weak` made of
+    them, and of them those that the run has asked for."""
     said = known(view.split.labels[view.rows])
     columns = {k: column[view.rows] != blank(k, column[view.rows]) for k, column in view.split.columns.items()}
     counts = {k: int(differs.reshape(len(differs), -1).any(1).sum()) for k, differs in columns.items()}
@@ -155,6 +156,7 @@ def _labels(config: configs.Run, view: View) -> dict[str, Any]:
         "n": len(view.rows),
         "entries": int(said.sum()),
         **held_out,
+        **({"oracle": oracle} if oracle else {}),
         **weak,
         **({"columns": counts} if counts else {}),
         **identity(view),

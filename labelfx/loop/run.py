@@ -20,7 +20,7 @@ from labelfx.data.batches import View
 from labelfx.data.sources.arrays import check_arrays
 from labelfx.data.tokens import Tokenizer
 from labelfx.finished import weights
-from labelfx.loop import bucket
+from labelfx.loop import asking, bucket
 from labelfx.loop.blame import named
 from labelfx.loop.networks import build_head, build_model
 from labelfx.loop.said import check_evals, check_said, identity, view_of
@@ -88,9 +88,9 @@ def load_data(config: configs.Run, workdir: Path, dataset: Dataset | None = None
     path = workdir / "labels.json"
     if (workdir / "config.json").exists():
         kept = configs.read_json(path)
+        if isinstance(kept, dict) and "hash" in kept:
+            raise ConfigError(f"{path}: of an older labelfx, whose runs do not go on in this one; use another workdir")
         try:
-            if "hash" in kept:
-                raise ConfigError(f"{path}: of a labelfx before 0.2, whose runs do not go on; use another workdir")
             rows, expected = np.array(kept["rows"], np.int64), kept["said_hash"]
         except (KeyError, OverflowError, TypeError, ValueError) as error:
             raise ConfigError(f"{path}: not as it was written ({error}); use another workdir") from error
@@ -103,7 +103,8 @@ def load_data(config: configs.Run, workdir: Path, dataset: Dataset | None = None
         view = view_of(config, dataset, rows) if there else None
         if view is None or identity(view)["said_hash"] != expected:
             raise ConfigError(f"{path}: its rows do not have the labels they had; the data set has changed since")
-        return dataset, view
+        asked = asking.read(workdir, count)
+        return dataset, view_of(config, dataset, rows, asked) if len(asked) else view
     with named("config.labels"):
         choose = configs.build(configs.LABELS, config.labels)
         rows = choose(given, np.random.default_rng(config.label_seed))

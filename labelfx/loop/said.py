@@ -8,6 +8,8 @@ from labelfx.data import Dataset, labelled
 from labelfx.data.batches import View, label_view
 from labelfx.data.labels import rows_hash, said_hash
 
+NOBODY = np.empty(0, np.int64)
+
 
 def check_said(config: configs.Run, view: View) -> View:
     """ConfigError where an eval reads labels, and none is said."""
@@ -36,8 +38,9 @@ def check_evals(config: configs.Run, dataset: Dataset) -> None:
             raise ConfigError(f"config.evals.{each}: {name!r} has no column 'target' of its test rows")
 
 
-def view_of(config: configs.Run, dataset: Dataset, rows: np.ndarray) -> View:
-    """What is said of the rows that the label view has chosen, and of those held out of them to choose by.
+def view_of(config: configs.Run, dataset: Dataset, rows: np.ndarray, asked: np.ndarray = NOBODY) -> View:
+    """What is said of the rows that the label view has chosen, of those held out of them to choose by, and of those
+    that the run has asked for since.
 
     Generators of their own, by a number behind the seed: NumPy fills a seed up with zeros."""
     how, train = config.labels, dataset.train
@@ -49,16 +52,17 @@ def view_of(config: configs.Run, dataset: Dataset, rows: np.ndarray) -> View:
             label=train.labels,
             rng=np.random.default_rng([config.label_seed, 1]),
             num_classes=len(dataset.class_names),
-            rows=rows,
+            rows=np.union1d(rows, asked),
             inputs=train.inputs,
             columns=train.columns,
         )
     if not how["validation"]:
-        return label_view(train, rows, said)
+        return label_view(train, np.union1d(rows, asked), said)
     if how["validation"] >= len(rows):
         raise ConfigError(f"config.labels.validation = {how['validation']}: must be less than the {len(rows)} rows")
     held_out = np.random.default_rng([config.label_seed, 2]).permutation(rows)[: how["validation"]]
-    return label_view(train, np.setdiff1d(rows, held_out), said, validation=np.sort(held_out))
+    told = np.union1d(np.setdiff1d(rows, held_out), asked)
+    return label_view(train, told, said, validation=np.sort(held_out))
 
 
 def identity(view: View) -> dict[str, str]:

@@ -13,7 +13,7 @@ from jax.experimental import multihost_utils
 from labelfx import config as configs
 from labelfx.config import ConfigError
 from labelfx.finished import weights
-from labelfx.loop import choice, distributed, metrics, results
+from labelfx.loop import asking, choice, distributed, metrics, results
 from labelfx.loop.checkpoint import Checkpoints
 from labelfx.loop.dispatch import Dispatcher, complete, dispatches
 from labelfx.loop.mesh import on_every_device, place_inputs, split_state, whole
@@ -56,6 +56,7 @@ class Loop(Experiment):
     def enter(self, index: int) -> None:
         """Starts a phase: fresh parameters, and a table made by the network of the phase before where that is the same.
         Does nothing where a checkpoint of this phase was taken up."""
+        self.view = asking.view_of_phase(self, index)
         before, self.phase = self.phase, self.build(index)
         self.fixed = {name: self.fixed[name] for name in ("inputs",) if name in self.fixed}
         if self.on_device and not self.fixed:

@@ -11,8 +11,8 @@ import optax
 from labelfx.config.annotations import Augment, Part
 from labelfx.data import known
 from labelfx.data.weak import Supervision, supervision
-from labelfx.evals import features
-from labelfx.labels.rules import Evidence, given
+from labelfx.labels.evidence import gather
+from labelfx.labels.rules import given
 from labelfx.loop import state
 from labelfx.methods import Method
 from labelfx.methods.from_labels.supervised import accuracy
@@ -45,12 +45,6 @@ def relabelling(
     are none or nobody knows it); `labelled_share` of the batch, by people.
     """
 
-    def outputs(variables, rows, *, train):
-        found, model_state = classifier.apply(variables, rows, train=train)
-        return jnp.concatenate([found["backbone"], found["head"].astype(found["backbone"].dtype)], -1), model_state
-
-    network = Model(classifier.init, outputs)
-
     def init(rng, batch):
         truth = batch["audit"]["unlabelled"]["label"]
         if truth.ndim > 1 and truth.dtype == jnp.int32:
@@ -58,22 +52,7 @@ def relabelling(
         return state.create(classifier, tx, state.fold_in_name(rng, "model"), batch["unlabelled"]["input"])
 
     def refresh(variables, source, rng, progress):
-        head = jax.tree.leaves(variables["params"]["head"])[-1].shape[-1]
-        found = features(network, variables, source.inputs)
-        logits = found[:, found.shape[1] - head :]
-        label = source.labels
-        losses = np.full(len(label), np.nan, np.float32)
-        if label.ndim == 1 and label.dtype.kind == "i":
-            rows = np.flatnonzero(known(label))
-            losses[rows] = -np.asarray(jax.nn.log_softmax(logits))[rows, label[rows]]
-        evidence = Evidence(
-            probs=np.asarray(jax.nn.softmax(logits)),
-            features=found[:, : found.shape[1] - head],
-            losses=losses,
-            columns={**source.columns, "label": label},
-            rows=np.flatnonzero(known(label).reshape(len(label), -1).any(1)),
-            progress=progress,
-        )
+        evidence = gather(classifier, variables, source, progress)
         taught = rule(evidence, np.random.default_rng(np.asarray(jax.random.key_data(rng))))
         return taught | {"include": taught["weight"] > 0} if "weight" in taught else taught
 
