@@ -51,8 +51,13 @@ def measured() -> list[str]:
     return [
         name
         for name, config in found.items()
-        if config["data"] == DIGITS and not (config["backbone"] or config["labels"].get("weak"))
+        if config["data"] == DIGITS and not (config["backbone"] or config["labels"].get("weak") or asks(config))
     ]
+
+
+def asks(config: dict) -> bool:
+    """Whether the recipe buys labels beside those that it is given."""
+    return any(phase.get("ask") for phase in config["phases"])
 
 
 def table(workdir: str | Path) -> str:

@@ -48,10 +48,10 @@ def config_of(method: str, pretrained) -> dict:
     config = tiny(recipe_of(method), optimizer=SGD)
     if method not in KINDS:
         config["model"] = {"name": "conv3", "width": 4, "dtype": "float32"}
-    elif "hidden" in config["model"]:
-        config["model"]["hidden"] = (128, 64)  # large enough to be split
-    elif "outputs" in config["model"]:
-        config["model"]["width"] = 4  # likewise
+    elif "hidden" in config["model"]:  # large enough to be split
+        config["model"]["hidden"] = (128, 64)
+    else:
+        config["model"]["width"] = 4
     for key, value in config["method"].items():
         if key.endswith("optimizer"):
             config["method"][key] = SGD | {"learning_rate": value["learning_rate"]}

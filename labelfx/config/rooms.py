@@ -23,8 +23,8 @@ from labelfx.config.errors import PACKAGE, ConfigError, located, place
 
 ROOMS = tuple(
     "methods objectives methods.targets labels.rules labels.queries data.sources data.labels data.weak data.propensity "
-    "data.augment data.mixing data.pairs data.miners mining.rules models.backbones models.classifiers models.heads loop.optim "
-    "evals".split()
+    "data.augment data.mixing data.pairs data.miners mining.rules models.backbones models.classifiers models.heads "
+    "loop.optim evals".split()
 )
 
 

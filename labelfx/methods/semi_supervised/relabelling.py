@@ -46,12 +46,11 @@ def relabelling(
     """
 
     def init(rng, batch):
-        truth = batch["audit"]["unlabelled"]["label"]
-        if truth.ndim > 1 and truth.dtype == jnp.int32:
-            raise ValueError("relabelling: goes row by row; labels of pixels or tokens stay as they are")
         return state.create(classifier, tx, state.fold_in_name(rng, "model"), batch["unlabelled"]["input"])
 
     def refresh(variables, source, rng, progress):
+        if source.labels.ndim > 1 and source.labels.dtype == np.int32:
+            raise ValueError("relabelling: goes row by row; labels of pixels or tokens stay as they are")
         evidence = gather(classifier, variables, source, progress)
         taught = rule(evidence, np.random.default_rng(np.asarray(jax.random.key_data(rng))))
         return taught | {"include": taught["weight"] > 0} if "weight" in taught else taught
