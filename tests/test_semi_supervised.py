@@ -21,7 +21,11 @@ def test_protocol(name):
     order = list(runs)
     for folder, run in runs.items():
         assert folder.parent.name == f"seed_{run.seed}" and run.seed == run.label_seed == run.data_seed
-        assert (run.labels, run.steps, run.batch["labelled"]) == ({"name": "per_class", "k": 4}, settings["steps"], 32)
+        assert (run.labels, run.steps, run.batch["labelled"]) == (
+            {"name": "per_class", "k": 4, "weak": None, "validation": 0},
+            settings["steps"],
+            32,
+        )
         assert run.batch["unlabelled"] in (0, 64)
         for start in filter(None, (run.backbone, run.teacher)):  # of the same seed, and there before it is read
             assert order.index(Path(start)) < order.index(folder) and Path(start).parent == folder.parent
