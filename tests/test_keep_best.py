@@ -91,3 +91,14 @@ def test_validation_rows_are_apart_and_told_only_to_whoever_chooses(tmp_path):
 def test_what_cannot_be_chosen_by_is_named(changes, message, tmp_path):
     with pytest.raises(ConfigError, match=message):
         labelfx.train(config(**changes), tmp_path)
+
+
+def test_a_workdir_of_before_is_refused_in_one_line(tmp_path):
+    labelfx.train(config(keep_best="", steps=2, save_every=2, log_every=2), tmp_path)
+    path = tmp_path / "labels.json"
+    kept = json.loads(path.read_text())
+    path.write_text(json.dumps({"hash": kept["said_hash"], "rows": kept["rows"]}))
+    with pytest.raises(
+        ConfigError, match="labels.json: of an older labelfx, whose runs do not go on in this one; use an"
+    ):
+        labelfx.evaluate(tmp_path)
