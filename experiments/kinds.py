@@ -204,7 +204,7 @@ def _texts(data: Path) -> Iterator[Line]:
     for name in ("banking77", "clinc150"):
         for model, how in models.items():
             source = {"name": name, "data_dir": str(data / name), "vocab_size": 4096, "max_length": 32}
-            full = {"variant": "full", "out_of_scope": False} if name == "clinc150" else {}
+            full = {"variant": "full", "split": "test", "out_of_scope": False} if name == "clinc150" else {}
             changes: dict[str, Any] = {
                 "data": source | full,
                 "model": how,
