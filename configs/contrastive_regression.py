@@ -22,7 +22,7 @@ def get_config() -> ConfigDict:
             model=dict(name="mlp", hidden=(64, 64), dtype="float32"),
             method=dict(
                 name="contrastive_regression",
-                augment=dict(name="noise", scale=0.05),
+                augment=dict(name="noise", scale=0.2),
                 weight=0.2,
                 window=0.25,
                 temperature=0.2,

@@ -437,3 +437,10 @@ def test_randaugment_at_its_limits(photographs):
     assert holes.sum((1, 2)).min() >= 64 and holes.sum((1, 2)).max() == 256
     changed = np.where(holes[..., None], 0, np.abs(views - images / 255)).max((1, 2, 3)) > 0.051
     assert 0 < changed.mean() < 0.35  # 2 of 14, where a factor of 0.95 changes no pixel by more than 0.05
+
+
+def test_noise_of_vectors_is_in_units_of_their_columns():
+    rows = np.random.default_rng(0).normal(size=(4000, 3)).astype(np.float32) * np.array([[1, 100, 0.01]], np.float32)
+    added = jax.jit(augment.noise(scale=0.5))(jax.random.key(0), rows) - rows
+    np.testing.assert_allclose(np.std(added, 0), 0.5 * np.std(rows, 0), rtol=0.05)
+    assert np.abs(np.corrcoef(added.T) - np.eye(3)).max() < 0.1

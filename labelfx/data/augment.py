@@ -93,10 +93,19 @@ def identity() -> Augmentation:
 
 
 def noise(*, scale: NonNegative) -> Augmentation:
-    """Adds Gaussian noise of standard deviation `scale` to every entry, without a cut: for rows of measurements."""
-    return Augmentation(
+    """Adds Gaussian noise of standard deviation `scale` to every entry, without a cut; of vectors [B, F] `scale` is in
+    units of each column's own standard deviation in the batch, whatever they are measured in."""
+    return _Noise(
         lambda rng, placement, image: image + scale * jax.random.normal(rng, image.shape, image.dtype), _nowhere
     )
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Noise(Augmentation):
+    def __call__(self, rng: jax.Array, images: jax.Array) -> jax.Array:
+        if images.ndim != 2:
+            return super().__call__(rng, images)
+        return images + jnp.std(images, 0, keepdims=True) * super().__call__(rng, jnp.zeros_like(images))
 
 
 def crop_flip(*, padding: NonNegativeInt, flip: bool) -> Augmentation:
