@@ -10,6 +10,7 @@ from labelfx import config as configs
 from labelfx.config import ConfigError
 from labelfx.data import labelled
 from labelfx.data.batches import View
+from labelfx.data.npy import read_npy
 from labelfx.labels.evidence import gather
 from labelfx.loop import distributed
 from labelfx.loop.mesh import whole
@@ -29,10 +30,11 @@ def read(workdir: Path, count: int) -> np.ndarray:
     if not path.exists():
         return np.empty(0, np.int64)
     try:
-        rows = np.load(io.BytesIO(path.read_bytes()), allow_pickle=False)
-        if rows.dtype != np.int64 or rows.ndim != 1 or ((rows < 0) | (rows >= count)).any():
-            raise ValueError("it holds no row numbers")
-    except (EOFError, OSError, ValueError) as error:
+        with configs.on_this_machine(path) as here:
+            rows = read_npy(Path(here), "iu", 1).astype(np.int64)
+        if ((rows < 0) | (rows >= count)).any():
+            raise ValueError("it names rows that are not there")
+    except (OSError, ValueError) as error:
         raise ConfigError(f"{path}: not as it was written ({error}); use another workdir") from error
     return rows
 
