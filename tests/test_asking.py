@@ -1,6 +1,7 @@
 """Labels that are asked for between phases: by the network alone, written before they are shown, and once."""
 
 import json
+import shutil
 
 import jax
 import numpy as np
@@ -62,6 +63,20 @@ def test_phases_ask_in_order_and_a_killed_run_asks_for_the_same(tmp_path, monkey
     for phase in range(3):
         pair = (weights.load(tmp_path / run / f"weights/{phase}.safetensors") for run in ("whole", "killed"))
         jax.tree.map(np.testing.assert_array_equal, *pair)
+
+
+def test_a_run_that_goes_on_from_before_it_asked_does_not_see_what_it_will_ask_for(tmp_path):
+    labelfx.train(config(keep=9, evals={}), tmp_path)
+    kept = [weights.load(tmp_path / f"weights/{phase}.safetensors") for phase in range(3)]
+    for checkpoint in (tmp_path / "checkpoints").iterdir():
+        if checkpoint.name.isdecimal() and int(checkpoint.name) > 8:  # the second phase, of which 7 labels are
+            shutil.rmtree(checkpoint)
+    for phase in (1, 2):
+        (tmp_path / f"weights/{phase}.safetensors").unlink()
+    labelfx.train(config(keep=9, evals={}), tmp_path)
+    for phase in range(3):
+        found = weights.load(tmp_path / f"weights/{phase}.safetensors")
+        jax.tree.map(np.testing.assert_array_equal, found, kept[phase])
 
 
 def test_what_is_asked_for_hangs_on_no_hidden_truth(tmp_path, monkeypatch):

@@ -24,7 +24,7 @@ from labelfx.loop.mesh import device_memory, split_state, whole
 from labelfx.loop.metrics import telling
 from labelfx.loop.networks import head_of
 from labelfx.loop.state import fold_in_name
-from labelfx.methods import Method, columns_read, shapes_of_step
+from labelfx.methods import Method, shapes_of_step
 from labelfx.models import Model, stack
 
 
@@ -148,10 +148,6 @@ class Experiment:
         sizes = phase.config["batch"]
         return {"view": self.view, "sizes": sizes, "seed": self.config.data_seed, "miner": phase.miner, "table": table}
 
-    def reads(self, phase: Phase, state: Any, table: dict[str, Any]) -> frozenset[str]:
-        """The columns that the step reads: no other travels to the devices."""
-        return columns_read(phase.method, state, self.example(phase, table), self.root)
-
     def example(self, phase: Phase, table: dict[str, Any]) -> dict[str, Any]:
         """The shapes of a method's batch; before the first refresh there is no table to mine by."""
         how = self.how(phase, table)
@@ -190,6 +186,11 @@ class Experiment:
         return multihost_utils.broadcast_one_to_all(table) if jax.process_count() > 1 else table
 
     def metrics(self, phase: Phase, state: Any, table: dict[str, Any]) -> list[str]:
-        """The names of a step's metrics. ConfigError where the step cannot work on these images."""
+        """The names of a step's metrics. ConfigError where the step cannot work on these rows."""
+        return self.look(phase, state, table)[0]
+
+    def look(self, phase: Phase, state: Any, table: dict[str, Any]) -> tuple[list[str], frozenset[str]]:
+        """The names of a step's metrics, and the columns that it reads: no other travels to the devices."""
         with blame(phase.config):
-            return list(shapes_of_step(phase.method, state, self.example(phase, table), self.root)[1])
+            found, read = shapes_of_step(phase.method, state, self.example(phase, table), self.root)
+            return list(found[1]), read

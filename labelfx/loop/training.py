@@ -97,7 +97,7 @@ class Loop(Experiment):
         """Runs the phase from where it stands to its last step, saves, and exports its variables."""
         phase, everywhere = self.phase, on_every_device(self.mesh)
         key = jax.jit(lambda: fold_in_name(jax.random.key(self.config.seed), "step"), out_shardings=everywhere)()
-        names, reads = self.metrics(phase, self.state, self.table), self.reads(phase, self.state, self.table)
+        names, reads = self.look(phase, self.state, self.table)
         self.bad = jax.device_put({name: np.int32(metrics.NEVER) for name in names}, everywhere)
         dispatch = Dispatcher(
             phase.method, self.mesh, self.state, self.config.steps_per_dispatch, phase.batch_size, self.record.progress

@@ -52,13 +52,16 @@ class Method(NamedTuple):
     follows: str = ""
 
 
-def shapes_of_step(method: Method, state: Any, batch: Any, rng: jax.Array) -> tuple[Any, Mapping[str, Any]]:
-    """The shapes of the state and the metrics that a step returns. Arguments are arrays or shapes.
+def shapes_of_step(
+    method: Method, state: Any, batch: Any, rng: jax.Array
+) -> tuple[tuple[Any, Mapping[str, Any]], frozenset[str]]:
+    """The shapes of the state and the metrics that a step returns, and the names of what it reads of the streams,
+    columns and labels among them. Arguments are arrays or shapes.
 
     Raises:
       ValueError: it returns something else than a state like the one that it was given, and scalars.
     """
-    found = jax.eval_shape(method.step, state, batch, rng)
+    closed, found = jax.make_jaxpr(method.step, return_shape=True)(state, batch, rng)
     step = f"{place(method.step)}: the step"
     if not (isinstance(found, tuple) and len(found) == 2 and isinstance(found[1], Mapping)):
         raise ValueError(f"{step} returns a {type(found).__name__}; must be (state, metrics), metrics a dict")
@@ -76,21 +79,11 @@ def shapes_of_step(method: Method, state: Any, batch: Any, rng: jax.Array) -> tu
     for name, x in found[1].items():
         if x.shape:
             raise ValueError(f"{step} returns the metric {name!r} {x.dtype}{list(x.shape)}; must be a scalar")
-    return found
-
-
-def columns_read(method: Method, state: Any, batch: Any, rng: jax.Array) -> frozenset[str]:
-    """The names of what a step reads of the streams, columns and labels among them. Arguments are arrays or shapes."""
-    program = jax.make_jaxpr(method.step)(state, batch, rng).jaxpr
+    program, leaves = closed.jaxpr, jax.tree_util.tree_leaves_with_path(batch)
     used = {id(each) for equation in program.eqns for each in equation.invars} | {id(each) for each in program.outvars}
-    before = len(jax.tree.leaves(state))
-    leaves = jax.tree_util.tree_leaves_with_path(batch)
-    read = {
-        path[-1].key
-        for (path, _), each in zip(leaves, program.invars[before:], strict=False)
-        if id(each) in used and path[0].key not in ("audit", "frozen")
-    }
-    return frozenset(read)
+    ours = zip(leaves, program.invars[len(jax.tree.leaves(state)) :], strict=False)  # the key comes last
+    read = {path[-1].key for (path, _), each in ours if id(each) in used and path[0].key not in ("audit", "frozen")}
+    return found, frozenset(read)
 
 
 def __getattr__(name: str) -> Any:
