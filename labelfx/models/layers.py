@@ -23,7 +23,7 @@ class BatchNorm(nn.Module):
     Methods arrange the rows as devices would have them (`models.apply_together`). One group takes away what the
     statistics of a device's share tell of its rows, not what those of the batch tell of the batch.
     Running statistics are `0.9 old + 0.1 batch`, where `batch` is the mean over the groups. `affine` says whether a
-    learnt scale and bias follow.
+    learnt scale and bias follow; `epsilon` is added to the variance.
 
     Raises:
       ValueError: in training, `groups` does not divide the batch.
@@ -31,6 +31,7 @@ class BatchNorm(nn.Module):
 
     groups: int
     affine: bool = True
+    epsilon: float = 1e-5
 
     @nn.compact
     def __call__(self, x, train):
@@ -56,7 +57,9 @@ class BatchNorm(nn.Module):
                 running.value = 0.9 * running.value + (1 - 0.9) * batch.reshape(-1, *channels).mean(0)
         else:
             mean, var = running_mean.value.reshape(per_channel), running_var.value.reshape(per_channel)
-        y = (grouped - mean) * (jax.lax.rsqrt(var + 1e-5) * scale.reshape(per_channel)) + bias.reshape(per_channel)
+        y = (grouped - mean) * (jax.lax.rsqrt(var + self.epsilon) * scale.reshape(per_channel)) + bias.reshape(
+            per_channel
+        )
         return y.reshape(x.shape).astype(x.dtype)
 
 

@@ -1,0 +1,140 @@
+"""Encoders that others trained, read from their files: `read(place)`.
+
+A family is a module with three functions: `recognise` tells from a file's configuration and the shapes of its tensors
+how a network is built, `network` builds it, and `names` says what the file calls its tensors. The modules in a network
+are called as timm calls them, or as the library does that the family comes from, so that most of a file needs no table
+of names; a network of other names is one `names` away.
+
+Nothing here trains, and no method knows of it: `models.backbones.pretrained` makes a backbone of what is read.
+"""
+
+import fnmatch
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from labelfx.models.pretrained import efficientnet
+from labelfx.models.pretrained.files import Tensors, configuration, tensors_of
+
+FAMILIES: dict[str, Any] = {"efficientnet": efficientnet}
+LAYOUTS: dict[int, tuple[int, ...]] = {2: (1, 0), 4: (2, 3, 1, 0)}  # of kernels: [out, in], [out, in, height, width]
+SUFFIXES = {"kernel": "weight", "scale": "weight", "embedding": "weight", "mean": "running_mean", "var": "running_var"}
+
+
+class Pretrained(NamedTuple):
+    """A file of weights, read but for the weights."""
+
+    description: dict[str, Any]
+    """What a run keeps of it, as JSON has it: `family` and `architecture`, the keywords of the family's `network`;
+    `takes`, "images" or "text"; `preprocessing`, of images `mean` and `std` of each channel in [0, 1], `size` in pixels
+    and `interpolation`; `sha256` of the file; `licence`, where it says one."""
+    weights: Callable[[], dict[str, Any]]
+    """The variables of the network, `{"params": ..., "batch_stats": ...}`, float32."""
+    said: str
+    """How much of the file was read, for people."""
+
+
+def read(place: str | Path) -> Pretrained:
+    """The encoder in a file `model.safetensors`, or in the folder that holds it, with the `config.json` of timm or of
+    Hugging Face beside it.
+
+    Raises:
+      FileNotFoundError, ValueError: it is not there, is not one that is known here, or its tensors are not those of the
+        network; one line that names the file.
+    """
+    tensors = tensors_of(place)
+    config = configuration(tensors.path)
+    for family, module in FAMILIES.items():
+        if found := module.recognise(config, tensors.shapes):
+            break
+    else:
+        kind = config.get("architecture") or config.get("model_type") or "no architecture"
+        raise ValueError(
+            f"{tensors.path}: {kind} is no network that labelfx knows; known families: {', '.join(FAMILIES)}"
+        )
+    where = _sources(family, found["architecture"], tensors)
+    left = len(tensors.shapes) - sum(map(len, where.values()))
+    said = f"{len(tensors.shapes) - left} of {len(tensors.shapes)} tensors read"
+    said += f", {left} of its classifier and counters left out" if left else ""
+    licence = found.get("licence") or tensors.metadata.get("license") or ""
+    said += f"; {tensors.size / 1e6:.1f} MB" + (f", licence {licence}" if licence else "")
+    description = {"family": family, **found, "sha256": tensors.sha256(), "licence": licence}
+    return Pretrained(description, lambda: _weights(family, found["architecture"], tensors, where), said)
+
+
+def network(description: Mapping[str, Any], **knobs: Any) -> Any:
+    """The Linen module that a description builds. `knobs`: norm_groups, norm, outputs and dtype of the family."""
+    return FAMILIES[description["family"]].network(**description["architecture"], **knobs)
+
+
+def shapes_of(family: str, architecture: Mapping[str, Any]) -> dict[str, Any]:
+    """The shapes of the network's variables."""
+    module = FAMILIES[family]
+    built = module.network(**architecture, norm="stored", norm_groups=1, outputs="features", dtype=None)
+    return jax.eval_shape(lambda: built.init(jax.random.key(0), module.blank(**architecture), train=False))
+
+
+def _sources(family: str, architecture: Mapping[str, Any], tensors: Tensors) -> dict[tuple[str, ...], tuple[str, ...]]:
+    """Path of each variable -> the tensors that it is made of, several where they are one here: each of the file once.
+
+    Raises:
+      ValueError: a tensor is missing, has another shape, or has no use.
+    """
+    module = FAMILIES[family]
+    called, optional = module.names(tensors.shapes)
+    found: dict[tuple[str, ...], tuple[str, ...]] = {}
+    for keys, leaf in jax.tree_util.tree_leaves_with_path(shapes_of(family, architecture)):
+        path = tuple(key.key for key in keys)
+        name = ".".join((*path[1:-1], SUFFIXES.get(path[-1], path[-1])))
+        names = called(name)
+        for each in names:
+            if each not in tensors.shapes:
+                raise ValueError(f"{tensors.path}: has no tensor {each!r}, which {family} needs")
+        shape = _shape(path[-1], [tensors.shapes[each] for each in names])
+        if shape != leaf.shape:
+            raise ValueError(f"{tensors.path}: {', '.join(names)} of shape {list(shape)}; must be {list(leaf.shape)}")
+        found[path] = names
+    used = [name for names in found.values() for name in names]
+    for name in tensors.shapes:
+        if used.count(name) > 1 or (name not in used and not any(fnmatch.fnmatch(name, each) for each in optional)):
+            raise ValueError(f"{tensors.path}: tensor {name!r} has no place in {family} {json.dumps(architecture)}")
+    return found
+
+
+def _shape(leaf: str, shapes: list[tuple[int, ...]]) -> tuple[int, ...]:
+    first = shapes[0]
+    whole = (sum(shape[0] for shape in shapes), *first[1:]) if first else first
+    return tuple(whole[axis] for axis in LAYOUTS[len(whole)]) if leaf == "kernel" else whole
+
+
+def _weights(
+    family: str, architecture: Mapping[str, Any], tensors: Tensors, where: Mapping[tuple[str, ...], tuple[str, ...]]
+) -> dict[str, Any]:
+    tree: dict[str, Any] = {}
+    for path, names in where.items():
+        value = tensors.read(names[0]) if len(names) == 1 else np.concatenate([tensors.read(name) for name in names])
+        if path[-1] == "kernel":
+            value = value.transpose(LAYOUTS[value.ndim])
+        node = tree
+        for key in path[:-1]:
+            node = node.setdefault(key, {})
+        node[path[-1]] = np.ascontiguousarray(value)
+    return tree
+
+
+def resized(images: jax.Array, preprocessing: Mapping[str, Any], size: int) -> jax.Array:
+    """Images [B, H, W, C] in [0, 1] as the network takes them: of `size` pixels a side where that is not 0, in three
+    channels, less the mean and over the deviation. A side that shrinks is filtered first, as Pillow does it."""
+    if images.shape[-1] == 1:
+        images = jnp.repeat(images, 3, axis=-1)
+    if size and images.shape[1:3] != (size, size):
+        method = {"bicubic": "cubic", "bilinear": "linear"}[preprocessing["interpolation"]]
+        shape = (len(images), size, size, 3)
+        images = jnp.clip(jax.image.resize(images, shape, method, antialias=True), 0, 1)
+    mean, std = (jnp.asarray(preprocessing[key], images.dtype) for key in ("mean", "std"))
+    return (images - mean) / std
