@@ -49,10 +49,9 @@ def read(place: str | Path) -> Pretrained:
     """
     tensors = tensors_of(place)
     config = configuration(tensors.path)
-    for family, module in FAMILIES.items():
-        if found := module.recognise(config, tensors.shapes):
-            break
-    else:
+    recognised = {name: module.recognise(config, tensors.shapes) for name, module in FAMILIES.items()}
+    family, found = next(((name, each) for name, each in recognised.items() if each), ("", None))
+    if found is None:
         kind = config.get("architecture") or config.get("model_type") or "no architecture"
         raise ValueError(
             f"{tensors.path}: {kind} is no network that labelfx knows; known families: {', '.join(FAMILIES)}"
