@@ -46,7 +46,8 @@ def train(
         with metrics.telling(f"reading {checked.data['name']}"):
             data, view = run.load_data(checked, folder, dataset)
             distributed.meet("the data set is read")
-        model = run.build_model(checked, data)
+        weights = run.pretrained_weights(checked, folder)
+        model = run.build_model(checked, data, weights=weights)
         loop = Loop(checked, folder, data, view, model, mesh, root=jax.random.key(checked.seed))
         with contextlib.ExitStack() as stack:
             loop.checkpoints = stack.enter_context(Checkpoints(folder, keep=checked.keep))
@@ -60,7 +61,7 @@ def train(
                     loop.metrics(loop.phase, loop.state, loop.table)  # ConfigError where the step fits not these images
                     inputs.check_sizes(checked, data, view, model)
                     # not before all of it is known to be right
-                    run.begin(checked, folder, view, data.side.get("tokenizer"))
+                    run.begin(checked, folder, view, data.side.get("tokenizer"), weights)
                     if jax.process_index() == 0:
                         writer = metrics.Writer(folder, start=loop.done)
                         loop.record.writer = stack.enter_context(contextlib.closing(writer))

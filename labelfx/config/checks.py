@@ -1,5 +1,6 @@
 """The whole configuration against the signatures of the builders, before any data is touched."""
 
+import dataclasses
 import math
 import types
 import typing
@@ -9,9 +10,10 @@ from typing import Annotated, Any, Literal
 
 from labelfx.config.annotations import Fields, Limit, Part
 from labelfx.config.errors import ConfigError, place
-from labelfx.config.files import recorded
+from labelfx.config.files import read_json, recorded
 from labelfx.config.rooms import functions, hashes, outside_files, parameters
 from labelfx.config.schema import (
+    BACKBONES,
     EVALS,
     METHODS,
     PHASE_FIELDS,
@@ -173,7 +175,7 @@ def check(config: Any, workdir: Path | None = None) -> Run:
       ConfigError: an unknown or missing key, a wrong type, an impossible value; one line with the dotted path.
     """
     try:
-        return _check_run(plain(config))
+        return _described(_check_run(plain(config)), workdir)
     except ConfigError as error:
         then = recorded(workdir) if workdir else {}
         gone = sorted(then.keys() - hashes(outside_files()).keys())
@@ -184,6 +186,26 @@ def check(config: Any, workdir: Path | None = None) -> Run:
             f"{str(error).partition(';')[0]}; the run was made with code outside of labelfx ({code}): "
             f"set LABELFX_PATH to the folder that holds {gone[0]}"
         ) from None
+
+
+def _described(config: Run, workdir: Path | None) -> Run:
+    """With what the file of a pretrained model says of itself; a run that has begun does not open it again."""
+    model = config.model
+    if "description" not in parameters(function(BACKBONES, model["name"]))[1] or model["description"]:
+        return config
+    kept = workdir / "config.json" if workdir else None
+    before: Any = read_json(kept) if kept is not None and kept.exists() else {}
+    known = before.get("model", {}) if isinstance(before, dict) else {}
+    if isinstance(known, dict) and known.get("file") == model["file"] and isinstance(known.get("description"), dict):
+        found = known["description"]
+    else:
+        from labelfx.models.pretrained import described  # Flax takes long to import
+
+        try:
+            found = described(model["file"])
+        except (OSError, ValueError) as error:
+            raise ConfigError(f"config.model.file: {error}") from None
+    return dataclasses.replace(config, model=model | {"description": plain(found)})
 
 
 def _check_run(config: dict[str, Any]) -> Run:

@@ -19,7 +19,7 @@ PROVIDED = {
     "data.miners": ("model", "bag"),
     "data.augment": (),
     "data.mixing": (),
-    "models.backbones": ("vocab_size", "graph"),
+    "models.backbones": ("vocab_size", "graph", "weights"),
     "models.classifiers": ("num_outputs",),
     "models.heads": (),
     "evals": (
@@ -90,7 +90,7 @@ class Run:
     optimizer: Annotated[dict, OPTIMIZERS]
     batch: Annotated[dict, Fields(Batch)]
     batches: Annotated[dict, MINERS]
-    steps: PositiveInt
+    steps: NonNegativeInt
     evals: dict[str, dict]  # eval name -> its keywords
     head: Annotated[dict, CLASSIFIERS] = dataclasses.field(
         default_factory=lambda: {"name": "linear"}
@@ -118,8 +118,8 @@ TRAINED = ("backbone", "teacher")  # fields that name a run whose weights a phas
 NEUTRAL = tuple(
     f"config.{field}"
     for field in (
-        "name data.data_dir data.labels_dir data.placement model.remat method.objective.block_size devices fsdp "
-        "steps_per_dispatch workers log_every eval_every save_every keep"
+        "name data.data_dir data.labels_dir data.placement model.file model.remat method.objective.block_size devices "
+        "fsdp steps_per_dispatch workers log_every eval_every save_every keep"
     ).split()
 )
 

@@ -14,8 +14,13 @@ from labelfx.loop.blame import named
 from labelfx.models import Model, rescaled, scaled
 
 
-def build_model(config: configs.Run, dataset: Dataset | None = None, variables: dict[str, Any] | None = None) -> Model:
-    """The backbone; of vectors one that standardises them by the mean and deviation of the training split, which are
+def build_model(
+    config: configs.Run,
+    dataset: Dataset | None = None,
+    variables: dict[str, Any] | None = None,
+    weights: dict[str, Any] | None = None,
+) -> Model:
+    """The backbone, which starts from `weights` where it is a pretrained one; of vectors one that standardises them by the mean and deviation of the training split, which are
     among its variables. Without the data it has no variables of its own: `variables` are those of a run, whose graph it
     takes where it is one of nodes.
 
@@ -26,15 +31,26 @@ def build_model(config: configs.Run, dataset: Dataset | None = None, variables: 
     if "vocab_size" in takes and not config.data.get("vocab_size"):
         raise ConfigError(f"config.model.name = {name!r}: reads text, but {config.data['name']!r} has none")
     for key in takes:
-        if dataset is not None and key not in config.data and key not in dataset.side:
+        if key != "weights" and dataset is not None and key not in config.data and key not in dataset.side:
             raise ConfigError(f"config.model.name = {name!r}: reads a {key}, but {config.data['name']!r} has none")
-    side = {} if dataset is None else dataset.side
+    side: dict[str, Any] = {} if dataset is None else dict(dataset.side)
     if variables and "graph" in variables:
         side = {"graph": Graph(**variables["graph"]["backbone"])}
+    side["weights"] = weights
+    if dataset is not None and (said := config.model.get("description")):
+        check_rows(said, config.model["file"], dataset.train.inputs)
     with named("config.model"):
         model = configs.build(configs.BACKBONES, config.model, **{k: config.data.get(k, side.get(k)) for k in takes})
     inputs = None if dataset is None else dataset.train.inputs
     return scaled(model, inputs if inputs is not None and inputs.dtype == np.float32 and inputs.ndim == 2 else None)
+
+
+def check_rows(description: dict[str, Any], file: str, inputs: Any) -> None:
+    """ConfigError where a pretrained encoder does not read such rows."""
+    is_text, is_image = inputs.dtype == np.int32, len(inputs.shape) == 4 and inputs.shape[-1] in (1, 3)
+    if not (is_text if description["takes"] == "text" else is_image):
+        found = f"rows are {inputs.dtype} [N, {', '.join(map(str, inputs.shape[1:]))}]"
+        raise ConfigError(f"config.model.file = {file!r}: an encoder of {description['takes']}, but {found}")
 
 
 def build_head(config: configs.Run, num_outputs: int, targets: np.ndarray | None = None) -> Model:

@@ -6,6 +6,7 @@ import json
 import logging
 import os
 import socket
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ from labelfx.loop.blame import named
 from labelfx.loop.networks import build_head, build_model
 from labelfx.loop.said import check_evals, check_said, identity, view_of
 from labelfx.models import Model, Trained, stack
+from labelfx.models.pretrained import read as read_pretrained
 
 TOKENIZER = "tokenizer.json"
 
@@ -111,9 +113,16 @@ def load_data(config: configs.Run, workdir: Path, dataset: Dataset | None = None
         return dataset, check_said(config, view_of(config, dataset, rows))
 
 
-def begin(config: configs.Run, workdir: Path, view: View, tokenizer: Tokenizer | None = None) -> None:
+def begin(
+    config: configs.Run,
+    workdir: Path,
+    view: View,
+    tokenizer: Tokenizer | None = None,
+    start: dict[str, Any] | None = None,
+) -> None:
     """Writes `labels.json`, `config.json` and, of code outside of labelfx, `outside.json`, of text `tokenizer.json`
-    where they are not there yet: from now on the workdir is of this run."""
+    and what a pretrained model starts from, `start`, where they are not there yet: from now on the workdir is of this
+    run."""
     if jax.process_index() == 0 and not (workdir / "config.json").exists():
         inputs = [len(view.truth), getattr(view.split.inputs, "which", "")]
         rows = np.union1d(view.rows, view.validation)  # as the label view chose them
@@ -123,6 +132,8 @@ def begin(config: configs.Run, workdir: Path, view: View, tokenizer: Tokenizer |
             configs.write_text(workdir / configs.OUTSIDE, json.dumps(code, indent=2) + "\n")
         if tokenizer is not None:
             configs.write_text(workdir / TOKENIZER, tokenizer.text)
+        if start is not None:
+            weights.save(workdir / "weights" / PRETRAINED, start)
         configs.write_text(workdir / "config.json", json.dumps(configs.plain(config), indent=2) + "\n")
 
 
@@ -171,6 +182,35 @@ def best(workdir: Path) -> dict[str, Any] | None:
     """`step`, `value` and `file` in `weights/` of the best step up to now, see `config.keep_best`."""
     path = workdir / "weights" / "best.json"
     return configs.read_json(path) if path.exists() else None
+
+
+PRETRAINED = "pretrained.safetensors"
+
+
+def pretrained_weights(config: configs.Run, workdir: Path) -> dict[str, Any] | None:
+    """What a pretrained model starts from: read from its file, and once the run has begun from `weights/` in its
+    workdir; None of other models.
+
+    Raises:
+      ConfigError: the file is not there, or is not that of the configuration.
+    """
+    said = config.model.get("description")
+    if not said:
+        return None
+    kept = workdir / "weights" / PRETRAINED
+    if (workdir / "config.json").exists():
+        return weights.load(kept)
+    try:
+        found = read_pretrained(config.model["file"])
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"config.model.file: {error}") from None
+    if found.description["sha256"] != said["sha256"]:
+        raise ConfigError(
+            f"config.model.file = {config.model['file']!r}: another file than the configuration describes"
+        )
+    if jax.process_index() == 0:
+        print(f"{config.model['file']}: {found.said}", file=sys.stderr)
+    return found.weights()
 
 
 def load_teacher(workdir: Path, num_classes: int, *, own: tuple[Model, int] | None = None) -> Trained:

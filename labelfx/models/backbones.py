@@ -20,11 +20,14 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
-from labelfx.config.annotations import Fraction, PositiveInt
+from labelfx.config.annotations import Fraction, NonNegativeInt, PositiveInt
 from labelfx.graphs import Graph
 from labelfx.models import Model, from_linen, mean_of_tokens
 from labelfx.models.graphs import Gcn, check_size
 from labelfx.models.layers import BatchNorm, block, compute_dtype, layer_norm, widen
+from labelfx.models.pretrained import network as network_of
+from labelfx.models.pretrained import read as read_pretrained
+from labelfx.models.pretrained import resized
 
 Outputs = Literal["features", "map"]
 _he_init = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
@@ -125,6 +128,44 @@ def vit(
     """
     width, heads = {"ti": (192, 3), "s": (384, 6)}[size]
     return from_linen(_Vit(12, width, heads, patch, dropout, remat, compute_dtype(dtype), outputs))
+
+
+def pretrained(
+    weights: Any,
+    *,
+    file: str,
+    image_size: NonNegativeInt,
+    norm: Literal["batch", "stored"],
+    norm_groups: PositiveInt = 1,
+    outputs: Outputs = "features",
+    dtype: Literal["float32", "bfloat16"],
+    description: dict | None = None,
+) -> Model:
+    """The encoder in `file`, or in a folder, as others trained it (`labelfx.models.pretrained`): it starts from there.
+
+    Images are resized to `image_size` pixels a side (0: left as they are; for text it is 0) and normalised as its
+    configuration says, on the device. BatchNorm with `norm` "stored" takes the statistics of the file in training too:
+    for a frozen encoder, or for batches too small to have statistics of their own. `description` is what a run
+    keeps of the file, and is read from it where it is not given.
+    """
+    said = description or read_pretrained(file).description
+    knobs = {"norm": norm, "norm_groups": norm_groups, "outputs": outputs, "dtype": compute_dtype(dtype)}
+    model = from_linen(network_of(said, **knobs))
+    images = said["takes"] == "images"
+
+    def init(rng, x):
+        if weights is None:
+            return model.init(rng, seen(x))
+        return jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float32), weights)
+
+    def seen(x):
+        return resized(x, said["preprocessing"], image_size) if images else x
+
+    def apply(variables, x, *, train, rng=None):
+        outputs, state = model.apply(variables, seen(x), train=train, rng=rng)
+        return outputs, state
+
+    return Model(init, apply, norm_groups)
 
 
 def mean_pool(

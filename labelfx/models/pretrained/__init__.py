@@ -9,6 +9,7 @@ Nothing here trains, and no method knows of it: `models.backbones.pretrained` ma
 """
 
 import fnmatch
+import functools
 import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -64,6 +65,17 @@ def read(place: str | Path) -> Pretrained:
     said += f"; {tensors.size / 1e6:.1f} MB" + (f", licence {licence}" if licence else "")
     description = {"family": family, **found, "sha256": tensors.sha256(), "licence": licence}
     return Pretrained(description, lambda: _weights(family, found["architecture"], tensors, where), said)
+
+
+def described(place: str | Path) -> dict[str, Any]:
+    """The description of `read`, of a file that has not changed since it was asked for from memory."""
+    path = tensors_of(place).path
+    return _described(path, path.stat().st_mtime_ns)
+
+
+@functools.cache
+def _described(path: Path, changed: int) -> dict[str, Any]:
+    return read(path).description
 
 
 def network(description: Mapping[str, Any], **knobs: Any) -> Any:
