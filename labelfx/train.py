@@ -12,11 +12,13 @@ from labelfx import config as configs
 from labelfx.config import ConfigError as ConfigError
 from labelfx.config import command
 from labelfx.data import Dataset
+from labelfx.evals.kept import kept_in
 from labelfx.loop import distributed, inputs, metrics, results, run
 from labelfx.loop.checkpoint import Checkpoints
 from labelfx.loop.dispatch import IN_FLIGHT as IN_FLIGHT
 from labelfx.loop.dispatch import check_divisible
 from labelfx.loop.dispatch import jit_step as jit_step
+from labelfx.loop.frozen import Trunk, check_augmentations
 from labelfx.loop.mesh import announce, make_mesh, products
 from labelfx.loop.stopping import listening
 from labelfx.loop.training import Loop
@@ -40,7 +42,7 @@ def train(
     mesh = make_mesh(checked.devices, checked.fsdp)
     check_divisible(checked, mesh.size)
     configs.make_folder(folder)
-    with run.claim(folder), products(checked.matmul_precision):
+    with run.claim(folder), products(checked.matmul_precision), kept_in(folder):
         configs.compare(checked, folder)
         announce(mesh, checked.model.get("dtype", "float32"))
         with metrics.telling(f"reading {checked.data['name']}"):
@@ -48,7 +50,11 @@ def train(
             distributed.meet("the data set is read")
         weights = run.pretrained_weights(checked, folder)
         model = run.build_model(checked, data, weights=weights)
-        loop = Loop(checked, folder, data, view, model, mesh, root=jax.random.key(checked.seed))
+        trunk = Trunk(model, weights) if weights and checked.model["frozen"] else None
+        if trunk:
+            check_augmentations(checked)
+            view = trunk.features(checked, view)
+        loop = Loop(checked, folder, data, view, model, mesh, root=jax.random.key(checked.seed), trunk=trunk)
         with contextlib.ExitStack() as stack:
             loop.checkpoints = stack.enter_context(Checkpoints(folder, keep=checked.keep))
             loop.record.last_good = loop.checkpoints.last_good

@@ -12,6 +12,7 @@ from labelfx.evals import classification, linear
 
 FLOAT = 4  # bytes
 AT_ONCE, BLOCK = 1024, 16384  # queries that kNN, recall and uniformity take at once; rows that kNN does
+WIDEST = 2048  # features of a pretrained encoder, at most
 READ_AHEAD = 16  # batches that are read before their time, at most
 
 
@@ -85,6 +86,10 @@ def _random_encoder(sizes):
     return device, host + (sizes.labelled + sizes.test) * sizes.features
 
 
+def _pretrained(sizes, *, file, image_size):
+    return _random_encoder(sizes._replace(features=WIDEST))
+
+
 def _raw_pixels(sizes):
     device, host = _linear_probe(sizes._replace(features=sizes.inputs))
     return device, host + 2 * (sizes.labelled + sizes.test) * sizes.inputs
@@ -99,6 +104,7 @@ OWN: dict[str, Any] = {
     "knn": _knn,
     "linear_evaluation": _linear_evaluation,
     "linear_probe": _linear_probe,
+    "pretrained": _pretrained,
     "random_encoder": _random_encoder,
     "rankme": lambda sizes: (5 * sizes.scored * sizes.features + 8 * sizes.features**2, 0),
     "raw_pixels": _raw_pixels,

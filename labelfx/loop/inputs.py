@@ -16,8 +16,9 @@ from labelfx.data import Dataset, Some
 from labelfx.data.augment import to_float
 from labelfx.data.batches import View
 from labelfx.data.labels import target_scale
-from labelfx.evals import features, head_outputs, memory
+from labelfx.evals import head_outputs, memory
 from labelfx.evals.blocks import own_devices
+from labelfx.evals.kept import kept_features
 from labelfx.loop.mesh import device_memory, machine_memory
 from labelfx.loop.networks import head_of
 from labelfx.models import Model
@@ -101,7 +102,7 @@ class Inputs:
         raise AttributeError(name)
 
     def _features(self, images: Any, rows: np.ndarray | None = None) -> np.ndarray:
-        return features(self.model, models.backbone(self.variables), images, rows)
+        return kept_features(self.model, models.backbone(self.variables), images, rows)
 
     @functools.cached_property
     def features(self) -> np.ndarray:

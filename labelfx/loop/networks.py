@@ -20,9 +20,9 @@ def build_model(
     variables: dict[str, Any] | None = None,
     weights: dict[str, Any] | None = None,
 ) -> Model:
-    """The backbone, which starts from `weights` where it is a pretrained one; of vectors one that standardises them by the mean and deviation of the training split, which are
-    among its variables. Without the data it has no variables of its own: `variables` are those of a run, whose graph it
-    takes where it is one of nodes.
+    """The backbone, which starts from `weights` where it is a pretrained one; of vectors one that standardises them by
+    the mean and deviation of the training split, which are among its variables. Without the data it has no variables of
+    its own: `variables` are those of a run, whose graph it takes where it is one of nodes.
 
     ConfigError where it reads text and the data are images, or its parts do not fit together.
     """
@@ -53,14 +53,18 @@ def check_rows(description: dict[str, Any], file: str, inputs: Any) -> None:
         raise ConfigError(f"config.model.file = {file!r}: an encoder of {description['takes']}, but {found}")
 
 
-def build_head(config: configs.Run, num_outputs: int, targets: np.ndarray | None = None) -> Model:
+def build_head(
+    config: configs.Run, num_outputs: int, targets: np.ndarray | None = None, inputs: np.ndarray | None = None
+) -> Model:
     """`config.head`. Of a regression it predicts `targets` [L] or [L, T] in their units: their mean and deviation are
-    among its variables."""
+    among its variables. On a frozen encoder it standardises features as `inputs` float32 [S, F] are spread."""
     with named("config.head"):
         head = configs.build(configs.CLASSIFIERS, config.head, num_outputs=num_outputs)
+    head = scaled(head, inputs, alike=True) if config.model.get("frozen") else head
     return head if targets is None else rescaled(head, *target_scale(targets))
 
 
-def head_of(config: configs.Run, dataset: Dataset, view: View) -> Model:
+def head_of(config: configs.Run, dataset: Dataset, view: View, inputs: np.ndarray | None = None) -> Model:
     """`build_head` for these data, of which a regressor takes the targets that are said."""
-    return build_head(config, dataset.num_outputs, view.split.labels[view.rows] if dataset.task == "target" else None)
+    targets = view.split.labels[view.rows] if dataset.task == "target" else None
+    return build_head(config, dataset.num_outputs, targets, inputs)

@@ -11,6 +11,7 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh
+from optax import set_to_zero as nothing
 
 from labelfx import config as configs
 from labelfx.config import ConfigError
@@ -20,12 +21,14 @@ from labelfx.data.miners import Miner, uniform
 from labelfx.loop import run
 from labelfx.loop.blame import blame, named
 from labelfx.loop.dispatch import complete
+from labelfx.loop.frozen import Trunk, sample
 from labelfx.loop.mesh import device_memory, split_state, whole
 from labelfx.loop.metrics import telling
 from labelfx.loop.networks import head_of
 from labelfx.loop.state import fold_in_name
 from labelfx.methods import Method, shapes_of_step
 from labelfx.models import Model, stack
+from labelfx.models.backbones import mlp
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,9 +55,10 @@ class Experiment:
     workdir: Path
     dataset: Dataset
     view: View
-    model: Model
+    model: Model  # the backbone, which reads raw rows
     mesh: Mesh
     root: jax.Array  # the key of config.seed; the step's key is fold_in(fold_in_name(root, "step"), step)
+    trunk: Trunk | None = None  # of a frozen encoder: steps read its features
 
     def build(self, index: int) -> Phase:
         """Builds a phase; ConfigError where its parts do not fit together."""
@@ -63,9 +67,13 @@ class Experiment:
         start = sum(phase["steps"] for phase in fields[:index])
         self.check_streams(config)
         with named("config.optimizer"):
-            tx = configs.build(configs.OPTIMIZERS, config["optimizer"])(config["steps"])
+            tx = (
+                configs.build(configs.OPTIMIZERS, config["optimizer"])(config["steps"])
+                if config["steps"]
+                else nothing()
+            )
         provided = {
-            "model": self.model,
+            "model": self.trained_model,
             "classifier": self.classifier,
             "tx": tx,
             "steps": config["steps"],
@@ -103,7 +111,7 @@ class Experiment:
 
     def check_memory(self, shapes: Any) -> None:
         """ConfigError where a device cannot even hold the state, or not its share of the images."""
-        images, have = self.dataset.train.inputs, device_memory(self.mesh)
+        images, have = self.view.split.inputs, device_memory(self.mesh)
         needs = {
             "config.model: the state": (
                 sum(math.prod(x.shape) * x.dtype.itemsize for x in jax.tree.leaves(shapes)) / self.config.fsdp,
@@ -124,7 +132,22 @@ class Experiment:
     @functools.cached_property
     def classifier(self) -> Model:
         """The backbone with the head of the configuration."""
-        return stack(backbone=self.model, head=head_of(self.config, self.dataset, self.view))
+        inputs = self.view.split.inputs
+        seen = inputs[sample(len(inputs))] if self.trunk else None
+        return stack(backbone=self.trained_model, head=head_of(self.config, self.dataset, self.view, seen))
+
+    @property
+    def trained_model(self) -> Model:
+        """The backbone that steps train: of a frozen encoder none, which leaves features as they are."""
+        return mlp(hidden=(), dtype="float32") if self.trunk else self.model
+
+    def shown(self, view: View) -> View:
+        """The view as steps see it."""
+        return self.trunk.features(self.config, view) if self.trunk else view
+
+    def whole(self, variables: dict[str, Any]) -> dict[str, Any]:
+        """Variables of the network that reads raw rows, which evals look at."""
+        return self.trunk.whole(variables) if self.trunk else variables
 
     @property
     def on_device(self) -> bool:
@@ -172,7 +195,7 @@ class Experiment:
             return {}
         variables = whole(self.mesh, variables)
         table: dict[str, np.ndarray] = {}
-        progress = (done - phase.start) / (phase.stop - phase.start)
+        progress = (done - phase.start) / max(1, phase.stop - phase.start)
         with telling("refreshing the table of the training rows"):
             if method.refresh:
                 rng = jax.random.fold_in(fold_in_name(self.root, "refresh"), done)

@@ -23,6 +23,7 @@ from labelfx.data.tokens import Tokenizer
 from labelfx.finished import weights
 from labelfx.loop import asking, bucket
 from labelfx.loop.blame import named
+from labelfx.loop.frozen import with_backbone
 from labelfx.loop.networks import build_head, build_model
 from labelfx.loop.said import check_evals, check_said, identity, view_of
 from labelfx.models import Model, Trained, stack
@@ -169,13 +170,16 @@ _warn_once = functools.cache(logger.warning)
 
 def load_variables(workdir: Path, phase: int | None = None) -> dict[str, Any]:
     """The variables that a phase of a run ended with; by default those of its last phase or, with `config.keep_best`,
-    of the best step."""
-    if phase is None:
-        config = load_config(workdir)
-        if config.keep_best and (found := best(workdir)):
-            return weights.load(workdir / "weights" / found["file"])
-        phase = len(configs.phases(config)) - 1
-    return weights.load(workdir / "weights" / f"{phase}.safetensors")
+    of the best step, and then with those of a frozen encoder, which are stored once."""
+    if phase is not None:
+        return weights.load(workdir / "weights" / f"{phase}.safetensors")
+    config = load_config(workdir)
+    found = best(workdir) if config.keep_best else None
+    name = found["file"] if found else f"{len(configs.phases(config)) - 1}.safetensors"
+    variables = weights.load(workdir / "weights" / name)
+    if config.model.get("frozen"):
+        return with_backbone(variables, weights.load(workdir / "weights" / PRETRAINED))
+    return variables
 
 
 def best(workdir: Path) -> dict[str, Any] | None:

@@ -56,7 +56,8 @@ class Loop(Experiment):
     def enter(self, index: int) -> None:
         """Starts a phase: fresh parameters, and a table made by the network of the phase before where that is the same.
         Does nothing where a checkpoint of this phase was taken up."""
-        self.view = asking.view_of_phase(self, index)
+        asked = asking.view_of_phase(self, index)
+        self.view = self.view if asked is self.view else self.shown(asked)
         before, self.phase = self.phase, self.build(index)
         self.fixed = {name: self.fixed[name] for name in ("inputs",) if name in self.fixed}
         if self.on_device and not self.fixed:
@@ -173,7 +174,7 @@ class Loop(Experiment):
         self.record.stop_if_not_finite(self.done, self.bad, self.state)
         begin = time.perf_counter()
         variables = self.variables()
-        what = self.config, self.dataset, self.view, self.model, variables, self.phase.index
+        what = self.config, self.dataset, self.view, self.model, self.whole(variables), self.phase.index
         found = distributed.by_the_first(lambda: results.run_evals(*what))
         scalars = {f"{name}/{key}": v for name, part in found.items() for key, v in part.items() if type(v) is float}
         if self.record.writer is not None:
@@ -189,7 +190,7 @@ class Loop(Experiment):
         if not config.keep_best or index < len(configs.phases(config)) - 1:
             return
 
-        what = config, self.dataset, self.view, self.model, variables, index
+        what = config, self.dataset, self.view, self.model, self.whole(variables), index
         distributed.by_the_first(lambda: choice.keep(self.workdir, self.done, choice.validate(*what), variables))
 
 

@@ -24,6 +24,8 @@ class Model(NamedTuple):
     (`{}` if there is none), unchanged when `train` is False. `rng` is for models that draw noise, such as dropout."""
     norm_groups: int = 1
     """The groups of rows that BatchNorm normalises by themselves in training, the most of any part."""
+    key: str = ""
+    """What the network is beside its variables, for features that are kept; "" where they are not."""
 
 
 class Trained(NamedTuple):
@@ -77,11 +79,11 @@ def stack(**models: Model) -> Model:
     return Model(init, apply, max(model.norm_groups for model in models.values()))
 
 
-def scaled(model: Model, inputs: Any = None) -> Model:
+def scaled(model: Model, inputs: Any = None, *, alike: bool = False) -> Model:
     """The model on vectors float32 [B, F], standardised; on anything else it is the model.
 
     Their mean and deviation, of the columns of `inputs` float32 [N, F], are a collection of its variables, `scale`, and
-    so go wherever the weights go: who loads them gives raw vectors.
+    so go wherever the weights go: who loads them gives raw vectors. Where columns are `alike` they share a deviation.
     """
 
     def init(rng, x):
@@ -91,7 +93,9 @@ def scaled(model: Model, inputs: Any = None) -> Model:
         if inputs is None:
             mean, deviation = jnp.zeros(x.shape[1]), jnp.ones(x.shape[1])
         else:
-            mean, deviation = (jnp.asarray(of(inputs, 0, np.float64), jnp.float32) for of in (np.mean, np.std))
+            spread = np.std(inputs, 0, np.float64)
+            spread = np.full_like(spread, np.sqrt(np.mean(spread**2))) if alike else spread
+            mean, deviation = (jnp.asarray(x, jnp.float32) for x in (np.mean(inputs, 0, np.float64), spread))
         return variables | {"scale": {"mean": mean, "deviation": jnp.where(deviation == 0, 1, deviation)}}
 
     def apply(variables, x, *, train, rng=None):

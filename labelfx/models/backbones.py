@@ -13,16 +13,19 @@ the global batch, not a device's share of it. `norm_groups` takes them over that
 whatever the mesh; as many as devices is the per-device normalisation of common recipes.
 """
 
-from typing import Any, Literal
+import json
+from typing import Annotated, Any, Literal
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
-from labelfx.config.annotations import Fraction, NonNegativeInt, PositiveInt
+from labelfx.config.annotations import Fields, Fraction, NonNegativeInt, PositiveInt
 from labelfx.graphs import Graph
 from labelfx.models import Model, from_linen, mean_of_tokens
+from labelfx.models.adapters import Lora
+from labelfx.models.adapters import lora as adapted
 from labelfx.models.graphs import Gcn, check_size
 from labelfx.models.layers import BatchNorm, block, compute_dtype, layer_norm, widen
 from labelfx.models.pretrained import network as network_of
@@ -135,6 +138,8 @@ def pretrained(
     *,
     file: str,
     image_size: NonNegativeInt,
+    frozen: bool,
+    lora: Annotated[dict, Fields(Lora)] | None,
     norm: Literal["batch", "stored"],
     norm_groups: PositiveInt = 1,
     outputs: Outputs = "features",
@@ -144,12 +149,25 @@ def pretrained(
     """The encoder in `file`, or in a folder, as others trained it (`labelfx.models.pretrained`): it starts from there.
 
     Images are resized to `image_size` pixels a side (0: left as they are; for text it is 0) and normalised as its
-    configuration says, on the device. BatchNorm with `norm` "stored" takes the statistics of the file in training too:
-    for a frozen encoder, or for batches too small to have statistics of their own. `description` is what a run
-    keeps of the file, and is read from it where it is not given.
+    configuration says, on the device. BatchNorm with `norm` "stored" takes the statistics of the file in training too,
+    for batches too small to have statistics of their own. A `frozen` encoder stays as it is: a run sends every row
+    through it once, keeps the features in its workdir, and trains what lies on top of them, standardised. With `lora`
+    (`models.adapters`) small updates of its kernels are all that is trained of it. `description` is what a run keeps of
+    the file, and is read from it where it is not given.
+
+    Raises:
+      ValueError: a frozen encoder is to give maps, or has updates.
     """
+    if frozen and (outputs == "map" or lora):
+        what = "lora: must be None" if lora else "outputs = 'map': must be 'features'"
+        raise ValueError(f"{what} where the encoder is frozen")
     said = description or read_pretrained(file).description
-    knobs = {"norm": norm, "norm_groups": norm_groups, "outputs": outputs, "dtype": compute_dtype(dtype)}
+    knobs = {
+        "norm": "stored" if frozen else norm,
+        "norm_groups": norm_groups,
+        "outputs": outputs,
+        "dtype": compute_dtype(dtype),
+    }
     model = from_linen(network_of(said, **knobs))
     images = said["takes"] == "images"
 
@@ -163,9 +181,10 @@ def pretrained(
 
     def apply(variables, x, *, train, rng=None):
         outputs, state = model.apply(variables, seen(x), train=train, rng=rng)
-        return outputs, state
+        return (jax.lax.stop_gradient(outputs) if frozen else outputs), state
 
-    return Model(init, apply, norm_groups)
+    whole = Model(init, apply, norm_groups, json.dumps([said["sha256"], image_size, dtype]) if frozen else "")
+    return adapted(whole, **lora) if lora else whole
 
 
 def mean_pool(

@@ -49,6 +49,8 @@ def tensors_of(place: str | Path) -> Tensors:
     Raises:
       FileNotFoundError, ValueError: there is none, or only a pickled one.
     """
+    if not str(place):
+        raise FileNotFoundError("must say which file or folder of weights")
     path = Path(place)
     if path.is_dir():
         pickled = [each for each in sorted(path.iterdir()) if each.suffix in PICKLED]
