@@ -19,12 +19,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from labelfx.models.pretrained import efficientnet
+from labelfx.models.pretrained import convnext, efficientnet, resnet, vit
 from labelfx.models.pretrained.files import Tensors, configuration, tensors_of
 
-FAMILIES: dict[str, Any] = {"efficientnet": efficientnet}
+FAMILIES: dict[str, Any] = {"efficientnet": efficientnet, "resnet": resnet, "convnext": convnext, "vit": vit}
 LAYOUTS: dict[int, tuple[int, ...]] = {2: (1, 0), 4: (2, 3, 1, 0)}  # of kernels: [out, in], [out, in, height, width]
 SUFFIXES = {"kernel": "weight", "scale": "weight", "embedding": "weight", "mean": "running_mean", "var": "running_var"}
+
+
+# Path of each variable -> the tensors that it is made of, one after another, and its shape.
+_Sources = dict[tuple[str, ...], tuple[tuple[str, ...], tuple[int, ...]]]
 
 
 class Pretrained(NamedTuple):
@@ -50,7 +54,10 @@ def read(place: str | Path) -> Pretrained:
     """
     tensors = tensors_of(place)
     config = configuration(tensors.path)
-    recognised = {name: module.recognise(config, tensors.shapes) for name, module in FAMILIES.items()}
+    try:
+        recognised = {name: module.recognise(config, tensors.shapes) for name, module in FAMILIES.items()}
+    except ValueError as error:
+        raise ValueError(f"{tensors.path}: {error}") from None
     family, found = next(((name, each) for name, each in recognised.items() if each), ("", None))
     if found is None:
         kind = config.get("architecture") or config.get("model_type") or "no architecture"
@@ -58,13 +65,16 @@ def read(place: str | Path) -> Pretrained:
             f"{tensors.path}: {kind} is no network that labelfx knows; known families: {', '.join(FAMILIES)}"
         )
     where = _sources(family, found["architecture"], tensors)
-    left = len(tensors.shapes) - sum(map(len, where.values()))
-    said = f"{len(tensors.shapes) - left} of {len(tensors.shapes)} tensors read"
-    said += f", {left} of its classifier and counters left out" if left else ""
+    read = {name for names, _ in where.values() for name in names}
+    left = [
+        each for each in FAMILIES[family].names(tensors.shapes)[1] if fnmatch.filter(tensors.shapes.keys() - read, each)
+    ]
+    said = f"{len(read)} of {len(tensors.shapes)} tensors read"
+    said += f", left out {', '.join(left)}" if left else ""
     licence = found.get("licence") or tensors.metadata.get("license") or ""
     said += f"; {tensors.size / 1e6:.1f} MB" + (f", licence {licence}" if licence else "")
     description = {"family": family, **found, "sha256": tensors.sha256(), "licence": licence}
-    return Pretrained(description, lambda: _weights(family, found["architecture"], tensors, where), said)
+    return Pretrained(description, lambda: _weights(tensors, where), said)
 
 
 def described(place: str | Path) -> dict[str, Any]:
@@ -90,51 +100,53 @@ def shapes_of(family: str, architecture: Mapping[str, Any]) -> dict[str, Any]:
     return jax.eval_shape(lambda: built.init(jax.random.key(0), module.blank(**architecture), train=False))
 
 
-def _sources(family: str, architecture: Mapping[str, Any], tensors: Tensors) -> dict[tuple[str, ...], tuple[str, ...]]:
-    """Path of each variable -> the tensors that it is made of, several where they are one here: each of the file once.
+def _sources(family: str, architecture: Mapping[str, Any], tensors: Tensors) -> _Sources:
+    """Each tensor of the file once.
 
     Raises:
       ValueError: a tensor is missing, has another shape, or has no use.
     """
-    module = FAMILIES[family]
-    called, optional = module.names(tensors.shapes)
-    found: dict[tuple[str, ...], tuple[str, ...]] = {}
+    called, optional = FAMILIES[family].names(tensors.shapes)
+    found: _Sources = {}
     for keys, leaf in jax.tree_util.tree_leaves_with_path(shapes_of(family, architecture)):
         path = tuple(key.key for key in keys)
-        name = ".".join((*path[1:-1], SUFFIXES.get(path[-1], path[-1])))
-        names = called(name)
+        names = called(".".join((*path[1:-1], SUFFIXES.get(path[-1], path[-1]))))
         for each in names:
             if each not in tensors.shapes:
                 raise ValueError(f"{tensors.path}: has no tensor {each!r}, which {family} needs")
-        shape = _shape(path[-1], [tensors.shapes[each] for each in names])
-        if shape != leaf.shape:
-            raise ValueError(f"{tensors.path}: {', '.join(names)} of shape {list(shape)}; must be {list(leaf.shape)}")
-        found[path] = names
-    used = [name for names in found.values() for name in names]
+        stored = [tensors.shapes[each] for each in names]
+        if not _fits(stored, path[-1], leaf.shape):
+            said = " and ".join(f"{each} {list(shape)}" for each, shape in zip(names, stored, strict=True))
+            raise ValueError(f"{tensors.path}: {said}: of the wrong shape, {family} has {list(leaf.shape)} for it")
+        found[path] = names, leaf.shape
+    used = [name for names, _ in found.values() for name in names]
     for name in tensors.shapes:
         if used.count(name) > 1 or (name not in used and not any(fnmatch.fnmatch(name, each) for each in optional)):
             raise ValueError(f"{tensors.path}: tensor {name!r} has no place in {family} {json.dumps(architecture)}")
     return found
 
 
-def _shape(leaf: str, shapes: list[tuple[int, ...]]) -> tuple[int, ...]:
-    first = shapes[0]
-    whole = (sum(shape[0] for shape in shapes), *first[1:]) if first else first
-    return tuple(whole[axis] for axis in LAYOUTS[len(whole)]) if leaf == "kernel" else whole
+def _fits(stored: list[tuple[int, ...]], leaf: str, shape: tuple[int, ...]) -> bool:
+    """Whether tensors, one after another, make a variable; axes of one entry say nothing but in kernels."""
+    first = stored[0]
+    whole = (sum(each[0] for each in stored), *first[1:]) if first else first
+    if any(each[1:] != first[1:] for each in stored):
+        return False
+    if leaf == "kernel":
+        return len(whole) == len(shape) and tuple(whole[axis] for axis in LAYOUTS[len(shape)]) == shape
+    return [size for size in whole if size != 1] == [size for size in shape if size != 1]
 
 
-def _weights(
-    family: str, architecture: Mapping[str, Any], tensors: Tensors, where: Mapping[tuple[str, ...], tuple[str, ...]]
-) -> dict[str, Any]:
+def _weights(tensors: Tensors, where: _Sources) -> dict[str, Any]:
     tree: dict[str, Any] = {}
-    for path, names in where.items():
+    for path, (names, shape) in where.items():
         value = tensors.read(names[0]) if len(names) == 1 else np.concatenate([tensors.read(name) for name in names])
         if path[-1] == "kernel":
             value = value.transpose(LAYOUTS[value.ndim])
         node = tree
         for key in path[:-1]:
             node = node.setdefault(key, {})
-        node[path[-1]] = np.ascontiguousarray(value)
+        node[path[-1]] = np.ascontiguousarray(value.reshape(shape))
     return tree
 
 

@@ -1,11 +1,14 @@
 """Layers of encoders from elsewhere, with PyTorch's or TensorFlow's padding, and what their configurations say."""
 
-from collections.abc import Mapping
+import re
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
+
+from labelfx.models.layers import widen
 
 
 class Conv(nn.Module):
@@ -78,6 +81,50 @@ class Depthwise(nn.Module):
         return y
 
 
+class Patches(nn.Module):
+    """A convolution of square windows that do not overlap, which is a product of matrices; what is left of a side that
+    `size` does not divide is cut off."""
+
+    features: int
+    size: int
+    dtype: Any
+    bias: bool = True
+
+    @nn.compact
+    def __call__(self, x):
+        height, width = (side // self.size for side in x.shape[1:3])
+        shape = self.size, self.size, x.shape[-1], self.features
+        kernel = self.param("kernel", nn.initializers.he_normal(), shape, _parameters(x))
+        kernel, x = kernel.astype(self.dtype or x.dtype), x.astype(self.dtype or x.dtype)
+        x = x[:, : height * self.size, : width * self.size]
+        windows = x.reshape(len(x), height, self.size, width, self.size, -1).transpose(0, 1, 3, 2, 4, 5)
+        y = windows.reshape(len(x), height, width, -1) @ kernel.reshape(-1, self.features)
+        if self.bias:
+            y = y + self.param("bias", nn.initializers.zeros, (self.features,), _parameters(x)).astype(y.dtype)
+        return y
+
+
+class LayerNorm(nn.Module):
+    """Layer normalisation over the last axis, in the dtypes of `models.layers.BatchNorm`; `epsilon` is added to the
+    variance, which is the mean square of the deviations (Linen's is a difference of two means unless told)."""
+
+    epsilon: float
+
+    @nn.compact
+    def __call__(self, x):
+        wide = widen(x)
+        centred = wide - wide.mean(-1, keepdims=True)
+        deviation = jax.lax.rsqrt(jnp.square(centred).mean(-1, keepdims=True) + self.epsilon)
+        scale = self.param("scale", nn.initializers.ones, x.shape[-1:], wide.dtype)
+        bias = self.param("bias", nn.initializers.zeros, x.shape[-1:], wide.dtype)
+        return (centred * deviation * scale + bias).astype(x.dtype)
+
+
+def dense(x: jax.Array, features: int, dtype: Any, name: str, bias: bool = True) -> jax.Array:
+    """A dense layer over the last axis. Call it inside a compact Linen method."""
+    return nn.Dense(features, bias, dtype=dtype, param_dtype=_parameters(x), name=name)(x)
+
+
 def _padding(sides, size, stride, same):
     if not same:
         return [(size // 2, size // 2)] * 2
@@ -90,13 +137,83 @@ def _parameters(x):
     return jnp.promote_types(x.dtype, jnp.float32)
 
 
-def of_timm(config: Mapping[str, Any]) -> dict[str, Any]:
-    """What timm's `pretrained_cfg` says of images, for a description."""
-    said = config.get("pretrained_cfg", {})
-    preprocessing = {
-        "mean": list(said.get("mean", (0.485, 0.456, 0.406))),
-        "std": list(said.get("std", (0.229, 0.224, 0.225))),
-        "size": said.get("input_size", (3, 224, 224))[-1],
-        "interpolation": said.get("interpolation", "bicubic"),
+def of_timm(config: Mapping[str, Any], *arguments: str) -> dict[str, Any]:
+    """What timm's configuration says of images, for a description.
+
+    arguments: the keys of its `model_args` that the tensors' shapes or the family account for.
+
+    Raises:
+      ValueError: it has others, which may change what is computed, or does not say how images are normalised.
+    """
+    for key in config.get("model_args") or {}:
+        if key not in ("img_size", "num_classes", *arguments):
+            raise ValueError(f"model_args.{key} of config.json is not one that labelfx knows")
+    said = config.get("pretrained_cfg") or {}
+    for key in ("mean", "std", "input_size"):
+        if key not in said:
+            raise ValueError(f"config.json must say pretrained_cfg.{key}, as timm's own do")
+    preprocessing = _preprocessing(said["mean"], said["std"], said["input_size"][-1], said.get("interpolation"))
+    return {"takes": "images", "preprocessing": preprocessing, "licence": said.get("license") or ""}
+
+
+def of_hugging_face(config: Mapping[str, Any]) -> dict[str, Any]:
+    """What Hugging Face's `preprocessor_config.json` says of images, for a description.
+
+    Raises:
+      ValueError: there is none.
+    """
+    if "preprocessor" not in config:
+        raise ValueError("preprocessor_config.json is missing; it says how images are normalised")
+    said = config["preprocessor"]
+    size = said["crop_size"] if said.get("do_center_crop") and said.get("crop_size") else said["size"]
+    if isinstance(size, dict):
+        size = size.get("height") or size["shortest_edge"]
+    interpolation = {2: "bilinear", 3: "bicubic"}.get(said.get("resample", 3))
+    return {
+        "takes": "images",
+        "preprocessing": _preprocessing(said["image_mean"], said["image_std"], size, interpolation),
+        "licence": "",
     }
-    return {"takes": "images", "preprocessing": preprocessing, "licence": said.get("license", "")}
+
+
+def _preprocessing(mean, std, size, interpolation):
+    return {"mean": list(mean), "std": list(std), "size": size, "interpolation": interpolation or "bicubic"}
+
+
+def shape_of(name: str, shapes: Mapping[str, tuple[int, ...]]) -> tuple[int, ...]:
+    """The shape of a tensor that tells how a network is built.
+
+    Raises:
+      ValueError: the file has none of that name.
+    """
+    if name not in shapes:
+        raise ValueError(f"has no tensor {name!r}")
+    return shapes[name]
+
+
+def renamed(table: Mapping[str, str], prefix: str = "") -> Callable[[str], tuple[str, ...]]:
+    """The `called` of a family's `names` for a library that calls things otherwise.
+
+    table: our name, whole or but for its last part -> the library's, several where they are one here; `#` stands for
+      any number. What it lacks is called the same there.
+    """
+    compiled = [
+        (re.compile(re.escape(ours).replace(r"\#", r"(\d+)")), theirs.split()) for ours, theirs in table.items()
+    ]
+
+    def called(name):
+        stem, _, leaf = name.rpartition(".")
+        for whole, end in ((name, ""), (stem, f".{leaf}")):
+            for pattern, theirs in compiled:
+                if match := pattern.fullmatch(whole):
+                    numbers = match.groups()
+                    return tuple(prefix + _numbered(each, numbers) + end for each in theirs)
+        return (prefix + name,)
+
+    return called
+
+
+def _numbered(name, numbers):
+    for number in numbers:
+        name = name.replace("#", number, 1)
+    return name
