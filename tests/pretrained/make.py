@@ -55,7 +55,8 @@ HUGGING_FACE = {
 
 
 def filled(model: torch.nn.Module) -> torch.nn.Module:
-    """With random weights of a size at which every part of the network tells."""
+    """With random weights of a size at which every part of the network tells; what comes before the first layer
+    normalisation is small, so that what that adds to the variance does too."""
     random = torch.Generator().manual_seed(SEED)
     for name, value in model.state_dict().items():
         if name.endswith("running_var") or "gamma" in name or "lambda" in name:
@@ -68,6 +69,8 @@ def filled(model: torch.nn.Module) -> torch.nn.Module:
             value.normal_(0, (2 if value.ndim == 2 else 1) * value[0].numel() ** -0.5, generator=random)
         elif value.is_floating_point():
             value.normal_(0, 0.5, generator=random)
+        if name.startswith(("embeddings", "patch_embed", "pos_embed", "cls_token", "reg_token", "stem.0")):
+            value.mul_(0.05)
     return model.eval()
 
 

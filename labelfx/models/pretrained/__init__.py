@@ -159,5 +159,5 @@ def resized(images: jax.Array, preprocessing: Mapping[str, Any], size: int) -> j
         method = {"bicubic": "cubic", "bilinear": "linear"}[preprocessing["interpolation"]]
         shape = (len(images), size, size, 3)
         images = jnp.clip(jax.image.resize(images, shape, method, antialias=True), 0, 1)
-    mean, std = (jnp.asarray(preprocessing[key], images.dtype) for key in ("mean", "std"))
+    mean, std = (jnp.asarray(preprocessing[key], images.dtype).reshape(1, 1, 1, 3) for key in ("mean", "std"))
     return (images - mean) / std

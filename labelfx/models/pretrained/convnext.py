@@ -66,6 +66,6 @@ class _ConvNext(nn.Module):
                 y = layers.dense(y, 4 * width, self.dtype, f"{name}.mlp.fc1")
                 y = layers.dense(jax.nn.gelu(y, approximate=False), width, self.dtype, f"{name}.mlp.fc2")
                 gamma = self.param(f"{name}.gamma", nn.initializers.ones, (width,), widen(y).dtype)
-                x = x + y * gamma.astype(y.dtype)
+                x = x + y * layers.along(gamma, y)
         features = layers.LayerNorm(EPSILON, name="head.norm")(x.mean((1, 2), dtype=given))
         return x.astype(given) if self.outputs == "map" else features

@@ -36,7 +36,7 @@ class Conv(nn.Module):
             strides, order = (self.stride, self.stride), ("NHWC", "HWIO", "NHWC")
             y = jax.lax.conv_general_dilated(x, kernel, strides, pads, dimension_numbers=order)
         if self.bias:
-            y = y + self.param("bias", nn.initializers.zeros, (self.features,), _parameters(x)).astype(y.dtype)
+            y = y + along(self.param("bias", nn.initializers.zeros, (self.features,), _parameters(x)), y)
         return y
 
 
@@ -72,12 +72,12 @@ class Depthwise(nn.Module):
                     rows, columns = (
                         slice(at, at + (n - 1) * self.stride + 1, self.stride) for at, n in ((i, height), (j, width))
                     )
-                    total = total + padded[:, rows, columns] * kernel[i, j, 0]
+                    total = total + padded[:, rows, columns] * along(kernel[i, j, 0], x)
             return total
 
         y = jax.lax.platform_dependent(x, kernel, cpu=shifted, default=grouped)
         if self.bias:
-            y = y + self.param("bias", nn.initializers.zeros, (channels,), _parameters(x)).astype(y.dtype)
+            y = y + along(self.param("bias", nn.initializers.zeros, (channels,), _parameters(x)), y)
         return y
 
 
@@ -100,7 +100,7 @@ class Patches(nn.Module):
         windows = x.reshape(len(x), height, self.size, width, self.size, -1).transpose(0, 1, 3, 2, 4, 5)
         y = windows.reshape(len(x), height, width, -1) @ kernel.reshape(-1, self.features)
         if self.bias:
-            y = y + self.param("bias", nn.initializers.zeros, (self.features,), _parameters(x)).astype(y.dtype)
+            y = y + along(self.param("bias", nn.initializers.zeros, (self.features,), _parameters(x)), y)
         return y
 
 
@@ -117,12 +117,17 @@ class LayerNorm(nn.Module):
         deviation = jax.lax.rsqrt(jnp.square(centred).mean(-1, keepdims=True) + self.epsilon)
         scale = self.param("scale", nn.initializers.ones, x.shape[-1:], wide.dtype)
         bias = self.param("bias", nn.initializers.zeros, x.shape[-1:], wide.dtype)
-        return (centred * deviation * scale + bias).astype(x.dtype)
+        return (centred * (deviation * along(scale, wide)) + along(bias, wide)).astype(x.dtype)
 
 
 def dense(x: jax.Array, features: int, dtype: Any, name: str, bias: bool = True) -> jax.Array:
     """A dense layer over the last axis. Call it inside a compact Linen method."""
     return nn.Dense(features, bias, dtype=dtype, param_dtype=_parameters(x), name=name)(x)
+
+
+def along(vector: jax.Array, x: jax.Array) -> jax.Array:
+    """A vector [C] that goes with the last axis of `x`, in its dtype."""
+    return vector.reshape((1,) * (x.ndim - 1) + vector.shape).astype(x.dtype)
 
 
 def _padding(sides, size, stride, same):

@@ -91,7 +91,8 @@ KNOWN = {
     r"(small|base|large|giant)_patch14_reg4_dinov2": _PLAIN | {"layer_scale": True, "registers": True},
     r"(base|large|huge)_patch\d+_clip_\d+": _CLIP,
     r"(base|large|huge)_patch\d+_clip_quickgelu_\d+": _CLIP | {"act": "quick_gelu"},
-    r"(base|large|so400m)_patch\d+_siglip_\d+": _SIGLIP,
+    r"(base(?=_patch16)|large(?!.*_512)|so400m(?=_patch14))_patch\d+_siglip_\d+": _SIGLIP,
+    r"(base(?=_patch32)|large(?=.*_512)|so400m(?=_patch16))_patch\d+_siglip_\d+": _SIGLIP | {"act": "gelu_tanh"},
     r"(tiny|small|small_plus|base|large|huge_plus)_patch16_dinov3": _DINO3 | {"pool": "avg", "qkv_bias": ""},
     r"(tiny|small|small_plus|base|large|huge_plus)_patch16_dinov3_qkvb": _DINO3 | {"pool": "avg", "qkv_bias": "qv"},
 }
@@ -385,7 +386,7 @@ class _Block(nn.Module):
         def scaled(name, y):
             if not of.layer_scale:
                 return y
-            return y * self.param(name, nn.initializers.ones, (width,), widen(y).dtype).astype(y.dtype)
+            return y * layers.along(self.param(name, nn.initializers.ones, (width,), widen(y).dtype), y)
 
         y = layers.LayerNorm(of.epsilon, name="norm1")(x)
         y = layers.dense(y, 3 * width, self.dtype, "attn.qkv", bias=of.qkv_bias == "qkv")
@@ -393,7 +394,7 @@ class _Block(nn.Module):
             of_query, of_value = (
                 self.param(f"attn.{which}_bias", nn.initializers.zeros, (width,), widen(y).dtype) for which in "qv"
             )
-            y = y + jnp.concatenate([of_query, jnp.zeros_like(of_query), of_value]).astype(y.dtype)
+            y = y + layers.along(jnp.concatenate([of_query, jnp.zeros_like(of_query), of_value]), y)
         query, key, value = jnp.split(y, 3, -1)
         y = attention(query, key, value, of.heads, turns)
         x = x + scaled("ls1.gamma", layers.dense(y, width, self.dtype, "attn.proj"))
@@ -426,7 +427,7 @@ def _turned(x, cos, sin):
     wide = widen(x)
     half = x.shape[-1] // 2
     turned = jnp.concatenate([-wide[..., half:], wide[..., :half]], -1)
-    cos, sin = (jnp.asarray(each, wide.dtype)[:, None] for each in (cos, sin))
+    cos, sin = (jnp.asarray(each, wide.dtype)[None, :, None] for each in (cos, sin))
     return (wide * cos + turned * sin).astype(x.dtype)
 
 
