@@ -10,6 +10,7 @@ from labelfx.config import plain
 from labelfx.config.annotations import Part
 
 CONFIGS = Path(__file__).parents[1] / "configs"
+ENCODER = Path(__file__).parent / "pretrained" / "vit"  # a tiny one, of random weights
 RECIPES = sorted(path.stem for path in CONFIGS.glob("*.py"))
 AUGMENT = configs.names(Part("data.augment"))
 METHODS = configs.names(configs.METHODS)
@@ -18,6 +19,8 @@ QUICK = ("consistency", "contrastive", "distillation", "inter_clr", "meta_pseudo
 # A recipe of each kind of rows and labels that a method with a recipe of its own name may be given: the battery runs it
 # on its own data.
 KINDS = (
+    "frozen",
+    "lora",
     "mixing",
     "multiple_instance",
     "partial_labels",
@@ -35,7 +38,10 @@ def recipe(name: str) -> dict:
     spec = importlib.util.spec_from_file_location(name, CONFIGS / f"{name}.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    return plain(module.get_config())
+    config = plain(module.get_config())
+    if "file" in config["model"]:  # which nothing has by default
+        config["model"] |= {"file": str(ENCODER), "image_size": 16}
+    return config
 
 
 def recipe_of(method: str) -> str:

@@ -1,6 +1,7 @@
 """The network that a finished run trained, as a function: `labelfx.load(workdir)`."""
 
 import dataclasses
+import sys
 import typing
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,9 @@ from labelfx.evals import features, head_outputs
 from labelfx.loop.networks import build_head, build_model
 from labelfx.loop.run import TOKENIZER, load_config, load_variables
 from labelfx.models import Model
+from labelfx.models.backbones import pretrained
+from labelfx.models.pretrained import read
+from labelfx.models.pretrained.files import NAME as WEIGHTS
 
 BATCH = 256
 
@@ -104,10 +108,15 @@ class Encoder:
 def load(workdir: str | Path) -> Encoder:
     """The encoder of the run in `workdir`, as its last step left it. The run's data need not be there.
 
+    Or that of a file of weights, or of the folder that holds `model.safetensors`, which others trained
+    (`labelfx.models.pretrained`): rows are of the size that it was trained on.
+
     Raises:
       FileNotFoundError, ConfigError: no run is there, it has not finished, or its files are damaged; one line.
     """
     folder = place(workdir)
+    if not (folder / "results.json").exists() and (folder.is_file() or (folder / WEIGHTS).exists()):
+        return _from_elsewhere(folder)
     config, path = load_config(folder), folder / "results.json"
     if not path.exists():
         raise FileNotFoundError(f"{path}: no such file; that run has not finished")
@@ -138,6 +147,19 @@ def load(workdir: str | Path) -> Encoder:
     head = (parts["head"], models.part(variables, "head")) if parts else None
     tokenizer = _tokenizer(folder / TOKENIZER) if "vocab_size" in config.data else None
     return Encoder(model, models.backbone(variables), head, shape, dtype, names, task, folder, tokenizer)
+
+
+def _from_elsewhere(place: Path) -> Encoder:
+    try:
+        found = read(place)
+    except (OSError, ValueError) as error:
+        raise ConfigError(str(error)) from None
+    print(f"{place}: {found.said}", file=sys.stderr)
+    said = found.description
+    how: dict[str, Any] = {"file": str(place), "image_size": 0, "lora": None, "norm": "stored", "dtype": "float32"}
+    model = pretrained(None, **how, frozen=True, description=said)
+    size = said["preprocessing"]["size"]
+    return Encoder(model, found.weights(), None, (size, size, 3), "uint8", (), "none", place)
 
 
 def _tokenizer(path: Path) -> Tokenizer | None:

@@ -11,7 +11,6 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh
-from optax import set_to_zero as nothing
 
 from labelfx import config as configs
 from labelfx.config import ConfigError
@@ -29,6 +28,9 @@ from labelfx.loop.state import fold_in_name
 from labelfx.methods import Method, shapes_of_step
 from labelfx.models import Model, stack
 from labelfx.models.backbones import mlp
+
+
+NO_STEPS = 2**20  # the length of schedules where no step asks for them
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,17 +68,14 @@ class Experiment:
         config = fields[index]
         start = sum(phase["steps"] for phase in fields[:index])
         self.check_streams(config)
+        steps = config["steps"] or NO_STEPS
         with named("config.optimizer"):
-            tx = (
-                configs.build(configs.OPTIMIZERS, config["optimizer"])(config["steps"])
-                if config["steps"]
-                else nothing()
-            )
+            tx = configs.build(configs.OPTIMIZERS, config["optimizer"])(steps)
         provided = {
             "model": self.trained_model,
             "classifier": self.classifier,
             "tx": tx,
-            "steps": config["steps"],
+            "steps": steps,
             "num_classes": len(self.dataset.class_names),
             "num_examples": len(self.view.truth),
             "bag": self.view.split.columns.get("bag"),
