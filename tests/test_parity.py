@@ -10,7 +10,7 @@ import numpy as np
 import optax
 import pytest
 from jax.sharding import PartitionSpec
-from recipes import BATTERY, KINDS, recipe_of, tiny
+from recipes import BATTERY, ENCODER, KINDS, recipe_of, tiny
 
 import labelfx
 from labelfx import config as configs
@@ -50,8 +50,10 @@ def config_of(method: str, pretrained) -> dict:
         config["model"] = {"name": "conv3", "width": 4, "dtype": "float32"}
     elif "hidden" in config["model"]:  # large enough to be split
         config["model"]["hidden"] = (128, 64)
-    else:
+    elif "width" in config["model"]:
         config["model"]["width"] = 4
+    if method == "frozen":  # features enough for a head that is split
+        config["model"]["file"] = str(ENCODER.parent / "efficientnet_b0")
     for key, value in config["method"].items():
         if key.endswith("optimizer"):
             config["method"][key] = SGD | {"learning_rate": value["learning_rate"]}

@@ -29,7 +29,6 @@ from labelfx.methods import Method, shapes_of_step
 from labelfx.models import Model, stack
 from labelfx.models.backbones import mlp
 
-
 NO_STEPS = 2**20  # the length of schedules where no step asks for them
 
 
