@@ -66,7 +66,7 @@ def filled(model: torch.nn.Module) -> torch.nn.Module:
         elif name.endswith("bias") or name.endswith("running_mean"):
             value.normal_(0, 0.2, generator=random)
         elif name.endswith("weight") and value.ndim > 1:
-            value.normal_(0, (2 if value.ndim == 2 else 1) * value[0].numel() ** -0.5, generator=random)
+            value.normal_(0, (1.4 if value.ndim == 2 else 1) * value[0].numel() ** -0.5, generator=random)
         elif value.is_floating_point():
             value.normal_(0, 0.5, generator=random)
         if name.startswith(("embeddings", "patch_embed", "pos_embed", "cls_token", "reg_token", "stem.0")):

@@ -27,7 +27,7 @@ class Conv(nn.Module):
     @nn.compact
     def __call__(self, x):
         shape = self.size, self.size, x.shape[-1], self.features
-        kernel = self.param("kernel", nn.initializers.he_normal(), shape, _parameters(x))
+        kernel = self.param("kernel", nn.initializers.he_normal(), shape, widen(x).dtype)
         kernel, x = kernel.astype(self.dtype or x.dtype), x.astype(self.dtype or x.dtype)
         if self.size == 1:
             y = jnp.einsum("bhwi,io->bhwo", x[:, :: self.stride, :: self.stride], kernel[0, 0])
@@ -36,7 +36,7 @@ class Conv(nn.Module):
             strides, order = (self.stride, self.stride), ("NHWC", "HWIO", "NHWC")
             y = jax.lax.conv_general_dilated(x, kernel, strides, pads, dimension_numbers=order)
         if self.bias:
-            y = y + along(self.param("bias", nn.initializers.zeros, (self.features,), _parameters(x)), y)
+            y = y + along(self.param("bias", nn.initializers.zeros, (self.features,), widen(x).dtype), y)
         return y
 
 
@@ -53,7 +53,7 @@ class Depthwise(nn.Module):
     @nn.compact
     def __call__(self, x):
         channels = x.shape[-1]
-        kernel = self.param("kernel", nn.initializers.he_normal(), (self.size, self.size, 1, channels), _parameters(x))
+        kernel = self.param("kernel", nn.initializers.he_normal(), (self.size, self.size, 1, channels), widen(x).dtype)
         kernel, x = kernel.astype(self.dtype or x.dtype), x.astype(self.dtype or x.dtype)
         pads = _padding(x.shape[1:3], self.size, self.stride, self.same)
 
@@ -77,7 +77,7 @@ class Depthwise(nn.Module):
 
         y = jax.lax.platform_dependent(x, kernel, cpu=shifted, default=grouped)
         if self.bias:
-            y = y + along(self.param("bias", nn.initializers.zeros, (channels,), _parameters(x)), y)
+            y = y + along(self.param("bias", nn.initializers.zeros, (channels,), widen(x).dtype), y)
         return y
 
 
@@ -94,13 +94,13 @@ class Patches(nn.Module):
     def __call__(self, x):
         height, width = (side // self.size for side in x.shape[1:3])
         shape = self.size, self.size, x.shape[-1], self.features
-        kernel = self.param("kernel", nn.initializers.he_normal(), shape, _parameters(x))
+        kernel = self.param("kernel", nn.initializers.he_normal(), shape, widen(x).dtype)
         kernel, x = kernel.astype(self.dtype or x.dtype), x.astype(self.dtype or x.dtype)
         x = x[:, : height * self.size, : width * self.size]
         windows = x.reshape(len(x), height, self.size, width, self.size, -1).transpose(0, 1, 3, 2, 4, 5)
         y = windows.reshape(len(x), height, width, -1) @ kernel.reshape(-1, self.features)
         if self.bias:
-            y = y + along(self.param("bias", nn.initializers.zeros, (self.features,), _parameters(x)), y)
+            y = y + along(self.param("bias", nn.initializers.zeros, (self.features,), widen(x).dtype), y)
         return y
 
 
@@ -122,7 +122,7 @@ class LayerNorm(nn.Module):
 
 def dense(x: jax.Array, features: int, dtype: Any, name: str, bias: bool = True) -> jax.Array:
     """A dense layer over the last axis. Call it inside a compact Linen method."""
-    return nn.Dense(features, bias, dtype=dtype, param_dtype=_parameters(x), name=name)(x)
+    return nn.Dense(features, bias, dtype=dtype, param_dtype=widen(x).dtype, name=name)(x)
 
 
 def along(vector: jax.Array, x: jax.Array) -> jax.Array:
@@ -135,11 +135,6 @@ def _padding(sides, size, stride, same):
         return [(size // 2, size // 2)] * 2
     total = [max((-(-side // stride) - 1) * stride + size - side, 0) for side in sides]
     return [(each // 2, each - each // 2) for each in total]
-
-
-def _parameters(x):
-    """Parameters are float32, or float64 where the rows are."""
-    return jnp.promote_types(x.dtype, jnp.float32)
 
 
 def of_timm(config: Mapping[str, Any], *arguments: str) -> dict[str, Any]:

@@ -73,7 +73,7 @@ _PLAIN = {
     "pool": "token",
     "class_token": True,
     "registers": False,
-    "positions": True,
+    "class_position": True,
     "antialias": True,
     "rope": 0.0,
     "layer_scale": False,
@@ -82,13 +82,16 @@ _PLAIN = {
     "qkv_bias": "qkv",
 }
 _CLIP = _PLAIN | {"epsilon": 1e-5, "norm_pre": True, "patch_bias": False}
-_SIGLIP = _PLAIN | {"pool": "map", "class_token": False}
-_DINO3 = _PLAIN | {"epsilon": 1e-5, "registers": True, "positions": False, "rope": 100.0, "layer_scale": True}
+_SIGLIP = _PLAIN | {"pool": "map", "class_token": False, "class_position": False}
+_DINO3 = _PLAIN | {"epsilon": 1e-5, "registers": True, "class_position": False, "rope": 100.0, "layer_scale": True}
+_REGISTERS = {"layer_scale": True, "registers": True}
 # timm's names after "vit_" -> what is no matter of shapes, the first group being the size.
 KNOWN = {
     r"(tiny|small|base|large)_patch\d+_\d+": _PLAIN,
     r"(small|base|large|giant)_patch14_dinov2": _PLAIN | {"layer_scale": True},
-    r"(small|base|large|giant)_patch14_reg4_dinov2": _PLAIN | {"layer_scale": True, "registers": True},
+    r"(small|base|large|giant)_patch14_reg4_dinov2": _PLAIN
+    | _REGISTERS
+    | {"class_position": None},  # timm's files have none, Meta's do
     r"(base|large|huge)_patch\d+_clip_\d+": _CLIP,
     r"(base|large|huge)_patch\d+_clip_quickgelu_\d+": _CLIP | {"act": "quick_gelu"},
     r"(base(?=_patch16)|large(?!.*_512)|so400m(?=_patch14))_patch\d+_siglip_\d+": _SIGLIP,
@@ -112,7 +115,7 @@ _HUB = {"act": "gelu", "antialias": False}
 HUGGING_FACE = {
     "vit": _PLAIN | _HUB | {"epsilon": 1e-12},
     "dinov2": _PLAIN | _HUB | {"layer_scale": True},
-    "dinov2_with_registers": _PLAIN | {"layer_scale": True, "registers": True},
+    "dinov2_with_registers": _PLAIN | _REGISTERS,
     "clip_vision_model": _CLIP | _HUB | {"act": "quick_gelu"},
     "siglip_vision_model": _SIGLIP | _HUB | {"act": "gelu_tanh"},
     "dinov3_vit": _DINO3 | _HUB | {"qkv_bias": "qv"},
@@ -168,17 +171,16 @@ def _architecture(shapes, facts):
     width, _, _, patch = shape("patch_embed.proj.weight")
     hidden = shape("blocks.0.mlp.fc2.weight")[1]
     gated = shape("blocks.0.mlp.fc1.weight")[0] == 2 * hidden
-    positions = math.prod(shape("pos_embed")) // width if facts["positions"] else 0
-    grid = math.isqrt(positions)
-    class_position = facts["class_token"] and positions > 0 and grid**2 != positions
-    if grid**2 + class_position != positions:
-        raise ValueError(f"{positions} positions are of no square grid")
-    seen = {"patch": patch, "width": width, "hidden": hidden, "gated": gated}
-    seen |= {"grid": grid, "class_position": class_position, "act": "silu" if gated else facts["act"]}
-    registers = shape("reg_token")[1] if facts["registers"] else None
-    return Architecture(
-        **{key: facts[key] for key in facts if key != "positions"} | seen | {"registers": registers}
-    )._asdict()
+    stored = 0 if facts["rope"] else math.prod(shape("pos_embed")) // width
+    of_class = facts["class_position"]
+    of_class = math.isqrt(stored) ** 2 != stored if of_class is None else of_class
+    grid = math.isqrt(max(stored - of_class, 0))
+    if grid**2 + of_class != stored:
+        raise ValueError(f"{stored} positions are of no square grid" + (" and a class token" if of_class else ""))
+    seen = {"patch": patch, "width": width, "hidden": hidden, "gated": gated, "grid": grid, "class_position": of_class}
+    seen |= {"act": "silu"} if gated else {}
+    seen |= {"registers": shape("reg_token")[1] if facts["registers"] else None}
+    return Architecture(**facts | seen)._asdict()
 
 
 def _blocks(block: str, table: Mapping[str, str]) -> dict[str, str]:
