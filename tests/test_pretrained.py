@@ -1,4 +1,4 @@
-"""Encoders from files: equal to the libraries' own by golden files (`pretrained/make.py`), and what is refused."""
+"""Encoders from files: equal to the libraries' own by files of `experiments/torch_encoders.py`, and what is refused."""
 
 import json
 import shutil
@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from safetensors.flax import load_file, save_file
 
+from experiments import encoders
 from labelfx.models import pretrained
 from labelfx.models.pretrained import convnext, layers, vit
 
@@ -414,3 +415,11 @@ def test_patches_and_layer_normalisation_by_loops() -> None:
         np.testing.assert_allclose(cut[:, row, column], expected, atol=1e-12)
         expected = (expected - expected.mean(1)[:, None]) / np.sqrt(expected.var(1)[:, None] + 1e-3) * scale + bias
         np.testing.assert_allclose(normed[:, row, column], expected, atol=1e-12)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("at", range(len(encoders.PARITY)), ids=[each[0] for each in encoders.PARITY])
+def test_networks_of_full_size_are_those_of_the_library(at: int, tmp_path: Path) -> None:
+    for name in encoders.LIBRARIES:
+        pytest.importorskip(name)
+    assert max(encoders.parity(*encoders.PARITY[at], tmp_path / "net")["errors"]) < 1e-5
