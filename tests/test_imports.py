@@ -31,7 +31,7 @@ NAMES = {
     "what is said": "annotators asymmetric bags column complementary domains drift instance_dependent keep_entries "
     "noisy_rest partial points poisoned positive_unlabelled positives_only proportions single_positive symmetric "
     "transition",
-    "classifiers": "dense linear",
+    "classifiers": "attention dense linear",
     "relabelling rules": "given percentile",
     "queries": "entropy margin random",
     "augmentations": "crop_flip identity noise randaugment simclr simclr_resized small_grey",

@@ -323,7 +323,7 @@ def test_bag_auc(pool, of):
     for number, y in wanted.items():
         target[bag == number] = [1 - y, y]
     bag[:2] = -1
-    found = bag_auc(logits, {"bag": bag, "bag_target": target}, pool=pool)
+    found = bag_auc(logits, bag, target, pool=pool)
     margin = logits[:, 1] - logits[:, 0]
     scores = [of(margin[bag == number]) for number in wanted]
     np.testing.assert_allclose(found["auc"], metrics.roc_auc_score([*wanted.values()], scores), rtol=1e-6)
@@ -335,11 +335,11 @@ def test_bag_auc(pool, of):
 def test_bag_auc_without_bags_or_a_class():
     logits, bag = np.arange(4, dtype=np.float32)[:, None], np.array([0, 0, 1, 1], np.int32)
     ones = np.ones((4, 1), np.float32)
-    assert bag_auc(logits, {"bag": bag, "bag_target": ones}, pool="max")["auc"] is None
-    ties = bag_auc(np.zeros((4, 1), np.float32), {"bag": bag, "bag_target": ones * bag[:, None]}, pool="max")
+    assert bag_auc(logits, bag, ones, pool="max")["auc"] is None
+    ties = bag_auc(np.zeros((4, 1), np.float32), bag, ones * bag[:, None], pool="max")
     assert ties["auc"] == 0.5
-    with pytest.raises(ValueError, match="no row is in a bag with a known bag_target"):
-        bag_auc(logits, {"bag": np.full(4, -1, np.int32), "bag_target": ones}, pool="max")
+    with pytest.raises(ValueError, match="no row is in a bag with a known test_bag_target"):
+        bag_auc(logits, np.full(4, -1, np.int32), ones, pool="max")
 
 
 # Without labels.

@@ -47,6 +47,9 @@ def test_a_set_without_shares_is_refused(tmp_path):
     data = Dataset(opinions(20, 0), opinions(20, 1)._replace(columns={}), CLASSES)
     with pytest.raises(ConfigError, match="config.evals.soft_labels: 'arrays' has no column 'target' of its test rows"):
         labelfx.train(config_of(), tmp_path, dataset=data)
+    config = config_of(evals={"bag_auc": {"pool": "max"}})
+    with pytest.raises(ConfigError, match="config.evals.bag_auc: 'arrays' has no column 'bag' of its test rows"):
+        labelfx.train(config, tmp_path, dataset=data)
 
 
 # Mixing.

@@ -9,13 +9,15 @@ import scipy.stats
 from labelfx.objectives.supervision import Pool, bag_logits
 
 
-def bag_auc(test_logits: np.ndarray, test_columns: dict[str, np.ndarray], *, pool: Pool) -> dict[str, Any]:
+def bag_auc(
+    test_logits: np.ndarray, test_bag: np.ndarray, test_bag_target: np.ndarray, *, pool: Pool
+) -> dict[str, Any]:
     """Area under the ROC curve of bags by their pooled logits (`objectives.supervision.pooled`), and their accuracy.
 
     Args:
       test_logits: float [Q, C], of rows.
-      test_columns: `bag`, int32 [Q], -1 for none; `bag_target`, float [Q, C], the same in all rows of a bag; NaN is
-        unknown.
+      test_bag: int32 [Q], -1 for none.
+      test_bag_target: float [Q, C], the same in all rows of a bag; NaN is unknown.
       pool: the one that the head was trained with.
 
     Returns:
@@ -26,14 +28,13 @@ def bag_auc(test_logits: np.ndarray, test_columns: dict[str, np.ndarray], *, poo
     Raises:
       ValueError: no row is in a bag of which something is known.
     """
-    bag, every = test_columns["bag"], test_columns["bag_target"]
-    _, first, slot = np.unique(bag, return_index=True, return_inverse=True)
-    rows = map(jnp.asarray, (test_logits, slot.astype(np.int32), bag >= 0))
+    _, first, slot = np.unique(test_bag, return_index=True, return_inverse=True)
+    rows = map(jnp.asarray, (test_logits, slot.astype(np.int32), test_bag >= 0))
     scores = np.asarray(bag_logits(*rows, pool=pool))[: len(first)]
-    target = every[first][:, -scores.shape[1] :]
-    known = (bag[first] >= 0)[:, None] & ~np.isnan(target)
+    target = test_bag_target[first][:, -scores.shape[1] :]
+    known = (test_bag[first] >= 0)[:, None] & ~np.isnan(target)
     if not known.any():
-        raise ValueError("test_columns: no row is in a bag with a known bag_target")
+        raise ValueError("test_bag: no row is in a bag with a known test_bag_target")
     columns = [(scores[own, c], target[own, c] > 0.5) for c, own in enumerate(known.T)]
     areas = [_area(score, positive) for score, positive in columns if positive.any() and not positive.all()]
     return {

@@ -96,9 +96,11 @@ class Inputs:
         self.side = dataset.side
 
     def __getattr__(self, name: str) -> Any:
-        """What belongs to no single row."""
-        if name in self.__dict__.get("side", {}):
-            return self.side[name]
+        """What belongs to no single row, and columns of the test rows, `test_NAME`."""
+        columns = {f"test_{column}": values for column, values in self.__dict__.get("test_columns", {}).items()}
+        found = self.__dict__.get("side", {}) | columns
+        if name in found:
+            return found[name]
         raise AttributeError(name)
 
     def _features(self, images: Any, rows: np.ndarray | None = None) -> np.ndarray:
@@ -136,10 +138,6 @@ class Inputs:
         if given.ndim > 2:  # a map, which the head reads before it is pooled
             return head_outputs(self.model, backbone, self.head, head, self.test_inputs)
         return np.asarray(self.head.apply(head, self.test_features, train=False)[0])
-
-    @property
-    def test_target(self) -> np.ndarray:
-        return self.test_columns["target"]
 
     @property
     def head_kernel(self) -> np.ndarray:

@@ -7,6 +7,7 @@ from labelfx.config import ConfigError
 from labelfx.data import Dataset, labelled
 from labelfx.data.batches import View, label_view
 from labelfx.data.labels import rows_hash, said_hash
+from labelfx.data.weak import COLUMNS
 
 NOBODY = np.empty(0, np.int64)
 
@@ -34,8 +35,9 @@ def check_evals(config: configs.Run, dataset: Dataset) -> None:
             raise ConfigError(f"config.evals.{each}: {name!r} has no classes")
         if dataset.test is None and any(need.startswith("test_") for need in needs):
             raise ConfigError(f"config.evals.{each}: {name!r} has no test split; take an eval that needs none")
-        if "test_target" in needs and dataset.test is not None and "target" not in dataset.test.columns:
-            raise ConfigError(f"config.evals.{each}: {name!r} has no column 'target' of its test rows")
+        for column in COLUMNS:
+            if f"test_{column}" in needs and dataset.test is not None and column not in dataset.test.columns:
+                raise ConfigError(f"config.evals.{each}: {name!r} has no column {column!r} of its test rows")
 
 
 def view_of(config: configs.Run, dataset: Dataset, rows: np.ndarray, asked: np.ndarray = NOBODY) -> View:

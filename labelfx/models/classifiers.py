@@ -2,9 +2,11 @@
 are as many as classes, labels or targets."""
 
 import jax
+import jax.numpy as jnp
+from flax import linen as nn
 
 from labelfx.config.annotations import PositiveInt
-from labelfx.models import Model, heads
+from labelfx.models import Model, from_linen, heads
 
 
 def linear(num_outputs: int) -> Model:
@@ -37,3 +39,27 @@ def dense(num_outputs: int, *, size: tuple[PositiveInt, ...]) -> Model:
         return jax.image.resize(logits, (x.shape[0], *size, num_outputs), "bilinear"), state
 
     return Model(init, apply)
+
+
+def attention(num_outputs: int, *, hidden: PositiveInt) -> Model:
+    """`linear` of the features h [B, F] to two logits, and how much a row counts in its bag, w^T tanh(V h) with V
+    [hidden, F]: the mean of the two, which the pool "attention" of `objectives.pooled` reads (Ilse et al. 2018, ICML,
+    "Attention-based Deep Multiple Instance Learning", eq. 8). A softmax of the logits sees their difference alone.
+
+    Raises:
+      ValueError: `num_outputs` is not 2.
+    """
+    if num_outputs != 2:
+        raise ValueError(f"attention is of two classes, whether a bag holds a row or not; the data have {num_outputs}")
+    return from_linen(_Attention(hidden))
+
+
+class _Attention(nn.Module):
+    hidden: int
+
+    @nn.compact
+    def __call__(self, features, train):
+        logits = nn.Dense(2, name="Dense_0")(features)  # where a linear head has its kernel
+        hidden = nn.tanh(nn.Dense(self.hidden, use_bias=False, name="Attention_0")(features))
+        attention = nn.Dense(1, use_bias=False, name="Attention_1")(hidden)
+        return (logits - jnp.mean(logits, axis=-1, keepdims=True) + attention).astype(features.dtype)

@@ -3,6 +3,7 @@
 A loss of one binary decision takes one logit, of the positive class, or two, whose difference z_1 - z_0 it is.
 """
 
+import functools
 from typing import Literal
 
 import jax
@@ -23,7 +24,7 @@ __all__ = [  # what a config may name
 ]
 
 Clamp = Literal["none", "nonnegative", "ascent"]
-Pool = Literal["max", "noisy_or", "log_sum_exp", "mean"]
+Pool = Literal["max", "noisy_or", "log_sum_exp", "mean", "attention"]
 Matrix = tuple[tuple[Probability, ...], ...]
 NEVER = -1e30  # the log of a count's probability before it can be reached: minus infinity has no gradient
 FAR = -20.0  # below, e^x is so small that the series of two terms is exact in float64
@@ -195,8 +196,13 @@ def pooled(
 
     A bag is positive where it holds a positive row, so its logit must not fall when a row is added (Raff and Holt 2023,
     NeurIPS): that holds for "max", "noisy_or" (the logit of 1 - prod(1 - sigmoid(z))) and "log_sum_exp", and not for
-    "mean", which may learn that a bag is positive unless some row speaks against it. In a bag of one row all are its
-    logit.
+    "mean" and "attention", which may learn that a bag is positive unless some row speaks against it. In a bag of one
+    row all are its logit. No pool of one logit a row needs two different concepts in a bag: "max" asks for one, and the
+    others take one that is there often for two.
+
+    "attention" is the mean of the rows' logits by weights, softmax over the bag of what the two logits of a row have in
+    common, their mean. With the head `attention` that is exactly the pooling of Ilse et al. 2018, ICML, eq. 7 and 8: an
+    affine classifier of a weighted mean of features is the weighted mean of its logits.
 
     Args:
       logits: [B, C]; of any float dtype; computed on in float32 or float64. Two are those of a binary decision, whose
@@ -210,7 +216,7 @@ def pooled(
       A scalar, the mean over bags of which something is said of the sum over classes; 0 without any.
 
     Raises:
-      ValueError: shapes differ, or pool is none of those above.
+      ValueError: shapes differ, pool is none of those above, or it is "attention" and the logits are not two.
     """
     logits = check_rows(logits, {"bag_target": bag_target}, entries=True)
     slot, counted = _slots(logits, bag, valid)
@@ -231,10 +237,11 @@ def bag_logits(logits: jax.Array, slot: jax.Array, counted: jax.Array, *, pool: 
       counted: bool [B], rows that count.
 
     Raises:
-      ValueError: pool is none of those there are.
+      ValueError: pool is none of those there are, or it is "attention" and C is not 2.
     """
     scores = _binary(logits) if logits.shape[1] == 2 else at_least_float32(logits)
-    pools = {"max": _max, "noisy_or": _noisy_or, "log_sum_exp": _log_sum_exp, "mean": _mean}
+    attention = functools.partial(_attention, logits)
+    pools = {"max": _max, "noisy_or": _noisy_or, "log_sum_exp": _log_sum_exp, "mean": _mean, "attention": attention}
     return choose("pool", pool, pools)(scores, slot, counted)
 
 
@@ -335,6 +342,15 @@ def _mean(scores, slot, counted):
     counted = counted if counted.ndim == 2 else counted[:, None]
     number = jax.ops.segment_sum(counted.astype(scores.dtype), slot, len(slot))
     return jax.ops.segment_sum(jnp.where(counted, scores, 0), slot, len(slot)) / jnp.maximum(number, 1)
+
+
+def _attention(logits, scores, slot, counted):
+    if logits.shape[1] != 2:
+        raise ValueError(f"pool = 'attention' reads two logits a row, got {logits.shape}")
+    shared = jnp.mean(at_least_float32(logits), axis=1, keepdims=True)
+    log_weights = shared - _log_sum_exp(shared, slot, counted)[slot]
+    weights = jnp.exp(jnp.where(counted[:, None], log_weights, -jnp.inf))
+    return jax.ops.segment_sum(weights * scores, slot, len(slot))
 
 
 def _noisy_or(scores, slot, counted):
