@@ -4,9 +4,9 @@
 
 prints a Markdown table: whether the step fits, memory by kind, FLOPs, bytes, collectives, and the roofline. The shapes
 of the built-in data sets are known, those of others are given by `--image_shape=H,W,C`, `--num_classes` and
-`--num_examples`. No data is read but some 50 images, where they are a folder's: below the table stands how many a
-second the step wants, and how many this machine can decode. The compiler is the package libtpu:
-`pip install 'labelfx[plan]'`.
+`--num_examples`, or by a function `blank_NAME` beside a source of your own (`labelfx.data.sources`). No data is read
+but some 50 images, where they are a folder's: below the table stands how many a second the step wants, and how many
+this machine can decode. The compiler is the package libtpu: `pip install 'labelfx[plan]'`.
 """
 
 from typing import Any

@@ -1,12 +1,16 @@
 """A weak loss, a source of rows, a rule and a kind of noise of one's own: each a file of a few lines in `LABELFX_PATH`,
 the examples of README.md."""
 
+import jax
 import numpy as np
 import pytest
 from recipes import tiny
 
 import labelfx
+from labelfx import config as configs
 from labelfx.config import rooms
+from labelfx.hardware import plans, tpu
+from labelfx.hardware.blank import blank_dataset
 
 FILES = {
     "objectives/confident.py": '''"""A loss of rows by what is said of them: its parameters are columns."""
@@ -25,6 +29,11 @@ def confident(logits, candidates, *, sharpness: float):
 import numpy as np
 
 from labelfx.data import Dataset, Split
+
+
+def blank_rings() -> Dataset:
+    """The shapes."""
+    return Dataset(Split(np.zeros((200, 2), np.float32), np.zeros(200, np.int32)), None, ("inner", "outer"))
 
 
 def rings(*, noise: float) -> Dataset:
@@ -66,18 +75,44 @@ def tired(label, rng, num_classes, *, rate: float):
 PLAIN = {"name": "cross_entropy", "label_smoothing": 0.0}
 
 
-@pytest.fixture
-def own(tmp_path, monkeypatch):
+@pytest.fixture(scope="module")
+def own(tmp_path_factory):
+    """A folder in `LABELFX_PATH`, into which rooms look no longer afterwards."""
+    folder = tmp_path_factory.mktemp("own")
     for name, text in FILES.items():
-        file = tmp_path / "own" / name
+        file = folder / name
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(text)
-    monkeypatch.setenv("LABELFX_PATH", str(tmp_path / "own"))
     for cached in (rooms._functions, rooms._open):
         cached.cache_clear()
-    yield
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("LABELFX_PATH", str(folder))
+        for room in (rooms.load(f"labelfx.{where}") for where in rooms.ROOMS):
+            patch.setattr(room, "__path__", [*getattr(room, "__path__", ())], raising=False)
+        yield
     for cached in (rooms._functions, rooms._open):
         cached.cache_clear()
+
+
+@pytest.fixture
+def rings():
+    """A run on them, in a network of two dense layers."""
+    base = tiny("supervised", evals={"head": {}}, data={"name": "rings", "noise": 0.05})
+    base |= {"labels": {"name": "all_labels"}, "model": {"name": "mlp", "hidden": (32,), "dtype": "float32"}}
+    return base | {"method": base["method"] | {"augment": {"name": "identity"}}}
+
+
+def test_a_source_of_ones_own_has_a_plan(own, rings, monkeypatch):
+    monkeypatch.setattr(tpu, "devices_of", lambda topology: jax.devices()[:1])
+    monkeypatch.setattr(tpu, "take_compiler", lambda: None)
+    assert plans.plan(rings, ["v5e:1x1"]).splitlines()[2].startswith("| v5e:1x1 | 1 | 1 | yes |")
+    config = configs.check(rings)
+    shapes, real = blank_dataset(config, None, None, None), configs.build(configs.DATA, config.data)
+    for one, other in zip(shapes.train[:2], real.train[:2], strict=True):
+        assert (one.shape, one.dtype) == (other.shape, other.dtype)
+    assert "blank_rings" not in configs.names(configs.DATA)
+    with pytest.raises(configs.ConfigError, match="--num_examples: blank_rings says it; leave it out"):
+        blank_dataset(config, None, None, 10)
 
 
 def test_each_is_one_file(own, tmp_path):

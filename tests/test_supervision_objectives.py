@@ -716,8 +716,8 @@ def test_bags_that_need_two_concepts():
 
 
 def test_bags_above_a_threshold():
-    """P127: more than two or three rows of a concept are needed, of bags of all sizes: "log_sum_exp" and "noisy_or" count, "max" cannot,
-    and the others have learnt the marker."""
+    """P127: of bags of all sizes those are positive that show a concept in four rows or more, and not in one or two:
+    "log_sum_exp" and "noisy_or" count, "max" cannot, and the others have learnt the marker."""
 
     def draw(rng, test):
         counts = np.where(POSITIVE, rng.integers(4, 6, BAGS), rng.integers(1, 3, BAGS))

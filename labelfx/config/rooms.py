@@ -87,9 +87,12 @@ def functions(where: str) -> dict[str, Callable]:
 def _functions(names: tuple[str, ...]) -> dict[str, Callable]:
     found: dict[str, Callable] = {}
     for module in map(load, names):
+        blanks = {f"blank_{name}" for name in vars(module)}  # shapes of a source, see `labelfx.data.sources`
         for name in getattr(module, "__all__", vars(module)):
             value = getattr(module, name)
             if not inspect.isfunction(value) or value.__module__ != module.__name__ or name.startswith("_"):
+                continue
+            if name in blanks:
                 continue
             if name in found:
                 raise ConfigError(f"{place(value)}: {place(found[name])} is a {name!r} of this room already; rename it")

@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from jax.sharding import NamedSharding
 
 from labelfx import config as configs
 from labelfx.config import ConfigError
+from labelfx.config.checks import find
 from labelfx.data import Dataset, Split, merged
 from labelfx.data.batches import View, label_view
 from labelfx.data.miners import uniform
@@ -155,8 +157,20 @@ class Blank(Experiment):
 def blank_dataset(
     config: configs.Run, image_shape: Sequence[int] | None, num_classes: int | None, num_examples: int | None
 ) -> Dataset:
-    """The shapes of the data set, as far as they matter, without its content."""
+    """The shapes of the data set, as far as they matter, without its content.
+
+    Raises:
+      ConfigError: a flag of these sizes is needed, or one is given and the source says itself what it is.
+    """
+    given = {"image_shape": image_shape, "num_classes": num_classes, "num_examples": num_examples}
     data = config.data
+    source, argument = find(configs.DATA, data["name"], "config.data.name")
+    if own := vars(sys.modules[source.__module__]).get(f"blank_{source.__name__}"):
+        if flags := [flag for flag, value in given.items() if value]:
+            raise ConfigError(f"--{flags[0]}: {own.__name__} says it; leave it out")
+        keys = {key: data[key] for key in configs.parameters(own)[1]}
+        dataset = own(*([argument] if argument else []), **keys)
+        return merged(dataset, data["merge"]) if data["merge"] else dataset
     kind, which = data["name"].partition(":")[0], data["name"].lower()
     shape: Sequence[int] | None
     shape, classes, count = SHAPES.get(which, (None, *TEXTS.get(which, (None, None))))
@@ -184,7 +198,10 @@ def blank_dataset(
     }
     for flag, value in found.items():
         if value is None:
-            raise ConfigError(f"--{flag}: missing; {data['name']!r} is not read, so it must be given")
+            raise ConfigError(
+                f"--{flag}: missing; {data['name']!r} is not read, so it must be given, or a source of your own says "
+                f"it in a function blank_{source.__name__} beside it"
+            )
     count, classes = found["num_examples"], found["num_classes"]
     ids = bool(data.get("vocab_size")) or which in GRAPHS
     dtype = np.dtype(np.int32 if ids else np.float32 if len(found["image_shape"]) == 1 else np.uint8)

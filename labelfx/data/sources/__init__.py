@@ -2,6 +2,11 @@
 
 Nothing pickled is ever loaded. A missing file raises FileNotFoundError, a damaged or foreign one ValueError: one line
 with the file, what it holds and what is allowed.
+
+A function `blank_NAME` beside a source NAME gives a `Dataset` of the shapes and dtypes of its arrays, whatever is in
+them, so that `labelfx.plan` need not read it: rows may be `np.broadcast_to(np.uint8(0), (N, H, W, C))`, which takes no
+memory. Its keyword-only parameters are those of the source's that it needs; what stands behind the colon of `NAME:...`
+it takes first, as the source does. The built-in sources have theirs in `labelfx/hardware/blank.py`.
 """
 
 from labelfx.data.sources.arrays import arrays
