@@ -3,8 +3,8 @@ whether one is in there.
 
     python -m labelfx.train --config=multiple_instance --workdir=/tmp/labelfx/multiple_instance
 
-The network takes no BatchNorm, whose statistics would hold the rows that fill a batch up. Attention pooling (Ilse et al.
-2018): `--config.method.objective.pool=attention --config.head='{"name": "attention", "hidden": 64}'`.
+The network takes no BatchNorm, whose statistics would hold the rows that fill a batch up. Attention pooling (Ilse et
+al. 2018) is `--config.method.objective.pool=attention --config.head='{"name": "attention", "hidden": 64}'`.
 """
 
 from ml_collections import ConfigDict
