@@ -50,7 +50,10 @@ def features(workdir: str | Path, images: str | Path, out: str | Path) -> tuple[
 
 
 def _of_split(encoder: Encoder, workdir: Path, split: str) -> tuple[np.ndarray, np.ndarray]:
-    rows = getattr(load_data(load_config(workdir), workdir)[0], split).inputs
+    found = getattr(load_data(load_config(workdir), workdir)[0], split)
+    if found is None:
+        raise ConfigError("--images=test: the run's data have no test split; train is there")
+    rows = found.inputs
     try:
         return np.array([f"{split}/{row}" for row in range(len(rows))]), encoder(rows)
     except ValueError as error:  # pairs of texts, or a damaged file

@@ -155,7 +155,7 @@ def test_features_of_a_folder(run, encoder, folder, tmp_path):
 def test_files_left_out_are_said_in_their_order(run, folder, tmp_path, monkeypatch, capsys):
     """Whichever thread is done first, and in the words of a run's own folder."""
     (folder / "c.png").touch()
-    Image.fromarray(IMAGES[2, ..., 0]).save(folder / "d.gif")
+    (folder / "d.heic").touch()
 
     def slow_at_first(path, shape, decode=decode):
         time.sleep(0.3 * (path.name == "broken.png"))
@@ -166,7 +166,7 @@ def test_files_left_out_are_said_in_their_order(run, folder, tmp_path, monkeypat
     features(run, str(folder), tmp_path / "found.npz")
     (line,) = capsys.readouterr().err.splitlines()
     names = [part.split(":")[0] for part in line.removeprefix(f"{folder}: 4 of 6 files left out: ").split("; ")]
-    assert names == ["a/broken.png", "c.png", "d.gif", "notes.txt"]
+    assert names == ["a/broken.png", "c.png", "d.heic", "notes.txt"]
 
 
 def test_features_of_a_split_as_parquet(run, encoder, tmp_path):

@@ -57,6 +57,9 @@ PIXELS = RNG.integers(0, 256, (6, 28, 28), np.uint8)
 U32 = [struct.pack(">I", number) for number in (0, 1, 5, 7, 27, 29, 30_000, 2**31 - 1, 2**31, 2**32 - 1)]
 
 
+IMAGES = ("png", "jpeg", "gif", "tiff")
+
+
 def saved(write, *arguments, **keywords) -> bytes:
     stream = io.BytesIO()
     write(stream, *arguments, **keywords)
@@ -70,6 +73,8 @@ def picture(number: int, kind: str) -> bytes:
     """Smooth, so that a JPEG is small, and with what other programs write beside the pixels."""
     y, x = np.mgrid[:24, :20]
     image = Image.fromarray(np.stack([(x * 9 + 30 * number) % 256, y * 9, x + y + number], -1).astype(np.uint8))
+    if kind == "gif":  # with a second frame
+        return saved(image.save, format=kind, save_all=True, append_images=[image.rotate(90)])
     exif = Image.Exif()
     exif[0x0112] = 6  # turned by a quarter
     return saved(image.save, format=kind, exif=exif, dpi=(72, 72))
@@ -134,7 +139,7 @@ def is_jpeg(content: bytes) -> bool:
 def image_folder(kind: str, part: str, read, left_out=lambda *_: False) -> Reader:
     names = [f"{part}/{number}.{kind}" for number in range(3)]
     classes = {f"{split}/{c}/0.png": picture(7, "png") for split in ("train", "test") for c in "ab"}
-    valid = {"png": is_png, "jpeg": is_jpeg}[kind]
+    valid = {"png": is_png, "jpeg": is_jpeg}.get(kind, lambda content: True)  # of others damage makes another picture
     size = [
         put(at + move, *(value[2:] for value in U32))
         for at in [picture(0, "jpeg").find(b"\xff\xc0")]
@@ -144,6 +149,8 @@ def image_folder(kind: str, part: str, read, left_out=lambda *_: False) -> Reade
         "png": (edit_header, edit_header, drop_chunk, replace(b"IDAT", b"IDAX", b"IEND"), replace(b"IEND", b"")),
         "jpeg": (*size, replace(b"\xff\xd9", b"", b"\0\0"), replace(b"\xff\xc4", b"\xff\xc5", b"\xff\xd9"),
                  replace(b"\xff\xdb", b"\xff\xda"), replace(b"\xff\xda", b"\xff\xd9", b"\xff\xfe")),
+        "gif": (put(6, *(value[2:] for value in U32)), replace(b",", b";", b"!"), replace(b"\0;", b"")),
+        "tiff": (put(4, *U32), replace(b"\6\1", b"\2\1", b"\0\1", b"\x17\1")),
     }  # fmt: skip
     files = classes | {name: picture(number, kind) for number, name in enumerate(names)}
     return Reader(
@@ -739,7 +746,7 @@ def kept(tmp_path_factory):
 
 def readers(checkpoints: dict[str, bytes], some: bytes, model: bytes) -> dict[str, Reader]:
     found = {}
-    for kind in ("png", "jpeg"):
+    for kind in IMAGES:
         part = functools.partial(image_folder, kind)
         found[f"{kind}, labelled"] = part("train/a", all_images)
         found[f"{kind}, unlabelled"] = part("unlabelled", all_images, is_next_in_its_place)
@@ -863,7 +870,7 @@ def readers(checkpoints: dict[str, bytes], some: bytes, model: bytes) -> dict[st
     }  # fmt: skip
 
 
-NAMES = [f"{kind}, {part}" for kind in ("png", "jpeg") for part in ("labelled", "unlabelled", "features")] + (
+NAMES = [f"{kind}, {part}" for kind in IMAGES for part in ("labelled", "unlabelled", "features")] + (
     "npz;npy;idx;idx, gzipped;cifar-10 binary;safetensors;encoder;checkpoint;config.json;labels.json;"
     "results.json, table;results.json, scores;a run's files, report;metrics.jsonl;sts;sick;cranfield;"
     "multilabel;musk1;planetoid;csv;jsonl;parquet;banking77;clinc150;goemotions;wrench"

@@ -14,10 +14,14 @@ import types
 import numpy as np
 import pytest
 from PIL import Image
+from recipes import recipe, tiny
 
+import labelfx
+from labelfx.config import ConfigError
 from labelfx.data import DataError, decode, decoders
 from labelfx.data.sources import folders
 from labelfx.data.sources import images as sources
+from labelfx.features import features
 
 
 def assert_dataset(dataset, train_shape, test_shape, classes):
@@ -457,7 +461,7 @@ def test_unlabelled_images_that_cannot_be_read_are_left_out(tmp_path, caplog, kn
         path.write_bytes(b"not an image")
     for opened_then in (images, open_folder(tmp_path).train.inputs):
         with pytest.raises(
-            ValueError, match=r"unlabelled: not one of its images can be read \(the first: .*/10.png: cannot"
+            ValueError, match=r"not one of its unlabelled images can be read \(the first: .*/10.png: cannot"
         ):
             opened_then[4]
 
@@ -494,28 +498,29 @@ def test_odd_files_are_named_at_once(tmp_path, caplog):
     for name in ("README.md", "train/notes.txt", "test/dog/Thumbs.db", "unlabelled/a b/desktop.ini"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch()
-    deep = np.arange(16, dtype=np.uint16).reshape(4, 4)
-    write_image(tmp_path / "unlabelled/deep.png", deep)
-    write_image(tmp_path / "unlabelled/scan.TIFF", deep)
-    write_image(tmp_path / "unlabelled/anim.gif", noise(4, 4))
+    deep = np.arange(16, dtype=np.float32).reshape(4, 4)
+    write_image(tmp_path / "unlabelled/deep.tif", deep)
+    for name in ("scan.AVIF", "photo.heic"):
+        (tmp_path / "unlabelled" / name).touch()
+    formats = "only .png .jpg .jpeg .webp .bmp .gif .tif .tiff are read"
     odd = (
         f"{tmp_path}: 7 of 16 files left out: README.md, test/dog/Thumbs.db, train/notes.txt, "
-        "unlabelled/a b/desktop.ini: not an image; unlabelled/anim.gif, unlabelled/scan.TIFF: only .png .jpg .jpeg "
-        ".webp .bmp are read; unlabelled/deep.png: pixels are of mode I;16; must have 8 bits a channel"
+        "unlabelled/a b/desktop.ini: not an image; unlabelled/deep.tif: pixels are of mode F; must have 8 or 16 bits a "
+        f"channel; unlabelled/photo.heic, unlabelled/scan.AVIF: {formats}"
     )
     for _ in range(3):  # as the runs of a benchmark do
         assert len(open_folder(tmp_path).train.labels) == 8
     assert caplog.messages == [odd]
-    write_image(tmp_path / "train/cat/anim.gif", noise(4, 4))
-    write_image(tmp_path / "test/dog/deep.png", deep)
+    (tmp_path / "train/cat/photo.heic").touch()
+    write_image(tmp_path / "test/dog/deep.tif", deep)
     hurt(tmp_path / "test/dog/a.png")
     hurt(tmp_path / "train/dog/b.png")
     with pytest.raises(ValueError) as error:
         open_folder(tmp_path)
     assert message_of(error) == (
         f"{tmp_path}: 4 labelled or test images cannot be read; mend or remove them: test/dog/a.png, train/dog/b.png: "
-        "cannot be read as an image (wrong checksum in b'IDAT'); test/dog/deep.png: pixels are of mode I;16; must have "
-        "8 bits a channel; train/cat/anim.gif: only .png .jpg .jpeg .webp .bmp are read"
+        "cannot be read as an image (wrong checksum in b'IDAT'); test/dog/deep.tif: pixels are of mode F; must have "
+        f"8 or 16 bits a channel; train/cat/photo.heic: {formats}"
     )
     assert caplog.messages == [odd, odd.replace("of 16", "of 18")]
 
@@ -691,6 +696,63 @@ def test_unlabelled_images_beside_plain_classes(tmp_path):
     assert (dataset.train.inputs[-1] == 255).all()
 
 
+def test_images_in_the_folder_itself_are_unlabelled(tmp_path):
+    """Beside plain classes, and before those of `unlabelled` in the order of names."""
+    write_image(tmp_path / "unlabelled/u.png", np.full((2, 2), 255, np.uint8))
+    write_image(tmp_path / "loose.png", np.full((2, 2), 254, np.uint8))
+    dataset = plain_folder(tmp_path, 40)
+    assert contents(dataset.train)[-2:] == [(254, -1), (255, -1)]
+    assert (dataset.train.labels[:-2] >= 0).all() and len(dataset.test.labels)
+
+
+@pytest.mark.parametrize("below", ["", "unlabelled/", "unlabelled/a/"])
+def test_a_folder_without_a_class(tmp_path, caplog, below):
+    for i in range(5):
+        write_image(tmp_path / f"{below}{i}.png", np.full((2, 2), i, np.uint8))
+    (tmp_path / f"{below}3.png").write_bytes(b"not an image")
+    (tmp_path / f"{below}Thumbs.db").touch()
+    dataset = folders.folder(str(tmp_path), image_size=2, channels=1)
+    assert dataset.test is None and dataset.class_names == () and dataset.task == "none"
+    assert contents(dataset.train) == [(0, -1), (1, -1), (2, -1), (4, -1), (4, -1)]
+    (line,) = caplog.messages
+    assert line.startswith(f"{tmp_path}: 2 of 6 files left out: {below}3.png: cannot be read as an image")
+    for path in tmp_path.rglob("*.png"):
+        path.unlink()
+    with pytest.raises(
+        ValueError, match=r"images of 0 classes \[\]; at least 2 are needed \(.*Thumbs.db: not an image"
+    ):
+        folders.folder(str(tmp_path), image_size=2, channels=1)
+
+
+MLP = {"name": "mlp", "hidden": (4,), "dtype": "float32"}  # compiles fastest
+
+
+def test_training_without_a_label(tmp_path, capsys):
+    """On a flat folder, with evals that need none; what needs labels is named before the first step."""
+    rng = np.random.default_rng(0)
+    for i in range(20):
+        write_image(tmp_path / f"images/{i}.png", rng.integers(0, 256, (8, 8), dtype=np.uint8))
+    data = {"name": f"folder:{tmp_path / 'images'}", "image_size": 8, "channels": 1}
+    config = tiny("simclr", data=data, labels={"name": "none"}, model=MLP, evals={"rankme": {}})
+    found = labelfx.train(config, tmp_path / "run")
+    assert found["metrics"]["rankme"]["n"] == 20 and found["labels"]["n"] == 0
+    names, found = features(tmp_path / "run", "train", tmp_path / "found.npz")
+    assert len(found) == 20
+    of_folder = features(tmp_path / "run", tmp_path / "images", tmp_path / "found.npz")[1]
+    np.testing.assert_allclose(of_folder, found, rtol=1e-5, atol=1e-5)
+    with pytest.raises(ConfigError, match="--images=test: the run's data have no test split"):
+        features(tmp_path / "run", "test", tmp_path / "found.npz")
+    capsys.readouterr()
+    for changes, expected in (
+        ({"evals": {"linear_probe": {}}}, "config.evals.linear_probe: 'folder:.*' has no classes"),
+        ({"labels": {"name": "all_labels"}}, "config.labels: no training row has a label: .* the view none asks for"),
+        ({"method": recipe("supervised")["method"]}, "config.method.name = .supervised.: needs classes"),
+    ):
+        with pytest.raises(ConfigError, match=expected):
+            labelfx.train(config | changes, tmp_path / "other")
+    assert "step" not in capsys.readouterr().err
+
+
 def decoded(folder, image_size, channels):
     for name in ("train/a/1.png", "test/a/1.png", "train/b/1.png", "test/b/1.png"):
         write_image(folder / name, noise(2, 2))
@@ -743,10 +805,32 @@ def test_grey_colour_palette_and_transparency(tmp_path):
     np.testing.assert_array_equal(decoded(tmp_path, 4, 3), np.asarray(palette.convert("RGB")))
 
 
-def test_sixteen_bits_are_refused(tmp_path):
-    write_image(tmp_path / "train/a/0.png", np.arange(16, dtype=np.uint16).reshape(4, 4) * 4000)
-    with pytest.raises(ValueError, match="0.png: pixels are of mode I.*; must have 8 bits a channel"):
-        decoded(tmp_path, 4, 1)
+@pytest.mark.parametrize("kind", ["png", "tif"])
+def test_the_range_of_sixteen_bits_becomes_that_of_eight(tmp_path, kind):
+    pixels = np.random.default_rng(0).integers(0, 2**16, (4, 4)).astype(np.uint16)
+    pixels[0, :2] = 0, 2**16 - 1
+    write_image(tmp_path / f"train/a/0.{kind}", pixels)
+    np.testing.assert_array_equal(decoded(tmp_path, 4, 1)[..., 0], pixels // 256)
+    np.testing.assert_array_equal(decoded(tmp_path, 4, 3), np.repeat(pixels[..., None] // 256, 3, 2))
+    for dtype, mode in ((np.int32, "I"), (np.float32, "F")):
+        write_image(tmp_path / "train/a/0.tif", pixels.astype(dtype))
+        with pytest.raises(ValueError, match=f"0.tif: pixels are of mode {mode}; must have 8 or 16 bits a channel"):
+            decoded(tmp_path, 4, 1)
+
+
+@pytest.mark.parametrize("kind", ["gif", "tif"])
+def test_the_first_frame_or_page_is_read(tmp_path, kind):
+    frames = [Image.fromarray(noise(4, 4, seed=seed)) for seed in range(3)]
+    path = tmp_path / f"train/a/0.{kind}"
+    path.parent.mkdir(parents=True)
+    frames[0].save(path, save_all=True, append_images=frames[1:])
+    np.testing.assert_array_equal(decoded(tmp_path, 4, 1)[..., 0], np.asarray(frames[0]))
+    frames[0].save(path)
+    whole = path.read_bytes()
+    for length in range(0, len(whole) - 2, 9):
+        path.write_bytes(whole[:length])
+        with pytest.raises(DataError, match=f"0.{kind}: cannot be read as an image"):
+            decode.decode(path, (4, 4, 1))
 
 
 def test_decompression_bomb_is_one_line(tmp_path, monkeypatch):
@@ -776,7 +860,7 @@ def test_truncated_image_is_named(tmp_path):
         ("train/owl/1.png", ("test/dog/a.png",), "no test image of 'dog', 'owl'"),
         ("train/unlabelled/1.png", (), "has a class 'unlabelled'; images without a label go to"),
         (None, ("test/dog/a.png", "test/cat/z.webp"), "there is no image in test/CLASS/; make test/ with a folder for"),
-        ("test/a.tif", ("test/dog/a.png", "test/cat/z.webp"), "for testing (test/a.tif: only .png .jpg .jpeg .webp"),
+        ("test/a.avif", ("test/dog/a.png", "test/cat/z.webp"), "for testing (test/a.avif: only .png .jpg .jpeg .webp"),
         (
             None,
             ("train/cat/x.bmp", "train/cat/deep/y.PNG", "train/dog/a.png", "train/dog/b.png"),
@@ -814,12 +898,6 @@ def test_plain_folders_that_are_refused(tmp_path):
         write_image(tmp_path / name, noise(2, 2))
     with pytest.raises(ValueError, match="no test image of 'cat', 'dog' by the 20 % rule; choose yourself with train/"):
         folders.folder(str(tmp_path), image_size=2, channels=1)
-    for name in ("loose.png", "another.png"):
-        (tmp_path / name).touch()
-    with pytest.raises(ValueError, match=": another.png, loose.png: must lie in CLASS/ or unlabelled/$"):
-        folders.folder(str(tmp_path), image_size=2, channels=1)
-    for name in ("loose.png", "another.png"):
-        (tmp_path / name).unlink()
     (tmp_path / "unlabeled").mkdir()
     (tmp_path / "unlabeled/1.png").touch()
     (tmp_path / "cat").rename(tmp_path / "zebra")

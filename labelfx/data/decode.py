@@ -20,8 +20,8 @@ from labelfx.data import DataError
 
 T = TypeVar("T")
 
-IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
-OTHER_SUFFIXES = (".gif", ".tif", ".tiff", ".heic", ".heif", ".avif", ".jp2", ".jxl")  # images too, which are not read
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff")
+OTHER_SUFFIXES = (".heic", ".heif", ".avif", ".jp2", ".jxl")  # images too, which are not read
 LISTED = 20  # names that a line has of one kind, at most
 FEW, AHEAD, SECONDS = 100, 1024, 5  # images not worth a line; images read before they are asked for; between two lines
 # Of an interlaced PNG: first column and row of each pass, and the steps to the next.
@@ -34,13 +34,14 @@ def decode(path: Path, shape: tuple[int, int, int]) -> np.ndarray:
     """An image file as uint8 `shape` = (height, width, channels), with channels 1 (grey) or 3 (RGB).
 
     Turned as its EXIF orientation says, resized (bicubic, antialiased) until it covers the shape, and cropped to its
-    centre; transparency is dropped.
+    centre; transparency is dropped. Of several frames or pages it is the first. Of 16 bits a channel the upper 8 are
+    kept: levels 0 to 65,535 become 0 to 255, whichever of them the image has.
 
     Raises:
-      DataError: not an 8-bit image; one line with the file.
+      DataError: not an image of 8 or 16 bits a channel; one line with the file.
     """
     image = load_image(path)
-    _require_8_bits(path, image)
+    _check_depth(path, image)
     return fitted(image, shape)
 
 
@@ -61,6 +62,8 @@ def fitted(image: Image.Image, shape: tuple[int, int, int]) -> np.ndarray:
     height, width, channels = shape
     if image.mode == "P":
         image = image.convert("RGBA")  # a palette with transparency does not convert cleanly to the others
+    if image.mode.startswith("I;16"):  # which Pillow would clip at 255; of colours it keeps the upper 8 bits itself
+        image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
     image = ImageOps.fit(image.convert("L" if channels == 1 else "RGB"), (width, height))
     return np.asarray(image).reshape(shape)
 
@@ -84,7 +87,7 @@ def check_header(path: Path) -> None:
                 if stream.read() != end:  # cut short, or something stands behind the image
                     stream.seek(0)
                     CHECKS[image.format](stream)
-    _require_8_bits(path, image)
+    _check_depth(path, image)
 
 
 @contextlib.contextmanager
@@ -94,7 +97,7 @@ def _opened(path: Path) -> Iterator[Image.Image]:
         if not path.is_file():
             raise OSError("no file, or a link to none")  # a pipe would be waited for
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # an error below, before memory is taken
+            warnings.filterwarnings("ignore", module="PIL")  # bombs are an error below; odd tags of scanners are none
             opened = Image.open(path)
         with opened as image:
             if (size := image.width * image.height) > MOST_PIXELS:
@@ -108,9 +111,9 @@ def _why(error: Exception) -> str:
     return "of no known format" if isinstance(error, UnidentifiedImageError) else " ".join(str(error).split())
 
 
-def _require_8_bits(path: Path, image: Image.Image) -> None:
-    if image.mode[0] in "IF":  # Pillow would clip 16-bit and float pixels at 255 without a word
-        raise DataError(f"{path}: pixels are of mode {image.mode}; must have 8 bits a channel")
+def _check_depth(path: Path, image: Image.Image) -> None:
+    if image.mode in ("I", "F"):  # integers of 32 bits and floats, which Pillow would clip at 255 without a word
+        raise DataError(f"{path}: pixels are of mode {image.mode}; must have 8 or 16 bits a channel")
 
 
 def _check_png(stream: IO[bytes]) -> None:

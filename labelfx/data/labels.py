@@ -31,7 +31,9 @@ def all_labels(labels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """
     rows = np.flatnonzero(labelled(labels))
     if not rows.size:
-        raise ValueError(f"no training row has a label: all {len(labels)} are -1 (unknown)")
+        raise ValueError(
+            f"no training row has a label: all {len(labels)} are -1 (unknown); the view none asks for none"
+        )
     return rows
 
 

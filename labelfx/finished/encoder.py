@@ -142,6 +142,7 @@ def load(workdir: str | Path) -> Encoder:
     except Exception as error:  # whatever Flax has to say of rows that this network cannot take
         raise ConfigError(f"{workdir}: {str(error).splitlines()[0]}") from error
     read = {kind: {part: of[part] for part in of if part in ("backbone", "head")} for kind, of in variables.items()}
+    read = {kind: of for kind, of in read.items() if of}  # some collections are of the method's other parts alone
     if _shapes(read) != expected:
         raise ConfigError(f"{workdir}: its weights are not of the network in config.json on rows of {list(shape)}")
     head = (parts["head"], models.part(variables, "head")) if parts else None

@@ -198,10 +198,7 @@ def blank_dataset(
     }
     for flag, value in found.items():
         if value is None:
-            raise ConfigError(
-                f"--{flag}: missing; {data['name']!r} is not read, so it must be given, or a source of your own says "
-                f"it in a function blank_{source.__name__} beside it"
-            )
+            raise ConfigError(f"--{flag}: missing; {data['name']!r} is not read, so it must be given")
     count, classes = found["num_examples"], found["num_classes"]
     ids = bool(data.get("vocab_size")) or which in GRAPHS
     dtype = np.dtype(np.int32 if ids else np.float32 if len(found["image_shape"]) == 1 else np.uint8)

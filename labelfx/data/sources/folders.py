@@ -43,10 +43,13 @@ def folder(path: str, *, image_size: PositiveInt, channels: Literal[1, 3]) -> Da
     Either `path/train/CLASS/...` with `path/test/CLASS/...`, or `path/CLASS/...`. In the latter an image is a test
     image if the first 8 bytes of the sha256 of its name (`CLASS/...`, with `/`), read as a big-endian number, are below
     2^64 / 5: about 20 % of each class, and adding images never moves another. `path/unlabelled/...` holds training
-    images without a label. Hidden files are ignored; rows follow the sorted names, the unlabelled ones last.
+    images without a label; so does `path` itself in the latter layout. Hidden files are ignored; rows follow the sorted
+    names, the unlabelled ones last. Where no image has a label there are no classes and no test split: methods and
+    evals that need none remain.
 
     image_size: images are turned as their EXIF orientation says, resized (bicubic, antialiased) until the short side
-      fits, and cropped to the central square.
+      fits, and cropped to the central square; of several frames or pages it is the first, of 16 bits a channel the
+      upper 8 (`labelfx.data.decode.decode`).
     channels: 1 (grey) or 3 (RGB); transparency is dropped.
 
     At the start the header of every image is read, and labelled and test images are decoded once; of what could be read
@@ -54,9 +57,9 @@ def folder(path: str, *, image_size: PositiveInt, channels: Literal[1, 3]) -> Da
     images, and unlabelled images that cannot be read, whose rows the next one that can be read takes.
 
     Raises:
-      ValueError: an image outside a class folder, fewer than 2 classes, a class without a training image or, in the
-        former layout, a test image; labelled or test images that cannot be read, all in one line; on
-        access for one that was damaged since.
+      ValueError: no image; an image outside a class folder in the former layout, a single class, a class without a
+        training image or, in the former layout, a test image; labelled or test images that cannot be read, all in one
+        line; on access for one that was damaged since.
     """
     root = local(path)
     if not root.is_dir():
@@ -68,7 +71,7 @@ def folder(path: str, *, image_size: PositiveInt, channels: Literal[1, 3]) -> Da
     unlabelled, misplaced = [], []
     for name in images:
         split, *below = (name if own_split else f"{_hashed_split(name)}/{name}").split("/")
-        if name.startswith(UNLABELLED):
+        if _without_label(name) and not (own_split and "/" not in name):
             unlabelled.append(name)
         elif split in names and len(below) > 1:  # a class folder, perhaps others, the file
             names[split].append(name)
@@ -78,8 +81,9 @@ def folder(path: str, *, image_size: PositiveInt, channels: Literal[1, 3]) -> Da
     if misplaced:
         allowed = "train/CLASS/, test/CLASS/" if own_split else "CLASS/"
         raise ValueError(f"{root}: {shortened(misplaced)}: must lie in {allowed} or {UNLABELLED}")
-    _check_classes(root, classes, own_split, f" ({listing(root, others)})" if others else "")
     class_names = sorted({*classes["train"], *classes["test"]})
+    if class_names or not unlabelled:
+        _check_classes(root, classes, own_split, f" ({listing(root, others)})" if others else "")
     shape = (image_size, image_size, channels)
     unreadable = _unreadable(root, images, shape)
     _account_for(root, others | unreadable, len(images) + len(others))
@@ -91,7 +95,7 @@ def folder(path: str, *, image_size: PositiveInt, channels: Literal[1, 3]) -> Da
     ):
         read = _Files(root, rows, int(np.count_nonzero(np.array(labels) >= 0)), shape, unreadable)
         splits.append(Split(_LazyImages((len(rows), *shape), read, _hash(rows)), np.array(labels)))
-    return _dataset(path, splits[0], splits[1], class_names)
+    return _dataset(path, splits[0], splits[1] if class_names else None, class_names)
 
 
 @dataclasses.dataclass
@@ -128,7 +132,7 @@ class _Files:
             if self.names[other] not in self.unreadable:
                 return self.names[other]
         first = self.unreadable[self.names[row]]
-        raise DataError(f"{self.root / UNLABELLED}: not one of its images can be read (the first: {first})")
+        raise DataError(f"{self.root}: not one of its unlabelled images can be read (the first: {first})")
 
 
 def _check_classes(root: Path, classes: dict[str, list[str]], own_split: bool, others: str) -> None:
@@ -161,11 +165,11 @@ def _unreadable(root: Path, names: list[str], shape: tuple[int, int, int]) -> di
     """
 
     def read(some: Sequence[str]) -> Iterator[str]:
-        whole = decoded([f"{root / name}" for name in some if not name.startswith(UNLABELLED)], shape)
+        whole = decoded([f"{root / name}" for name in some if not _without_label(name)], shape)
         with ThreadPoolExecutor() as pool:  # they wait for the disk
-            headers = pool.map(_header, [root / name for name in some if name.startswith(UNLABELLED)])
+            headers = pool.map(_header, [root / name for name in some if _without_label(name)])
             for name in some:
-                found = next(headers if name.startswith(UNLABELLED) else whole)
+                found = next(headers if _without_label(name) else whole)
                 yield str(found) if isinstance(found, DataError) else ""
 
     settled = time.time_ns() - SETTLED
@@ -183,6 +187,10 @@ def _unreadable(root: Path, names: list[str], shape: tuple[int, int, int]) -> di
             file.parent.mkdir(parents=True, exist_ok=True)
             write_text(file, json.dumps(keep))
     return unreadable
+
+
+def _without_label(name: str) -> bool:
+    return name.startswith(UNLABELLED) or "/" not in name
 
 
 def _header(path: Path) -> DataError | None:
@@ -208,7 +216,7 @@ def _account_for(root: Path, errors: dict[str, str], count: int) -> None:
     needed = {
         name: error
         for name, error in errors.items()
-        if name.lower().endswith(IMAGE_SUFFIXES + OTHER_SUFFIXES) and not name.startswith(UNLABELLED)
+        if name.lower().endswith(IMAGE_SUFFIXES + OTHER_SUFFIXES) and not _without_label(name)
     }
     if rest := {name: error for name, error in errors.items() if name not in needed}:
         _warn_once(f"{root}: {len(rest):,} of {count:,} files left out: {listing(root, rest)}")
