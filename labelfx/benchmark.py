@@ -12,11 +12,11 @@ Every row is augmented alike, with what suits the data (`AUGMENTATIONS`), whatev
 is then one of methods. It is printed at the start, `--override=method.augment.KEY=VALUE` changes it, and with
 `--augment=recipe` each recipe keeps its own. The page says what each row had.
 
-Data may be images, texts or vectors, labels classes, several labels or targets. Where a recipe's network cannot read
-the rows it has one that can, its objective is that of the task, and what is no image is not augmented; the start says
-so. Budgets are labels a class or, where there are no classes, rows; floors and the headline metric suit the data. With
-`--weak=symmetric:0.2,symmetric:0.4` every run is made under each of these kinds and strengths of wrong, missing or
-partial labels (`labelfx.data.weak`), and the page groups by them.
+Data may be images, texts, vectors or nodes of a graph, labels classes, several labels or targets. Where a recipe's
+network cannot read the rows it has one that can, its objective is that of the task, and what is no image is not
+augmented; the start says so. Budgets are labels a class or, where there are no classes, rows; floors and the headline
+metric suit the data. With `--weak=symmetric:0.2,symmetric:0.4` every run is made under each of these kinds and
+strengths of wrong, missing or partial labels (`labelfx.data.weak`), and the page groups by them.
 
 All configurations and label budgets are checked, and every step is built, before anything is trained. Started again,
 the command goes on where it was. It ends in `DIR/report.html`, which `python -m labelfx.report DIR` writes too, at any

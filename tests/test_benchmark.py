@@ -11,6 +11,7 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
+import scipy.sparse
 from recipes import AUGMENT
 from test_report import numbers
 
@@ -26,12 +27,14 @@ from labelfx.reports.label_budgets import (
     fit,
     jobs,
     judge,
+    label_view,
     override,
     read_recipes,
     set_augmentations,
     weak_label,
 )
 from labelfx.reports.page import report
+from labelfx.reports.sweep import Job, check
 
 DIGITS = {"name": "digits"}
 METHODS = ("distillation", "hard_negative", "moco", "supervised_contrastive", "fixmatch", "curriculum_labeling")
@@ -398,6 +401,31 @@ def sentences(tmp_path):
     return {"name": f"csv:{tmp_path / 'own.csv'}", **of, "test": "20%", "test_seed": 0}
 
 
+def test_nodes_of_a_graph(tmp_path, capsys, compilation_cache):
+    """Seven cliques of ten papers, each of a field, with words that say little. The baseline is a network of nodes, its
+    floors are the words and the edges."""
+    rng, field = np.random.default_rng(0), np.repeat(np.arange(7), 10)
+    words = scipy.sparse.csr_matrix(rng.random((70, 12)) < 0.3)
+    edges = [(i, j) for i in range(70) for j in range(i) if field[i] == field[j]]
+    nodes = dict(zip(("train_idx", "val_idx", "test_idx"), rng.permutation(70).reshape(7, 10), strict=False))
+    parts = {"feat_data": words.data.astype(np.int8), "feat_indices": words.indices, "feat_indptr": words.indptr}
+    np.savez(tmp_path / "cora.npz", feat_shape=words.shape, edges=edges, labels=field, **parts, **nodes)
+    data = {"name": "planetoid:cora", "data_dir": str(tmp_path)}
+    changes = {"steps": 20, "devices": 1, "batch.labelled": 16}
+    page = benchmark(data, ["supervised"], (2,), [0], tmp_path / "w", changes)
+    assert "supervised: the recipe gcn, as rows are nodes" in capsys.readouterr().err
+    results = judged_in(tmp_path / "w")["seed_0/2_per_class/supervised"]["metrics"]
+    assert results.keys() == {"head", "node_words", "label_propagation", "random_encoder"}
+    assert results["label_propagation"]["accuracy"] > 0.9
+    text = page.with_suffix(".md").read_text()
+    assert "The floors node_words and random_encoder are" in text and "below label_propagation" in text
+    assert "raw_pixels" not in text
+    recipes = read_recipes(data, ["fixmatch", "gcn"])
+    own = dict(recipes["gcn"])
+    fit(recipes, data_of(data))
+    assert recipes["gcn"] == own and recipes["fixmatch"]["model"] == own["model"]
+
+
 def data_of_several(folder):
     """`data` of 120 vectors with four labels, each of which a column tells."""
     x = np.random.default_rng(0).normal(size=(120, 6))
@@ -519,6 +547,20 @@ def test_targets_are_judged_by_their_error(tmp_path):
 def data_of(data):
     config = read_recipes(data, [])["supervised"] | {"labels": {"name": "all_labels"}, "evals": {}}
     return load_data(configs.check(config), Path("nowhere"))[0]
+
+
+def test_what_is_said_is_checked_for_every_kind_before_training(tmp_path):
+    """A kind that does not say what an objective reads is named, whichever kind comes first."""
+    config = read_recipes(DIGITS, ["partial_labels"])["partial_labels"]
+    config |= {"seed": 0, "label_seed": 0, "data_seed": 0, "evals": {}}
+    config["model"] = {"name": "mlp", "hidden": (4,), "dtype": "float32"}
+    every = [
+        Job(tmp_path / kind, config | {"labels": label_view("all") | {"weak": weak_label(kind)}})
+        for kind in ("partial:0.2", "noisy_rest:0.2")
+    ]
+    check(every[:1], digits())
+    with pytest.raises(ConfigError, match="partial_labels: config.labels gives no 'candidates'"):
+        check(every, digits())
 
 
 def test_kinds_of_labels():

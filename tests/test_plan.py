@@ -103,7 +103,7 @@ def test_it_compiles_what_train_runs(method, on_cpu, monkeypatch, tmp_path):
     assert planned[0] == run[0]
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", [*KINDS, "gcn"])
 def test_rows_and_labels_of_every_kind_are_planned(kind, on_cpu):
     config = recipe(kind)
     rows = rows_of(config, "v5e:1x1")

@@ -93,7 +93,7 @@ class Blank(Experiment):
     def trained(self, field: str, index: int, where: str) -> Any:
         own = field == "backbone" or where == "previous"
         config = self.config if own else run.load_config(configs.place(where))
-        network = self.model if own else networks.build_model(config)
+        network = self.model if own else networks.build_model(config, self.dataset)
         model = stack(backbone=network, head=networks.build_head(config, self.dataset.num_outputs))
         images = self.view.split.inputs
         dtype = np.float32 if images.dtype == np.uint8 else images.dtype  # as augmentation leaves them
@@ -252,7 +252,7 @@ def blank_loop(config: configs.Run, dataset: Dataset, devices: Sequence[Any]) ->
         workdir=Path(),
         dataset=dataset,
         view=blank_view(config, dataset),
-        model=networks.build_model(config),
+        model=networks.build_model(config, dataset),
         mesh=make_mesh(0, config.fsdp, among=devices),
         root=jax.random.key(config.seed),
     )

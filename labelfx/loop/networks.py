@@ -42,7 +42,8 @@ def build_model(
     with named("config.model"):
         model = configs.build(configs.BACKBONES, config.model, **{k: config.data.get(k, side.get(k)) for k in takes})
     inputs = None if dataset is None else dataset.train.inputs
-    return scaled(model, inputs if inputs is not None and inputs.dtype == np.float32 and inputs.ndim == 2 else None)
+    vectors = isinstance(inputs, np.ndarray) and inputs.dtype == np.float32 and inputs.ndim == 2  # and no blanks
+    return scaled(model, inputs if vectors else None)
 
 
 def check_rows(description: dict[str, Any], file: str, inputs: Any) -> None:

@@ -217,11 +217,11 @@ def _legend(headline: Headline, there: Container[str]) -> str:
     tuned = "+ finetune: supervised training that starts from it."
     if headline.metric != "accuracy":
         return " ".join([*(f"{name}: {what}." for name, what in EVALS.items() if name in there), tuned])
-    floor = "tfidf_probe" if "tfidf_probe" in there else "raw_pixels"
+    floor = next((name for name in ("tfidf_probe", "node_words") if name in there), "raw_pixels")
     return (
         "head: its own classifier. linear_probe: a logistic regression on its features, which stay as they are. "
         f"{tuned} {floor} and random_encoder: a logistic regression without any training before."
-    )
+    ) + " label_propagation: labels spread over the edges, without features." * ("label_propagation" in there)
 
 
 def _said(rows: Sequence[Row]) -> str:

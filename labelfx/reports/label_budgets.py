@@ -27,7 +27,7 @@ DEFAULTS = {f.name: f.default for f in dataclasses.fields(configs.Run) if f.defa
 
 Rows = Literal["images", "texts", "vectors", "nodes"]
 # What stands for `supervised` where its own network cannot read the rows.
-BASELINES: dict[Rows, str] = {"texts": "own_sentences", "vectors": "regression"}
+BASELINES: dict[Rows, str] = {"texts": "own_sentences", "vectors": "regression", "nodes": "gcn"}
 # One of these in a recipe of supervised training alone is replaced by that of the task.
 OBJECTIVES: dict[Task, dict[str, Any]] = {
     "class": {"name": "cross_entropy", "label_smoothing": 0.0},
@@ -216,8 +216,12 @@ def judge(dataset: Dataset) -> Judged:
     """
     rows = rows_of(dataset)
     if dataset.task == "class":
-        own: dict[str, dict] = {"images": {"raw_pixels": {}}, "texts": {"tfidf_probe": {}}}.get(rows, {})
-        return IMAGES_OF_CLASSES._replace(floors={**own, "random_encoder": {}})
+        own: dict[str, dict[str, dict]] = {
+            "images": {"raw_pixels": {}},
+            "texts": {"tfidf_probe": {}},
+            "nodes": {"node_words": {}, "label_propagation": {"alpha": 0.9, "rounds": 50}},
+        }
+        return IMAGES_OF_CLASSES._replace(floors={**own.get(rows, {}), "random_encoder": {}})
     if dataset.task == "several":
         how = {"threshold": 0.5, "k": tuple(k for k in (1, 3, 5) if k <= dataset.num_outputs)}
         return Judged(
@@ -259,7 +263,8 @@ def _reads(model: Mapping[str, Any], recipe: Mapping[str, Any], dataset: Dataset
     inputs = dataset.train.inputs
     row = jax.ShapeDtypeStruct((1, *inputs.shape[1:]), inputs.dtype)
     try:
-        network = run.build_model(configs.check({**recipe, "model": model, "labels": label_view("all")}))
+        config = configs.check({**recipe, "model": model, "labels": label_view("all")})
+        network = run.build_model(config, dataset)
         jax.eval_shape(network.init, jax.random.key(0), row)
     except Exception:  # whatever layers say of a shape that is not theirs
         return False

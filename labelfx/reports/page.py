@@ -289,10 +289,12 @@ def _results(
             "A run that is not clearly better has learnt nothing of use."
         )
     elif floors:
-        probes = [name for name in ("raw_pixels", "tfidf_probe") if name in floors] or ["raw_pixels"]
+        probes = [name for name in ("raw_pixels", "tfidf_probe", "node_words") if name in floors] or ["raw_pixels"]
         page.text(
             f"The floors {', '.join(probes)} and random_encoder are what a linear probe reaches without any training: "
             "a run that is not clearly above both has learnt nothing of use."
+            + " So has one below label_propagation, which reads no features."
+            * ("label_propagation" in floors)
         )
     else:
         page.text("No floors are shown: no run here has raw_pixels or random_encoder among its evals.")

@@ -37,7 +37,7 @@ class Job(NamedTuple):
 
 def check(every: Iterable[Job], dataset: Dataset) -> None:
     """Builds each run that has no results yet as far as it goes without data and without training, once for all that
-    differ in seeds and labels alone: a second or a few each.
+    differ in seeds, rows and the strength of what is said of them alone: a second or a few each.
 
     Raises:
       ConfigError: one cannot run; the line begins with its name.
@@ -51,7 +51,8 @@ def check(every: Iterable[Job], dataset: Dataset) -> None:
             continue
         taught = configs.plain(configured[config.teacher].model) if config.teacher in configured else None
         kept = {field: value for field, value in configs.plain(config).items() if field not in NO_MATTER}
-        distinct.setdefault(json.dumps(kept | {"teacher": taught}, sort_keys=True), config)
+        said = (config.labels["weak"] or {}).get("name")  # by which there are other columns
+        distinct.setdefault(json.dumps(kept | {"teacher": taught, "said": said}, sort_keys=True), config)
     if distinct:
         print(f"checking that {len(distinct)} configurations can run", file=sys.stderr)
     images = dataset.train.inputs

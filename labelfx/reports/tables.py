@@ -26,6 +26,8 @@ FLOORS = {
     "raw_pixels": ("labels",),
     "random_encoder": ("seed", "labels"),
     "tfidf_probe": ("labels",),
+    "node_words": ("labels",),
+    "label_propagation": ("labels",),
     "tfidf_multilabel": ("labels",),
     "prevalence": (),
     "constant_error": ("labels",),
