@@ -3,7 +3,7 @@ the labels of the digits that it knows least.
 
     python -m labelfx.train --config=uncertainty_sampling --workdir=/tmp/labelfx/uncertainty_sampling
 
-`ask=dict(name="random", count=45)` is what it has to beat: as many labels, drawn blindly.
+`ask=dict(name="uniform", count=45)` is what it has to beat: as many labels, drawn blindly.
 """
 
 from ml_collections import ConfigDict

@@ -9,12 +9,9 @@ import pytest
 from recipes import tiny
 
 import labelfx
-from labelfx import config as configs
 from labelfx.config import ConfigError
 from labelfx.data.batches import label_view as real_label_view
 from labelfx.finished import weights
-from labelfx.labels import queries
-from labelfx.labels.evidence import Evidence
 from labelfx.loop import said
 from labelfx.loop.training import Loop
 
@@ -24,7 +21,7 @@ MLP = {"name": "mlp", "hidden": (8,), "dtype": "float32"}
 def config(**changes):
     found = tiny("supervised", model=MLP, evals={"head": {}, "knn": {"k": 3, "temperature": 0.1}}, steps=6)
     ask = {"name": "margin", "count": 7}
-    return found | {"phases": ({}, {"ask": ask}, {"ask": ask | {"name": "random", "count": 5}})} | changes
+    return found | {"phases": ({}, {"ask": ask}, {"ask": ask | {"name": "uniform", "count": 5}})} | changes
 
 
 def test_phases_ask_in_order_and_a_killed_run_asks_for_the_same(tmp_path, monkeypatch):
@@ -93,16 +90,6 @@ def test_what_is_asked_for_hangs_on_no_hidden_truth(tmp_path, monkeypatch):
     np.testing.assert_array_equal(before, after)
 
 
-def test_queries():
-    probs = np.array([[0.5, 0.5, 0.0], [0.4, 0.3, 0.3], [0.9, 0.05, 0.05], [0.6, 0.35, 0.05]], np.float32)
-    evidence = Evidence(probs, probs, probs[:, 0], {}, np.arange(4), 0.0)
-    assert np.argsort(-queries.margin(evidence, None)).tolist() == [0, 1, 3, 2]
-    assert np.argsort(-queries.entropy(evidence, None)).tolist() == [1, 3, 0, 2]
-    first, second = (queries.random(evidence, np.random.default_rng(seed)) for seed in (0, 1))
-    assert first.shape == (4,) and not np.array_equal(first, second)
-    assert configs.names(configs.QUERIES) == ["entropy", "margin", "random"]
-
-
 @pytest.mark.parametrize(
     "phases, message",
     [
@@ -125,3 +112,11 @@ def test_a_damaged_list_is_named(tmp_path):
     (tmp_path / "asked.npy").write_bytes((tmp_path / "asked.npy").read_bytes()[:-3])
     with pytest.raises(ConfigError, match="asked.npy: not as it was written"):
         labelfx.evaluate(tmp_path)
+
+
+def test_a_query_by_features_and_one_by_the_classifier_itself(tmp_path):
+    """Dropout of features goes through the head of the run."""
+    drop = {"name": "dropquery", "count": 4, "dropout": 0.5, "passes": 3}
+    typical = {"name": "typiclust", "count": 3, "neighbours": 20, "max_clusters": 500}
+    labelfx.train(config(evals={}, phases=({}, {"ask": drop}, {"ask": typical})), tmp_path)
+    assert len({*np.load(tmp_path / "asked.npy").tolist()}) == 7

@@ -33,7 +33,7 @@ NAMES = {
     "transition",
     "classifiers": "attention dense linear",
     "relabelling rules": "given percentile",
-    "queries": "entropy margin random",
+    "queries": "badge clue dropquery entropy k_centre margin probcover typiclust uniform",
     "augmentations": "crop_flip identity noise randaugment simclr simclr_resized small_grey",
     "pairs": "halves stacked",
     "batch miners": "clusters communities curriculum mined ngame uniform whole_bags",

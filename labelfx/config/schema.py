@@ -63,7 +63,7 @@ class Asking:
     count: PositiveInt
 
 
-QUERIES = Part("labels.queries", ("evidence", "rng"), common=Asking)
+QUERIES = Part("labels.queries", ("evidence", "told", "count", "rng"), common=Asking)
 MINERS, EVALS = Part("data.miners"), Part("evals")
 
 

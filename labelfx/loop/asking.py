@@ -11,10 +11,12 @@ from labelfx.config import ConfigError
 from labelfx.data import labelled
 from labelfx.data.batches import View
 from labelfx.data.npy import read_npy
+from labelfx.labels import queries
 from labelfx.labels.evidence import gather
 from labelfx.loop import distributed
 from labelfx.loop.mesh import whole
 from labelfx.loop.metrics import telling
+from labelfx.loop.networks import head_of
 from labelfx.loop.said import view_of
 
 ASKED = "asked.npy"
@@ -64,9 +66,9 @@ def view_of_phase(loop: Any, index: int) -> View:
 
     def choose() -> dict[str, Any]:
         query = configs.build(configs.QUERIES, fields[index]["ask"])
-        evidence = gather(loop.classifier, variables, view.split, 0.0)
-        scores = query(evidence, np.random.default_rng([config.seed, index, 3]))
-        chosen = left[np.argsort(-scores[left], kind="stable")[:count]]
+        head = head_of(config, loop.dataset, view)
+        evidence = gather(loop.classifier, variables, view.split, 0.0, head)
+        chosen = queries.pick(query, evidence, told, left, count, np.random.default_rng([config.seed, index, 3]))
         stream = io.BytesIO()
         np.save(stream, np.concatenate([asked, chosen]))
         with configs.replacing(loop.workdir / ASKED) as file:
