@@ -18,11 +18,12 @@ if _typing.TYPE_CHECKING:
     from labelfx.mine import mine as mine
     from labelfx.plan import plan as plan
     from labelfx.report import report as report
+    from labelfx.suggest import suggest as suggest
     from labelfx.table import table as table
     from labelfx.train import train as train
 
 __version__ = "0.1.0"
-_COMMANDS = ("benchmark", "evaluate", "export", "features", "mine", "plan", "report", "table", "train")
+_COMMANDS = ("benchmark", "evaluate", "export", "features", "mine", "plan", "report", "suggest", "table", "train")
 _OTHERS = {"ConfigError": "config", "load": "finished.encoder", "recipe": "config"}
 __all__ = sorted([*_COMMANDS, *_OTHERS])
 

@@ -12,7 +12,7 @@ import pytest
 from labelfx import config as configs
 from labelfx import list as listing
 
-COMMANDS = "benchmark evaluate export features list mine plan report scores table train".split()
+COMMANDS = "benchmark evaluate export features list mine plan report scores suggest table train".split()
 
 NAMES = {
     "methods": "consistency contrastive contrastive_regression dclr dino distillation dual_encoder "

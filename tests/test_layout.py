@@ -86,7 +86,7 @@ def test_what_the_package_offers():
     import labelfx.benchmark
     import labelfx.train  # which would put the module there
 
-    commands = {"benchmark", "evaluate", "export", "features", "mine", "plan", "report", "table", "train"}
+    commands = {"benchmark", "evaluate", "export", "features", "mine", "plan", "report", "suggest", "table", "train"}
     assert (
         set(dir(labelfx))
         == {*commands, "load", "recipe", "ConfigError", "__version__"}

@@ -45,6 +45,10 @@ REFUSED = {
     "features": lambda run, at: labelfx.features(at, "test", "out.npz"),
     "features of": lambda run, at: labelfx.features(run, at, "out.npz"),
     "features to": lambda run, at: labelfx.features(run, "test", at + ".npz"),
+    "suggest": lambda run, at: labelfx.suggest("train", at, 1, "out"),
+    "suggest of": lambda run, at: labelfx.suggest(at, run, 1, "out"),
+    "suggest to": lambda run, at: labelfx.suggest("train", run, 1, at),
+    "suggest after": lambda run, at: labelfx.suggest("train", run, 1, "out", labels=at + ".csv"),
     "export": lambda run, at: labelfx.export(at, "out"),
     "export to": lambda run, at: labelfx.export(run, at),
     "benchmark": lambda run, at: labelfx.benchmark(DATA, ["fixmatch"], [1], [0], at),
@@ -76,7 +80,7 @@ REFUSED = {
 
 
 RUNS = {"train", "train, a path", "evaluate", "evaluate to", "load", "report", "table", "scores", "features", "export"}
-RUNS |= {"teacher"}  # may be in a bucket
+RUNS |= {"teacher", "suggest"}  # may be in a bucket
 
 
 def on(**data):

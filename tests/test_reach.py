@@ -46,9 +46,15 @@ DOORS = {  # for users' own code alone, and why
     "labelfx.labels.choose.diverse_filter": "likewise: which answers to keep",
     "labelfx.data.labels.indices": "rows that somebody has chosen, which no recipe can know",
     "labelfx.data.labels.file": "likewise",
-    "labelfx.labels.queries.random": "a value of config.ask: what the query of the recipe has to beat",
+    "labelfx.labels.queries.uniform": "a value of config.ask and of --strategy: what any other query has to beat",
     "labelfx.labels.queries.entropy": "likewise",
-    "labelfx.data.labels.classes": "likewise: classes that are met in the test alone",
+    "labelfx.labels.queries.k_centre": "likewise",
+    "labelfx.labels.queries.typiclust": "likewise",
+    "labelfx.labels.queries.probcover": "likewise",
+    "labelfx.labels.queries.badge": "likewise",
+    "labelfx.labels.queries.dropquery": "likewise",
+    "labelfx.labels.queries.clue": "likewise",
+    "labelfx.data.labels.classes": "rows that no recipe names: classes that are met in the test alone",
     "labelfx.data.labels.long_tail": "likewise: imbalanced labels",
 }
 

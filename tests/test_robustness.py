@@ -201,6 +201,7 @@ def test_help_of_every_command_shows_its_own_flags(tmp_path):
         "plan": "config config.KEY.KEY topology fsdp image_shape num_classes num_examples",
         "mine": "queries index positives out similarity candidates count rule seed a b clusters first last margin "
         "percentage tau",
+        "suggest": "data backbone count out strategy labels seed",
         "report": "out baseline help",
         "table": "baseline help",
         "list": "help",

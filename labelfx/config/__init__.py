@@ -21,7 +21,7 @@ Nothing here knows a method, an objective or a source by name.
 # ruff: noqa: F401 (what the other rooms use)
 
 from labelfx.config.building import augmentations, build, one_line
-from labelfx.config.checks import check, describe, phases
+from labelfx.config.checks import check, check_part, describe, phases
 from labelfx.config.errors import ConfigError
 from labelfx.config.files import (
     OUTSIDE,

@@ -68,7 +68,7 @@ def _check(annotation: Any, value: Any, path: str) -> Any:
     """The value in its plain form (dicts, tuples, numbers, strings), or ConfigError."""
     origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
     if origin is Annotated and isinstance(arguments[-1], Part):
-        return _check_part(arguments[-1], value, path)
+        return check_part(arguments[-1], value, path)
     if origin is Annotated and isinstance(arguments[-1], Fields):
         return _check_fields(arguments[-1].function, value, path)
     wrong = ConfigError(f"{path} = {value!r}: must be {describe(annotation)}")
@@ -135,7 +135,8 @@ def _check_fields(builder: Callable, value: Any, path: str, named: str = "", com
     return checked
 
 
-def _check_part(part: Part, value: Any, path: str) -> dict:
+def check_part(part: Part, value: Any, path: str) -> dict:
+    """A part's dict in its plain form, or ConfigError; `path` is what its author calls it."""
     if not isinstance(value, Mapping):
         raise ConfigError(f"{path} = {value!r}: must be a dict with a name; {nearest(str(value), names(part))}")
     if "name" not in value:

@@ -51,7 +51,8 @@ class Told:
     validation: NonNegativeInt = 0
 
 
-DATA, LABELS = Part("data.sources", common=Placement), Part("data.labels", ("labels", "rng"), common=Told)
+DATA = Part("data.sources", common=Placement)
+LABELS = Part("data.labels", ("labels", "rng"), optional=("names",), common=Told)
 BACKBONES, METHODS, OPTIMIZERS = Part("models.backbones"), Part("methods"), Part("loop.optim", ("steps",))
 CLASSIFIERS = Part("models.classifiers")
 

@@ -135,6 +135,13 @@ class Some:
         return self.inputs[self.rows[rows]]
 
 
+def row_names(inputs: Any) -> list[str]:
+    """What training rows are called in tables that people fill in: the file that one is read from, below its folder, or
+    `train/ROW`. Rows that are read from one file have one name."""
+    name = getattr(inputs, "name", "train/{}".format)
+    return [name(row) for row in range(len(inputs))]
+
+
 def known(labels: Any) -> Any:
     """Where a label says something, bool of the labels' shape: unknown is -1, or NaN of a target. Boxes: `labels[...,
     0]`. Arrays of NumPy or JAX."""

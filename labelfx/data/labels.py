@@ -9,7 +9,7 @@ on paired draws. (The tails of `long_tail` do not nest, whose classes shrink and
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Annotated
 
 import numpy as np
@@ -18,6 +18,7 @@ from labelfx.config import local
 from labelfx.config.annotations import Limit, NonNegativeInt, PositiveInt
 from labelfx.data import labelled
 from labelfx.data.npy import read_header
+from labelfx.labels.answers import answers
 
 AtLeastOne = Annotated[float, Limit("a number, 1 or larger", lambda v: 1 <= v < float("inf"))]
 Share = Annotated[float, Limit("a number in (0, 1]", lambda v: 0 < v <= 1)]
@@ -175,13 +176,19 @@ def indices(labels: np.ndarray, rng: np.random.Generator, *, rows: tuple[int, ..
     return chosen
 
 
-def file(labels: np.ndarray, rng: np.random.Generator, *, path: str) -> np.ndarray:
-    """Exactly the rows that a file names: a `.npy` of integers [n], or the `rows` of a JSON file, such as the
-    `labels.json` of a run.
+def file(labels: np.ndarray, rng: np.random.Generator, names: Sequence[str] = (), *, path: str) -> np.ndarray:
+    """Exactly the rows that a file names: a `.npy` of integers [n], the `rows` of a JSON file, such as the
+    `labels.json` of a run, or the rows of a `.csv` that have a label there, such as a filled `suggested.csv`, whose
+    labels are then what is known of them (`labelfx.labels.answers.answered`).
+
+    names: of every row (`labelfx.data.row_names`), for a `.csv`.
 
     Raises:
       ValueError: it cannot be read or holds no row numbers; or as for `indices`.
     """
+    if path.endswith(".csv"):
+        places = {name: row for row, name in enumerate(names)}
+        return indices(labels, rng, rows=tuple(places[name] for name in answers(path)))
     try:
         with local(path).open("rb") as stream:
             if path.endswith(".npy"):

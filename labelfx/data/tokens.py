@@ -18,6 +18,10 @@ class Tokenizer(NamedTuple):
     def __call__(self, texts: Iterable[str]) -> np.ndarray:
         return np.array([found.ids for found in _read(self.text).encode_batch(list(texts))], np.int32)
 
+    def decode(self, ids: np.ndarray) -> str:
+        """The text of token ids int32 [L], for people: as it is normalised, as far as it was kept."""
+        return _read(self.text).decode(ids.tolist())
+
 
 def learn(texts: Iterable[str], vocab_size: int, max_length: int) -> Tokenizer:
     """The tokenizer of these texts, by byte pair encoding.
@@ -47,7 +51,9 @@ def learn(texts: Iterable[str], vocab_size: int, max_length: int) -> Tokenizer:
 @functools.lru_cache(maxsize=8)
 def _read(text: str) -> Any:
     try:
-        return _library().Tokenizer.from_str(text)
+        found = _library().Tokenizer.from_str(text)
+        found.decoder = _library().decoders.ByteLevel()
+        return found
     except ValueError:
         raise
     except Exception as error:  # of the library's own kind

@@ -16,11 +16,12 @@ import numpy as np
 
 from labelfx import config as configs
 from labelfx.config import ConfigError
-from labelfx.data import Dataset, merged
+from labelfx.data import Dataset, merged, row_names
 from labelfx.data.batches import View
 from labelfx.data.sources.arrays import check_arrays
 from labelfx.data.tokens import Tokenizer
 from labelfx.finished import weights
+from labelfx.labels.answers import answered
 from labelfx.loop import asking, bucket
 from labelfx.loop.blame import named
 from labelfx.loop.frozen import with_backbone
@@ -84,6 +85,9 @@ def load_data(config: configs.Run, workdir: Path, dataset: Dataset | None = None
             check_arrays(dataset)
         if config.data["merge"]:
             dataset = merged(dataset, config.data["merge"])
+        if config.labels["name"] == "file" and config.labels["path"].endswith(".csv"):
+            with named("config.labels"):
+                dataset = answered(dataset, config.labels["path"])
     except (ValueError, FileNotFoundError) as error:
         raise ConfigError(f"config.data: {error}") from error
     check_evals(config, dataset)
@@ -110,7 +114,9 @@ def load_data(config: configs.Run, workdir: Path, dataset: Dataset | None = None
         return dataset, view_of(config, dataset, rows, asked) if len(asked) else view
     with named("config.labels"):
         choose = configs.build(configs.LABELS, config.labels)
-        rows = choose(given, np.random.default_rng(config.label_seed))
+        takes = configs.parameters(configs.function(configs.LABELS, config.labels["name"]))[0]
+        names = {"names": row_names(dataset.train.inputs)} if "names" in takes else {}
+        rows = choose(given, np.random.default_rng(config.label_seed), **names)
         return dataset, check_said(config, view_of(config, dataset, rows))
 
 

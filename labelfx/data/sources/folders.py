@@ -94,7 +94,7 @@ def folder(path: str, *, image_size: PositiveInt, channels: Literal[1, 3]) -> Da
         (names["test"], [number[c] for c in classes["test"]]),
     ):
         read = _Files(root, rows, int(np.count_nonzero(np.array(labels) >= 0)), shape, unreadable)
-        splits.append(Split(_LazyImages((len(rows), *shape), read, _hash(rows)), np.array(labels)))
+        splits.append(Split(_LazyImages((len(rows), *shape), read, _hash(rows), read.readable), np.array(labels)))
     return _dataset(path, splits[0], splits[1] if class_names else None, class_names)
 
 

@@ -382,13 +382,20 @@ def _numbered(path: str, labels: list[np.ndarray]) -> Sequence[Any]:
 
 class _LazyImages:
     """uint8 images that `read(rows)` decodes, indexed along the first axis as an array is. Worker processes pickle
-    it. `which` tells two data sets apart, where it can be known without reading the images."""
+    it. `which` tells two data sets apart, where it can be known without reading the images; `name` is that of a row."""
 
     dtype = np.dtype(np.uint8)
 
-    def __init__(self, shape: tuple[int, ...], read: Callable[[list[int]], Iterable[np.ndarray]], which: str = ""):
+    def __init__(
+        self,
+        shape: tuple[int, ...],
+        read: Callable[[list[int]], Iterable[np.ndarray]],
+        which: str = "",
+        name: Callable[[int], str] = "train/{}".format,
+    ):
         self.shape = shape
         self.which = which
+        self.name = name
         self._read = read
 
     def __len__(self) -> int:

@@ -1,0 +1,228 @@
+"""`labelfx.suggest`: a table that a person fills in, from which the next call and a run go on."""
+
+import csv
+import json
+import re
+
+import numpy as np
+import pytest
+from PIL import Image
+from recipes import recipe, tiny
+
+import labelfx
+from labelfx.config import ConfigError
+from labelfx.data import DataError
+from labelfx.data.sources import digits
+from labelfx.labels.answers import answers, write_answers
+from labelfx.reports.contact_sheet import contact_sheet
+
+DIGITS = digits().train
+MLP = {"name": "mlp", "hidden": (32,), "dtype": "float32"}
+COUNT = 120
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("run")
+    labels = {"name": "per_class", "k": 2, "validation": 5}
+    labelfx.train(tiny("supervised", model=MLP, labels=labels), folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory):
+    """Digits of 8 x 8 pixels, none of them labelled, and a copy of one."""
+    root = tmp_path_factory.mktemp("pictures")
+    (root / "unlabelled").mkdir()
+    for row in [*range(COUNT), 7]:
+        name = "copy" if (root / f"unlabelled/{row:03}.png").exists() else f"{row:03}"
+        Image.fromarray(DIGITS.inputs[row, ..., 0]).save(root / f"unlabelled/{name}.png")
+    return root
+
+
+def table(folder):
+    with (folder / "suggested.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def fill(folder):
+    """As a person would, who knows the digits."""
+    lines = table(folder)
+    for line in lines:
+        line["label"] = line["label"] or f"digit {DIGITS.labels[int(line['file'][-7:-4])]}"
+    write_answers(folder / "suggested.csv", {line["file"]: line["label"] for line in lines}, [])
+    return len(lines)
+
+
+def test_from_no_label_to_a_run(run, pictures, tmp_path):
+    first = labelfx.suggest(pictures, run, 10, tmp_path)
+    assert [line["file"] for line in table(tmp_path)] == first and len({*first}) == 10
+    assert {line["label"] for line in table(tmp_path)} == {""}
+    assert first == labelfx.suggest(pictures, run, 10, tmp_path / "again")
+    with pytest.raises(
+        ConfigError, match=r"^--strategy=margin: goes by probabilities of classes, which takes labelled"
+    ):
+        labelfx.suggest(pictures, run, 10, tmp_path, strategy="margin")
+
+    fill(tmp_path)
+    kept = (tmp_path / "suggested.csv").read_text()
+    with pytest.raises(ConfigError, match=r"suggested.csv: holds 10 labels that --labels has not; give it, or another"):
+        labelfx.suggest(pictures, run, 10, tmp_path)
+    assert (tmp_path / "suggested.csv").read_text() == kept
+
+    second = labelfx.suggest(pictures, run, 6, tmp_path, strategy="margin", labels=tmp_path / "suggested.csv")
+    assert len({*first, *second}) == 16
+    assert [line["label"] != "" for line in table(tmp_path)] == [True] * 10 + [False] * 6
+
+    # What is still empty is no label; the classes are those of the table, which the folder does not have.
+    labels = {"name": "file", "path": str(tmp_path / "suggested.csv")}
+    data = {"name": f"folder:{pictures}", "image_size": 8, "channels": 1}
+    config = tiny("supervised", model=MLP, data=data, labels=labels)
+    results = labelfx.train(config, tmp_path / "run")
+    assert results["labels"]["n"] == 10
+    names = results["data"]["class_names"]
+    assert names == sorted({*answers(tmp_path / "suggested.csv").values()}) and names[0].startswith("digit ")
+    labelfx.train(config, tmp_path / "run")
+
+    # The next call may start from that run, and what it was told counts.
+    third = labelfx.suggest("train", tmp_path / "run", 4, tmp_path / "third", strategy="badge")
+    assert not {*third} & {*first}
+    assert [line["file"] for line in table(tmp_path / "third")] == [*sorted(first), *third]
+
+    # More labels leave that run as it is; others than it was told do not.
+    fill(tmp_path)
+    labelfx.train(config, tmp_path / "run")
+    other = {name: names[0] for name in answers(tmp_path / "suggested.csv")} | {second[0]: names[1]}
+    write_answers(tmp_path / "suggested.csv", other, [])
+    with pytest.raises(ConfigError, match="its rows do not have the labels they had"):
+        labelfx.train(config, tmp_path / "run")
+
+
+@pytest.mark.parametrize("strategy", ["uniform", "k_centre", {"name": "probcover", "clusters": 3, "purity": 0.5}])
+def test_a_copy_is_suggested_once(strategy, run, pictures, tmp_path):
+    found = labelfx.suggest(pictures, run, COUNT, tmp_path, strategy=strategy)
+    assert {*found} == {f"unlabelled/{row:03}.png" for row in range(COUNT)}
+    with pytest.raises(ConfigError, match=f"count = {COUNT + 1}: {COUNT} rows are left to ask for"):
+        labelfx.suggest(pictures, run, COUNT + 1, tmp_path, strategy=strategy)
+    write_answers(tmp_path / "told.csv", {"unlabelled/copy.png": "7"}, [])
+    found = labelfx.suggest(pictures, run, COUNT - 1, tmp_path, strategy=strategy, labels=tmp_path / "told.csv")
+    assert "unlabelled/007.png" not in found
+
+
+def test_of_a_run_what_its_view_tells_is_labelled(run, tmp_path):
+    found = labelfx.suggest("train", run, 5, tmp_path, strategy="entropy", seed=3)
+    told = json.loads((run / "labels.json").read_text())["rows"]
+    expected = {f"train/{row}": str(DIGITS.labels[row]) for row in told}
+    assert answers(tmp_path / "suggested.csv") == expected and len(expected) == 20
+    assert len(found) == 5 and not {*found} & expected.keys()
+    assert (tmp_path / "suggested.html").read_text().count("<img ") == 5
+
+    # On the rows of a source without files too the table is a label view.
+    write_answers(tmp_path / "filled.csv", {name: "3" for name in found}, ["train/0"])
+    labels = {"name": "file", "path": str(tmp_path / "filled.csv")}
+    results = labelfx.train(tiny("supervised", model=MLP, labels=labels), tmp_path / "run")
+    assert results["labels"]["n"] == 5 and len(results["data"]["class_names"]) == 10
+    kept = json.loads((tmp_path / "run/labels.json").read_text())["rows"]
+    assert [f"train/{row}" for row in kept] == sorted(found, key=lambda name: int(name[6:]))
+
+
+def test_sentences(tmp_path):
+    words = [
+        "the soup is salty",
+        "bread and salt",
+        "a drum and a choir",
+        "the song of a choir",
+        "good soup, good bread",
+    ]
+    lines = [{"text": f"{words[i % 5]}, {i}", "label": "food" if i == 0 else ""} for i in range(40)]
+    with (tmp_path / "own.csv").open("w", newline="") as file:
+        csv.DictWriter(file, ["text", "label"]).writeheader()
+        csv.DictWriter(file, ["text", "label"]).writerows(lines)
+    data = {"name": f"csv:{tmp_path / 'own.csv'}", "inputs": ("text",), "labels": (), "task": "class"}
+    data |= {"vocab_size": 300, "max_length": 12, "test": "", "test_seed": 0}
+    lines[1]["label"] = "music"
+    write_answers(tmp_path / "two.csv", {"train/0": "food", "train/2": "music"}, [])
+    config = recipe("own_sentences") | {"data": data, "steps": 21, "evals": {}, "devices": 1}
+    config |= {"labels": {"name": "file", "path": str(tmp_path / "two.csv")}, "batch": {"labelled": 2, "unlabelled": 0}}
+    labelfx.train(config, tmp_path / "run")
+
+    for data, labelled in ((tmp_path / "own.csv", ["train/0"]), ("train", ["train/0", "train/2"])):
+        found = labelfx.suggest(data, tmp_path / "run", 3, tmp_path / "out")
+        rows = table(tmp_path / "out")
+        assert [row["file"] for row in rows] == [*labelled, *found]
+        page = (tmp_path / "out/suggested.html").read_text()
+        for row in rows[len(labelled) :]:
+            said = lines[int(row["file"][6:])]["text"]
+            assert row["text"].replace(" ", "") == said.replace(" ", "") and row["text"].strip() in page
+        (tmp_path / "out/suggested.csv").unlink()
+    with pytest.raises(ConfigError, match="--data=.*pics.csv: rows are list"):
+        (tmp_path / "pics.csv").write_text("text\nhello\n")
+        labelfx.train(tiny("supervised", model=MLP), tmp_path / "images")
+        labelfx.suggest(tmp_path / "pics.csv", tmp_path / "images", 1, tmp_path / "out")
+
+
+def test_a_sheet_stays_small_and_readable():
+    rng = np.random.default_rng(0)
+    noise = [Image.fromarray(rng.integers(256, size=(400, 300, 3), dtype=np.uint8)) for _ in range(150)]
+    page = contact_sheet("Which", "these", [f"a & b/{i}.png" for i in range(150)], noise)
+    assert len(page) < 1.5e6 and page.count("<img ") == 150 and "a &amp; b/149.png" in page
+    assert "default-src 'none'" in page and not re.search(r"https?://|<script", page)
+    cards = page[page.index(".cards{") :]
+    sizes = [float(size) for size in re.findall(r"font-size:([\d.]+)rem", cards)]
+    assert sizes and 16 * min(sizes) >= 13
+    assert "<p>a &lt; b</p>" in contact_sheet("Which", "these", ["train/0"], ["a < b"])
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("file,label\nnowhere.png,3\n", r"names nowhere.png, which is not in .*; as unlabelled/000.png is"),
+        ("file\n000.png\n", "no column 'label'"),
+        ("file,label\na.png,1\na.png,2\n", "row 2 says '2' of a.png, of which a row before says '1'"),
+    ],
+)
+def test_a_table_that_cannot_be_used_is_one_line(content, message, run, pictures, tmp_path):
+    (tmp_path / "labels.csv").write_text(content)
+    with pytest.raises(ValueError, match=message):
+        labelfx.suggest(pictures, run, 3, tmp_path / "out", labels=tmp_path / "labels.csv")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        ({"train/9999": "1"}, "config.labels: .*names train/9999, which is no training row; rows are called train/0"),
+        ({"train/4": "11"}, "config.labels: .*says '11' of train/4; "),
+        ({}, "config.labels: rows is empty"),
+    ],
+)
+def test_a_table_that_is_no_label_view_is_one_line(labels, message, tmp_path):
+    write_answers(tmp_path / "labels.csv", labels, ["train/1"])
+    view = {"name": "file", "path": str(tmp_path / "labels.csv")}
+    with pytest.raises(ConfigError, match=message):
+        labelfx.train(tiny("supervised", model=MLP, labels=view), tmp_path / "run")
+
+
+def test_only_classes_are_filled_in(tmp_path):
+    write_answers(tmp_path / "labels.csv", {"train/1": "1"}, [])
+    with pytest.raises(ConfigError, match="labels of these data are target; only classes can be filled in"):
+        view = {"name": "file", "path": str(tmp_path / "labels.csv")}
+        labelfx.train(tiny("regression", labels=view), tmp_path / "run")
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"strategy": "typicust"}, "strategy.name = 'typicust': .*did you mean 'typiclust'"),
+        ({"strategy": {"name": "clue"}}, "strategy.temperature: missing; must be a number > 0"),
+        ({"count": 0}, "strategy.count = 0: must be an integer from 1"),
+        ({"data": "nowhere"}, "--data=nowhere: neither a folder, nor a file .csv .jsonl .parquet, nor 'train'"),
+        ({"labels": "nowhere.csv"}, "nowhere.csv: no such file"),
+        ({"backbone": "nowhere"}, "nowhere"),
+    ],
+)
+def test_what_cannot_be_suggested_is_one_line(changes, message, run, pictures, tmp_path):
+    how = {"data": pictures, "backbone": run, "count": 3, "out": tmp_path / "out"} | changes
+    with pytest.raises((ConfigError, DataError, FileNotFoundError), match=message):
+        labelfx.suggest(**how)
+    assert not (tmp_path / "out").exists()
