@@ -10,6 +10,7 @@ from PIL import Image
 from recipes import recipe, tiny
 
 import labelfx
+from experiments import suggest as experiment
 from labelfx.config import ConfigError
 from labelfx.data import DataError
 from labelfx.data.sources import digits
@@ -226,3 +227,26 @@ def test_what_cannot_be_suggested_is_one_line(changes, message, run, pictures, t
     with pytest.raises((ConfigError, DataError, FileNotFoundError), match=message):
         labelfx.suggest(**how)
     assert not (tmp_path / "out").exists()
+
+
+def test_the_experiment_goes_on_where_it_was(run, tmp_path, monkeypatch):
+    monkeypatch.setattr(experiment, "HERE", tmp_path / "page")
+    monkeypatch.setattr(experiment, "BUDGETS", (10, 20))
+    calls, rounds = [], experiment.rounds
+    monkeypatch.setattr(experiment, "rounds", lambda *how: calls.append(how) or rounds(*how))
+    monkeypatch.setattr(experiment, "STRATEGIES", ("uniform", experiment.BALANCED, "clue"))
+    experiment.run("digits", tmp_path, str(run), tmp_path, range(1))
+    experiment.run("digits", tmp_path, str(run), tmp_path, range(2))
+    assert len(calls) == 6
+    done = json.loads((tmp_path / f"page/digits_{run.stem}.json").read_text())
+    for seeds in done.values():
+        assert seeds.keys() == {"0", "1"} and all(0.1 < v <= 1 for v in seeds["0"]["accuracy"].values())
+    starts = [done[name]["1"]["accuracy"]["10"] for name in ("uniform", "clue")]
+    assert starts[0] == starts[1]  # before there are probabilities
+    page = (tmp_path / "page/README.md").read_text()
+    assert "| balanced (no strategy) |" in page and "### Labels saved" in page
+    found = experiment.features("digits", tmp_path, str(run), tmp_path)
+    told = experiment._balanced(found["train_labels"], 20, 0)
+    assert np.bincount(found["train_labels"][told]).tolist() == [2] * 10 and len({*told}) == 20
+    expected = np.mean(found["train_labels"][3] == found["test_labels"])
+    assert experiment.tested(found, np.array([3])) == expected
