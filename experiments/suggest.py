@@ -5,8 +5,8 @@
 `--encoder` is `pixels` or whatever `labelfx.load` takes; its features of at most 10,000 training and 10,000 test rows,
 evenly spaced, are computed once and kept in `--workdir`. Of these training rows a strategy has 10, 20, 40 and then 100
 labelled in all, at most 20 at once; logistic regression on their features is tested. What goes by probabilities starts
-from the ten rows that `uniform` draws with the same seed. `balanced` draws as many rows of every class, which nobody can
-do who has no labels yet. `--data` holds the data sets, each in the folder of its name.
+from the ten rows that `uniform` draws with the same seed. `balanced` draws as many rows of every class, which nobody
+can do who has no labels yet. `--data` holds the data sets, each in the folder of its name.
 
 Started again, the command goes on where it was; what is finished is written to `experiments/suggest/SET_ENCODER.json`,
 and all of these to `experiments/suggest/README.md`.
