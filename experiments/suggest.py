@@ -31,7 +31,6 @@ from labelfx.loop.results import commit
 from labelfx.reports.efficiency import labels_saved
 from labelfx.reports.figures import Page
 from labelfx.reports.tables import Draw, Row
-from labelfx.suggest import PUBLISHED
 
 HERE = Path(__file__).parent / "suggest"
 SETS = {
@@ -43,8 +42,7 @@ BUDGETS = (10, 20, 40, 100)
 BATCH = 20  # labels that are asked for at once, at most
 MOST = 10_000
 BALANCED = "balanced (no strategy)"
-BY_PROBS = ("entropy", "margin", "badge", "dropquery", "clue")
-STRATEGIES = ("uniform", BALANCED, "typiclust", "probcover", "k_centre", *BY_PROBS)
+STRATEGIES = ["uniform", BALANCED, *"typiclust probcover k_centre entropy margin badge dropquery clue".split()]
 
 
 def features(name: str, data: Path, encoder: str, workdir: Path) -> dict[str, np.ndarray]:
@@ -82,12 +80,10 @@ def rounds(strategy: str, found: dict[str, np.ndarray], seed: int) -> dict[str, 
         if strategy == BALANCED:
             told = _balanced(label, budget, seed)
         while len(told) < budget:
-            evidence = of_features(x, told, label[told])
-            name = "uniform" if strategy in BY_PROBS and evidence.probs.shape[1] < 2 else strategy
-            query = configs.build(configs.QUERIES, {"name": name, **PUBLISHED.get(name, {})})
+            query = configs.build(configs.QUERIES, {"name": strategy, **queries.PUBLISHED.get(strategy, {})})
             left, count = np.setdiff1d(np.arange(len(x)), told), min(BATCH, budget - len(told))
             begin = time.perf_counter()
-            told = np.concatenate([told, queries.pick(query, evidence, told, left, count, rng)])
+            told = np.concatenate([told, queries.next_batch(query, x, label, told, left, count, rng)])
             seconds += time.perf_counter() - begin
         accuracy[str(budget)] = tested(found, told)
     return {"accuracy": accuracy, "seconds": seconds, "commit": commit()}

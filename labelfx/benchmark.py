@@ -18,6 +18,11 @@ augmented; the start says so. Budgets are labels a class or, where there are no 
 metric suit the data. With `--weak=symmetric:0.2,symmetric:0.4` every run is made under each of these kinds and
 strengths of wrong, missing or partial labels (`labelfx.data.weak`), and the page groups by them.
 
+Labels are drawn `--draw=balanced`, as many of every class, which nobody can do before labelling. `--draw=uniform` takes
+as many rows at random, `--draw=uniform,balanced,typiclust:ENCODER` draws in each of these ways: by a strategy of
+`labelfx.suggest`, too, in rounds, on the features of an encoder (of the rows as they are without `:ENCODER`). The page
+then says how many labels each draw saves against the first.
+
 All configurations and label budgets are checked, and every step is built, before anything is trained. Started again,
 the command goes on where it was. It ends in `DIR/report.html`, which `python -m labelfx.report DIR` writes too, at any
 time. Machines share a sweep by `--first_seed`, each with a folder of its own: `python -m labelfx.report DIR...` makes
@@ -60,7 +65,11 @@ def _main(values: Any) -> None:
             )
     budgets = [budget if budget == "all" else int(budget) for budget in dict.fromkeys(values.labels)]
     seeds = range(values.first_seed, values.first_seed + values.seeds)
-    print(benchmark(data, values.methods, budgets, seeds, values.workdir, overrides, values.augment, values.weak))
+    print(
+        benchmark(
+            data, values.methods, budgets, seeds, values.workdir, overrides, values.augment, values.weak, values.draw
+        )
+    )
 
 
 if __name__ == "__main__":
@@ -73,5 +82,8 @@ if __name__ == "__main__":
         "augment", "data", ["data", "recipe"], "Every recipe's augmentation: one that suits the data, or each its own."
     )
     flags.DEFINE_list("weak", [], "NAME:STRENGTH of what is said of labels, as symmetric:0.2; by default the truth.")
+    flags.DEFINE_list(
+        "draw", ["balanced"], "How rows are drawn: balanced, uniform, or a strategy, perhaps STRATEGY:ENCODER."
+    )
     flags.DEFINE_multi_string("override", [], "PATH=VALUE, in every recipe that has PATH; data.KEY=VALUE for all.")
     command.run(_main, config=False)

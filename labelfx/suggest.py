@@ -42,13 +42,6 @@ from labelfx.loop.run import keep_compiled_programs, load_config, load_data
 from labelfx.reports.contact_sheet import contact_sheet, picture
 
 TABLES = {".csv": _csv, ".jsonl": _jsonl, ".parquet": _parquet}
-# Keys of strategies as published; ProbCover wants as many clusters as there are classes, here those of CIFAR-10.
-PUBLISHED: dict[str, dict[str, Any]] = {
-    "typiclust": {"neighbours": 20, "max_clusters": 500},
-    "probcover": {"clusters": 10, "purity": 0.95},
-    "dropquery": {"dropout": 0.75, "passes": 3},
-    "clue": {"temperature": 1.0},
-}
 
 
 class Rows(NamedTuple):
@@ -76,7 +69,7 @@ def suggest(
     """The command as a function: writes `out/suggested.csv` and `out/suggested.html`.
 
     Args:
-      strategy: a query's name, or a dict of its name and keys, by default those of `PUBLISHED`.
+      strategy: a query's name, or a dict of its name and keys, by default those of `labelfx.labels.queries.PUBLISHED`.
       labels: a table of what is labelled already, such as a filled `suggested.csv`.
       seed: of what the strategy draws.
 
@@ -92,7 +85,7 @@ def suggest(
     table = folder / "suggested.csv"
     if table.exists() and (lost := answers(table).items() - told.items()):
         raise ConfigError(f"{table}: holds {len(lost)} labels that --labels has not; give it, or another --out")
-    named = {"name": strategy} | PUBLISHED.get(strategy, {}) if isinstance(strategy, str) else strategy
+    named = {"name": strategy} | queries.PUBLISHED.get(strategy, {}) if isinstance(strategy, str) else strategy
     how = configs.check_part(configs.QUERIES, {**named, "count": count}, "strategy")
     keep_compiled_programs()
     rows = _read(str(data), labelfx.load(backbone))

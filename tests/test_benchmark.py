@@ -294,7 +294,7 @@ def test_values_of_overrides(word, value):
 )
 def test_mistakes_in_flags(flag, message, tmp_path):
     given = {"data": "digits", "methods": ["simclr"], "labels": ["1"], "workdir": tmp_path, "override": []}
-    given |= {"seeds": 1, "first_seed": 0, "augment": "data", "weak": []}
+    given |= {"seeds": 1, "first_seed": 0, "augment": "data", "weak": [], "draw": ["balanced"]}
     with pytest.raises(ConfigError, match=message):
         _main(types.SimpleNamespace(**given | flag))
 
@@ -305,7 +305,7 @@ def test_a_sweep_is_shared_by_seeds(tmp_path, monkeypatch):
         sys.modules["labelfx.benchmark"], "benchmark", lambda *arguments: taken.append(list(arguments[3]))
     )
     given = {"data": "digits", "methods": ["simclr"], "labels": ["1"], "workdir": tmp_path, "override": []}
-    given |= {"augment": "data", "weak": []}
+    given |= {"augment": "data", "weak": [], "draw": ["balanced"]}
     for share in ({"first_seed": 0, "seeds": 3}, {"first_seed": 3, "seeds": 2}):
         _main(types.SimpleNamespace(**given | share))
     assert taken == [[0, 1, 2], [3, 4]]
@@ -596,3 +596,35 @@ def test_kinds_that_no_sweep_has(kind, message, tmp_path):
 def test_a_kind_of_several_labels_for_classes(tmp_path):
     with pytest.raises(ConfigError, match="--weak=single_positive: not of these data"):
         benchmark(DIGITS, ["simclr"], [4], [0], tmp_path / "w", weak=["single_positive"])
+
+
+def test_draws_of_labels(tmp_path):
+    """Each in a folder of its own, with names of their own but for the first, whose folders are as ever."""
+    draws = ["uniform", "balanced", "typiclust:/e/ncoder"]
+    every = list(jobs(read_recipes(DIGITS, ["moco"]), (4, "all"), [0], Path("/w"), draws=draws, classes=10))
+    views = {job.folder.as_posix(): (job.config["name"], job.config["labels"]) for job in every}
+    assert len(views) == len(every) == 1 + 3 * 3 + 3
+    assert views["/w/seed_0/4_per_class_uniform/supervised"] == ("supervised", {"name": "uniform", "n": 40})
+    assert views["/w/seed_0/4_per_class/moco_probe"] == ("moco, balanced", {"name": "per_class", "k": 4})
+    name, view = views["/w/seed_0/4_per_class_typiclust__e_ncoder/moco_finetune"]
+    query = {"name": "typiclust", "neighbours": 20, "max_clusters": 500}
+    assert name == "moco + finetune, typiclust:/e/ncoder"
+    assert view == {"name": "queried", "n": 40, "start": 10, "query": query, "encoder": "/e/ncoder"}
+    with pytest.raises(ConfigError, match="--draw = 'typicust': no such name.*did you mean 'typiclust'"):
+        benchmark(DIGITS, ["moco"], [4], [0], tmp_path / "w", draw=["typicust"])
+
+
+@pytest.mark.slow
+def test_a_page_of_draws(tmp_path):
+    """What a strategy saves against a uniform draw, by the page; what was drawn first is what others are held to."""
+    small = {path: value for path, value in SMALL.items() if "projector" not in path}
+    how = {"overrides": small, "augment": "recipe", "draw": ["uniform", "typiclust"]}
+    page = benchmark(DIGITS, ["supervised"], [1, 4], range(2), tmp_path, **how)
+    text = page.with_suffix(".md").read_text()
+    assert "Labelled rows were drawn uniformly at random; or by typiclust, in rounds." in text
+    saved = text[text.index("## Labels saved") :]
+    assert "| supervised, head |" in saved and re.search(
+        r"\| supervised, typiclust, head \| [^|]*\d+ \(.* to .*\): ", saved
+    )
+    results = json.loads((tmp_path / "seed_0/4_per_class_typiclust/supervised/results.json").read_text())
+    assert results["labels"]["view"] == "queried" and results["labels"]["n"] == 40

@@ -27,7 +27,7 @@ NAMES = {
     "digits_corrupted fashion_mnist folder goemotions jsonl mnist multilabel musk1 npz parquet pasted planetoid sick "
     "sts tfds wrench",
     "label views": "all_labels classes every file first fixmatch_fold fraction indices long_tail none per_class "
-    "uniform",
+    "queried uniform",
     "what is said": "annotators asymmetric bags column complementary domains drift instance_dependent keep_entries "
     "noisy_rest partial points poisoned positive_unlabelled positives_only proportions single_positive symmetric "
     "transition",

@@ -1,5 +1,6 @@
 """Label views: counts, nesting, independence of what may not matter, and one clear line for what cannot be."""
 
+import functools
 import hashlib
 import itertools
 import json
@@ -20,10 +21,12 @@ from labelfx.data.labels import (
     indices,
     long_tail,
     per_class,
+    queried,
     rows_hash,
     said_hash,
     uniform,
 )
+from labelfx.labels import queries
 
 SIZES = (30, 7, 12, 55)
 LABELS = np.random.default_rng(0).permutation(np.repeat(np.arange(-1, 4), (20, *SIZES))).astype(np.int32)
@@ -251,3 +254,30 @@ def test_hashes_are_of_the_rows_and_of_all_that_is_said():
     split = Split(np.zeros((4, 2)), labels + 1, {})  # what is said of rows that were not chosen does not count
     views = [label_view(split._replace(labels=split.labels + hidden), rows) for hidden in ([0, 0, 0, 0], [0, 1, 2, 0])]
     assert len({said_hash(rows, view.split.labels, view.split.columns) for view in views}) == 1
+
+
+def test_a_query_chooses_in_rounds_that_double():
+    """It sees the labels of rows that it has chosen alone, and budgets that are rounds nest."""
+    x = np.random.default_rng(1).normal(size=(len(LABELS), 3)).astype(np.float32)
+    seen = []
+
+    def first_left(evidence, told, count, rng):
+        seen.append((len(told), count, np.flatnonzero(evidence.columns["label"] >= 0).tolist()))
+        assert sorted(told.tolist()) == seen[-1][2]
+        return np.setdiff1d(np.arange(len(evidence.features)), told)[-count:]
+
+    how = {"start": 3, "query": first_left, "encoder": "/e"}
+    rows = queried(LABELS, rng(), {"/e": x}.get, n=20, **how)
+    assert_rows(rows)
+    known = np.flatnonzero(LABELS >= 0)
+    assert rows.tolist() == known[-20:].tolist()
+    assert [each[:2] for each in seen] == [(0, 3), (3, 3), (6, 6), (12, 8)]
+    how["query"] = functools.partial(queries.margin)  # uniformly at first
+    few, more = (queried(LABELS, rng(), {"/e": x}.get, n=n, **how) for n in (12, 24))
+    assert {*few.tolist()} < {*more.tolist()} and len(more) == 24
+    hidden = np.where(np.isin(np.arange(len(LABELS)), more) | (LABELS < 0), LABELS, (LABELS + 1) % 4)
+    np.testing.assert_array_equal(queried(hidden, rng(), {"/e": x}.get, n=24, **how), more)
+    with pytest.raises(ValueError, match="n = 105: 104 training rows have a label"):
+        queried(LABELS, rng(), {"/e": x}.get, n=105, **how)
+    with pytest.raises(ValueError, match="no class"):
+        queried(LABELS.astype(np.float32), rng(), {"/e": x}.get, n=5, **how)

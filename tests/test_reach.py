@@ -46,6 +46,8 @@ DOORS = {  # for users' own code alone, and why
     "labelfx.labels.choose.diverse_filter": "likewise: which answers to keep",
     "labelfx.data.labels.indices": "rows that somebody has chosen, which no recipe can know",
     "labelfx.data.labels.file": "likewise",
+    "labelfx.data.labels.queried": "a value of config.labels, which the benchmark takes by --draw",
+    "labelfx.labels.queries.next_batch": "of `labelfx.data.labels.queried`",
     "labelfx.labels.queries.uniform": "a value of config.ask and of --strategy: what any other query has to beat",
     "labelfx.labels.queries.entropy": "likewise",
     "labelfx.labels.queries.k_centre": "likewise",

@@ -65,5 +65,8 @@ Optimizer = Annotated[Callable[..., Any], Part("loop.optim", ("steps",))]
 Head = Annotated[Any, Part("models.heads")]
 """A network on features (`labelfx.models.Model`)."""
 
+Query = Annotated[functools.partial, Part("labels.queries", ("evidence", "told", "count", "rng"))]
+"""A query of `labelfx.labels.queries`, `(evidence, told, count, rng) -> rows`, its keywords bound."""
+
 Selection = Annotated[functools.partial, Part("mining.rules", ("rng", "found", "count"))]
 """A rule of `labelfx.mining.rules`, `(rng, found, count) -> positions`, its keywords bound."""

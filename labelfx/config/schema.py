@@ -52,7 +52,7 @@ class Told:
 
 
 DATA = Part("data.sources", common=Placement)
-LABELS = Part("data.labels", ("labels", "rng"), optional=("names",), common=Told)
+LABELS = Part("data.labels", ("labels", "rng"), optional=("names", "encode"), common=Told)
 BACKBONES, METHODS, OPTIMIZERS = Part("models.backbones"), Part("methods"), Part("loop.optim", ("steps",))
 CLASSIFIERS = Part("models.classifiers")
 

@@ -9,16 +9,17 @@ on paired draws. (The tails of `long_tail` do not nest, whose classes shrink and
 import hashlib
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated
 
 import numpy as np
 
 from labelfx.config import local
-from labelfx.config.annotations import Limit, NonNegativeInt, PositiveInt
+from labelfx.config.annotations import Limit, NonNegativeInt, PositiveInt, Query
 from labelfx.data import labelled
 from labelfx.data.npy import read_header
 from labelfx.labels.answers import answers
+from labelfx.labels.queries import next_batch
 
 AtLeastOne = Annotated[float, Limit("a number, 1 or larger", lambda v: 1 <= v < float("inf"))]
 Share = Annotated[float, Limit("a number in (0, 1]", lambda v: 0 < v <= 1)]
@@ -88,6 +89,37 @@ def uniform(labels: np.ndarray, rng: np.random.Generator, *, n: PositiveInt) -> 
       ValueError: fewer have a label.
     """
     return np.sort(_first(rng.permutation(all_labels(labels, rng)), n))
+
+
+def queried(
+    labels: np.ndarray,
+    rng: np.random.Generator,
+    encode: Callable[[str], np.ndarray],
+    *,
+    n: PositiveInt,
+    start: PositiveInt,
+    query: Query,
+    encoder: str,
+) -> np.ndarray:
+    """`n` of the labelled rows, which a query chooses in rounds by what is known so far: `start` rows in the first
+    round, in each of the others as many as were chosen before it. So budgets of `start` times a power of 2 nest.
+
+    encode: the path of an encoder -> features of all rows, float32 [N, F]; of "" the rows as they are.
+    query: one of `labelfx.labels.queries`; it goes by logistic regression on the features of the rows chosen so far.
+      One that goes by probabilities draws uniformly until two classes are known.
+    encoder: what `labelfx.load` takes, or "".
+
+    Raises:
+      ValueError: fewer rows have a label, or labels are no classes.
+    """
+    left, told = _of_classes(labels, rng), np.empty(0, np.int64)
+    _first(left, n)
+    features = encode(encoder)
+    while len(told) < n:
+        count = min(max(start, len(told)), n - len(told))
+        others = np.setdiff1d(left, told)
+        told = np.concatenate([told, next_batch(query, features, labels, told, others, count, rng)])
+    return np.sort(told)
 
 
 def first(labels: np.ndarray, rng: np.random.Generator, *, n: PositiveInt) -> np.ndarray:
@@ -234,15 +266,20 @@ def _first(rows: np.ndarray, n: int) -> np.ndarray:
 
 
 def _permuted_classes(labels: np.ndarray, rng: np.random.Generator) -> list[np.ndarray]:
-    """The labelled rows of each class in random order, one draw a class whatever the budget.
+    """The labelled rows of each class in random order, one draw a class whatever the budget."""
+    highest = labels[_of_classes(labels, rng)].max()
+    return [rng.permutation(np.flatnonzero(labels == c)) for c in range(highest + 1)]
+
+
+def _of_classes(labels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """The labelled rows.
 
     Raises:
       ValueError: a label is no class.
     """
-    known = labels[all_labels(labels, rng)]
-    if known.ndim > 1 or known.dtype.kind != "i":
-        raise ValueError(f"a label is {known.dtype} {list(known.shape[1:])}, no class; take uniform or first")
-    return [rng.permutation(np.flatnonzero(labels == c)) for c in range(known.max() + 1)]
+    if labels.ndim > 1 or labels.dtype.kind != "i":
+        raise ValueError(f"a label is {labels.dtype} {list(labels.shape[1:])}, no class; take uniform or first")
+    return all_labels(labels, rng)
 
 
 def _positives(labels: np.ndarray, rows: np.ndarray, k: int) -> np.ndarray:

@@ -17,11 +17,24 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 from labelfx.config.annotations import Fraction, Positive, PositiveInt, Probability, TwoOrMore
-from labelfx.labels.evidence import Evidence
+from labelfx.labels.evidence import Evidence, of_features
 
 BLOCK = 2**24  # distances, or numbers of a mask, that are there at once
 SMALLEST = 5  # rows of a cluster that may hold nothing but outliers (Hacohen et al. 2022, section 3.2)
 MANY = 50  # clusters beyond which k-means goes by minibatches, as in the public code of the same paper
+LARGE = 20_000  # rows beyond which it does too: there it would take minutes of a core
+
+# Keys of strategies as published; ProbCover wants as many clusters as there are classes, here those of CIFAR-10.
+PUBLISHED: dict[str, dict[str, Any]] = {
+    "typiclust": {"neighbours": 20, "max_clusters": 500},
+    "probcover": {"clusters": 10, "purity": 0.95},
+    "dropquery": {"dropout": 0.75, "passes": 3},
+    "clue": {"temperature": 1.0},
+}
+
+
+class NoClasses(ValueError):
+    """A query goes by probabilities, and fewer than two classes are labelled."""
 
 
 def pick(
@@ -45,6 +58,24 @@ def pick(
     if len(found) != count or len(np.setdiff1d(found, told)) < count:  # of code that is not labelfx's
         raise ValueError(f"the query gives {len(found)} rows, of which some are told or twice; must be {count} others")
     return found
+
+
+def next_batch(
+    query: Callable[..., np.ndarray],
+    features: np.ndarray,
+    label: np.ndarray,
+    told: np.ndarray,
+    left: np.ndarray,
+    count: int,
+    rng: np.random.Generator,
+) -> np.ndarray:
+    """What `pick` chooses by features [N, F] and the labels [N] of the rows told alone; uniformly where the query goes
+    by probabilities and fewer than two classes are told."""
+    evidence = of_features(features, told, label[told])
+    try:
+        return pick(query, evidence, told, left, count, rng)
+    except NoClasses:
+        return pick(uniform, evidence, told, left, count, rng)
 
 
 def uniform(evidence: Evidence, told: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray:
@@ -243,7 +274,7 @@ def _left(evidence: Evidence, told: np.ndarray) -> np.ndarray:
 
 def _probs(evidence: Evidence) -> np.ndarray:
     if evidence.probs.shape[1] < 2:
-        raise ValueError("goes by probabilities of classes, which takes labelled rows of two classes or more")
+        raise NoClasses("goes by probabilities of classes, which takes labelled rows of two classes or more")
     return evidence.probs
 
 
@@ -281,7 +312,8 @@ def _kmeans(points: np.ndarray, clusters: int, rng: np.random.Generator, weight:
     from sklearn.exceptions import ConvergenceWarning
 
     how = {"n_clusters": clusters, "n_init": 10, "random_state": int(rng.integers(2**31))}
-    means = KMeans(**how) if clusters <= MANY else MiniBatchKMeans(batch_size=5000, **how)
+    few = clusters <= MANY and len(points) <= LARGE
+    means = KMeans(**how) if few else MiniBatchKMeans(batch_size=5000, **how)
     with threadpool_limits(1, "openmp"), warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # fewer different points than clusters
         return means.fit(points, sample_weight=weight)

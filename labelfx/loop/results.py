@@ -145,7 +145,7 @@ def _results(config, workdir, dataset, view, model, variables, training, trained
 
 
 def _labels(config: configs.Run, view: View, oracle: int) -> dict[str, Any]:
-    """How much a run was told: `n` labelled rows, `entries` of labels, rows by column, what `weak` made of
+    """What a run was told: its label view, `n` labelled rows, `entries` of labels, rows by column, what `weak` made of
     them, and of them those that the run has asked for."""
     said = known(view.split.labels[view.rows])
     columns = {k: column[view.rows] != blank(k, column[view.rows]) for k, column in view.split.columns.items()}
@@ -153,6 +153,7 @@ def _labels(config: configs.Run, view: View, oracle: int) -> dict[str, Any]:
     weak = {"weak": config.labels["weak"]} if config.labels["weak"] else {}
     held_out = {"validation": len(view.validation)} if len(view.validation) else {}
     return {
+        "view": config.labels["name"],
         "n": len(view.rows),
         "entries": int(said.sum()),
         **held_out,

@@ -14,6 +14,7 @@ from typing import Any
 import jax
 import numpy as np
 
+import labelfx
 from labelfx import config as configs
 from labelfx.config import ConfigError
 from labelfx.data import Dataset, merged, row_names
@@ -115,9 +116,20 @@ def load_data(config: configs.Run, workdir: Path, dataset: Dataset | None = None
     with named("config.labels"):
         choose = configs.build(configs.LABELS, config.labels)
         takes = configs.parameters(configs.function(configs.LABELS, config.labels["name"]))[0]
-        names = {"names": row_names(dataset.train.inputs)} if "names" in takes else {}
-        rows = choose(given, np.random.default_rng(config.label_seed), **names)
+        inputs = dataset.train.inputs
+        gives = {"names": lambda: row_names(inputs), "encode": lambda: functools.partial(_encoded, inputs)}
+        provided = {name: give() for name, give in gives.items() if name in takes}
+        rows = choose(given, np.random.default_rng(config.label_seed), **provided)
         return dataset, check_said(config, view_of(config, dataset, rows))
+
+
+def _encoded(inputs: Any, encoder: str) -> np.ndarray:
+    """Features of rows [N, ...], float32 [N, F]: of what `labelfx.load` takes or, of "", the rows as they are."""
+    if encoder:
+        return labelfx.load(encoder)(inputs)
+    if inputs.dtype == np.int32:
+        raise ValueError("encoder = '': rows are ids, of which nothing tells how alike they are; name an encoder")
+    return np.asarray(inputs[:], np.float32).reshape(len(inputs), -1)
 
 
 def begin(

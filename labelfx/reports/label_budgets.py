@@ -3,8 +3,9 @@ kind of rows (models, augmentations, floors) and of labels (objectives, evals, w
 
 import dataclasses
 import itertools
+import re
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -17,6 +18,7 @@ from labelfx.config.checks import find
 from labelfx.config.errors import first_line
 from labelfx.data import Dataset, Task
 from labelfx.evals.tasks import HEADLINES
+from labelfx.labels.queries import PUBLISHED
 from labelfx.loop import run
 from labelfx.reports import sweep
 from labelfx.reports.page import report
@@ -85,6 +87,7 @@ def benchmark(
     overrides: Mapping[str, Any] | None = None,
     augment: Literal["data", "recipe"] = "data",
     weak: Iterable[str] = (),
+    draw: Iterable[str] = ("balanced",),
 ) -> Path:
     """Runs what has no results yet, and writes and returns `workdir/report.html`.
 
@@ -98,6 +101,8 @@ def benchmark(
       augment: "data", that of `AUGMENTATIONS` for every recipe, or "recipe", each its own.
       weak: kinds and strengths of what is said of labels, see `weak_label`; every run is made under each of them. By
         default the truth is said.
+      draw: how rows are chosen, see `label_view`; every run is made with each. The first is what others are compared
+        with: rows of the page by another bear its name. Where labels are no classes, "balanced" is "uniform".
 
     Raises:
       ConfigError: a run could not be made as asked for, one in `workdir` has another configuration, or
@@ -106,6 +111,9 @@ def benchmark(
     folder = configs.local(workdir).absolute()
     recipes = read_recipes(data, methods)
     kinds: list[dict[str, Any] | None] = [weak_label(word) for word in dict.fromkeys(weak)] or [None]
+    draws = list(dict.fromkeys(draw))
+    for word in draws:
+        configs.check(recipes[BASELINE] | {"labels": label_view(1, "class", word, 2), "evals": {}})
     loaded = recipes[BASELINE] | {"labels": label_view("all"), "evals": {}}
     for kind in kinds:
         configs.check(loaded | {"labels": label_view("all") | {"weak": kind}})
@@ -122,12 +130,15 @@ def benchmark(
         if left_out := override(recipes, path, value):
             print(f"--override={path}: not in {', '.join(left_out)}, left as it was there", file=sys.stderr)
     distinct: dict[int, int | str] = {}
+    classes = len(dataset.class_names)
     for budget in budgets:
-        count = _count(label_view(budget, dataset.task), dataset.train.labels)
+        balanced = dataset.task == "class" and "balanced" in draws
+        view = label_view(budget, dataset.task, "balanced" if balanced else "uniform", classes)
+        count = _count(view, dataset.train.labels)
         if distinct.setdefault(count, budget) != budget:
             unit = HEADLINES[dataset.task].unit
             print(f"--labels={budget}: the same {count} {unit} as {distinct[count]}; left out", file=sys.stderr)
-    every = list(jobs(recipes, distinct.values(), seeds, folder, dataset.task, judged, kinds))
+    every = list(jobs(recipes, distinct.values(), seeds, folder, dataset.task, judged, kinds, draws, classes))
     sweep.check(every, dataset)
     configs.make_folder(folder)
     with run.claim(folder):
@@ -143,6 +154,8 @@ def jobs(
     task: Task = "class",
     judged: Judged = IMAGES_OF_CLASSES,
     weak: Iterable[dict[str, Any] | None] = (None,),
+    draws: Sequence[str] = ("balanced",),
+    classes: int = 0,
 ) -> Iterator[Job]:
     """Every run in an order that can be run; one seed after the other, so that what is done is always paired.
 
@@ -156,17 +169,22 @@ def jobs(
         seeded = {"seed": seed, "label_seed": seed, "data_seed": seed}
         for name in shared:
             yield Job(folder / name, recipes[name] | seeded | {"labels": label_view("all"), "evals": {}})
-        for budget, kind in itertools.product(budgets, weak):
-            labels = label_view(budget, task) | ({"weak": kind} if kind else {})
+        for budget, kind, draw in itertools.product(budgets, weak, draws):
+            if budget == "all" and draw != draws[0]:
+                continue
+            labels = label_view(budget, task, draw, classes) | ({"weak": kind} if kind else {})
             counted = "all_labels" if budget == "all" else f"{budget}_{'per_class' if task == 'class' else 'rows'}"
-            at_budget = folder / "_".join([counted, *(str(value) for value in (kind or {}).values())])
+            by = [] if draw == "balanced" else [re.sub(r"\W", "_", draw)]
+            at_budget = folder / "_".join([counted, *by, *(str(value) for value in (kind or {}).values())])
+            other = "" if draw == draws[0] else f", {draw}"
             for name, recipe in recipes.items():
                 if name in shared:
                     if judged.probe:
-                        yield Job(at_budget / f"{name}_probe", {"labels": labels, "evals": judged.probe}, folder / name)
+                        probe = {"name": f"{name}{other}", "labels": labels, "evals": judged.probe}
+                        yield Job(at_budget / f"{name}_probe", probe, folder / name)
                     tuned = recipes[BASELINE] | seeded | {"labels": labels, "model": recipe["model"]}
                     tuned |= {"evals": judged.head}
-                    tuned |= {"name": f"{name} + finetune", "backbone": str(folder / name)}
+                    tuned |= {"name": f"{name} + finetune{other}", "backbone": str(folder / name)}
                     tuned["method"] = recipes[BASELINE]["method"] | {"name": "finetune", "head": "fresh"}
                     yield Job(at_budget / f"{name}_finetune", tuned)
                 else:
@@ -175,7 +193,8 @@ def jobs(
                         raise ConfigError(f"--methods={name}: trains no regressor, by which it would be judged")
                     evals = evals | (judged.floors if name == BASELINE else {})
                     taught = {"teacher": str(at_budget / teacher)} if _taught(recipe) else {}
-                    yield Job(at_budget / name, recipe | seeded | {"labels": labels, "evals": evals} | taught)
+                    named = {"name": f"{name}{other}", "labels": labels, "evals": evals}
+                    yield Job(at_budget / name, recipe | seeded | named | taught)
 
 
 def read_recipes(data: Mapping[str, Any], methods: Iterable[str]) -> dict[str, dict[str, Any]]:
@@ -335,11 +354,28 @@ def set_augmentations(recipes: Iterable[dict[str, Any]], images: Any) -> list[st
     ]
 
 
-def label_view(budget: int | str, task: Task = "class") -> dict[str, Any]:
-    """`config.labels` of a budget: per class, or of rows where labels are no classes."""
+def label_view(budget: int | str, task: Task = "class", draw: str = "balanced", classes: int = 0) -> dict[str, Any]:
+    """`config.labels` of a budget: per class, or of rows where labels are no classes.
+
+    draw: "balanced", as many rows of every class, which nobody can draw before labelling; "uniform", as many rows in
+      all; or a query of `labelfx.labels.queries`, which chooses those in rounds, beginning with one a class, by the
+      rows as they are or, with a colon and what `labelfx.load` takes, by that encoder's features.
+    classes: how many there are, for draws that are not balanced.
+
+    Raises:
+      ConfigError: there is no such query.
+    """
     if budget == "all":
         return {"name": "all_labels"}
-    return {"name": "per_class", "k": budget} if task == "class" else {"name": "uniform", "n": budget}
+    if draw == "balanced" and task == "class":
+        return {"name": "per_class", "k": budget}
+    count = int(budget) * classes if task == "class" else int(budget)
+    if draw in ("balanced", "uniform"):
+        return {"name": "uniform", "n": count}
+    name, _, encoder = draw.partition(":")
+    find(configs.QUERIES, name, "--draw")
+    query = {"name": name, **PUBLISHED.get(name, {})}
+    return {"name": "queried", "n": count, "start": max(classes, 2), "query": query, "encoder": encoder}
 
 
 def _learns_from_labels(recipe: Mapping[str, Any]) -> bool:

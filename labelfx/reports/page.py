@@ -89,6 +89,7 @@ def report(paths: Iterable[str | Path], out: str | Path = "report.html", baselin
     for group in _alike(headlines) if compared else ():
         efficiency.recommendation(page, group, costs)
     _origins(page, runs)
+    _draws(page, runs)
     _augmentations(page, runs)
     budgets = _results(page, folders, rows, runs, baseline)
     for group in _alike(headlines) if compared else ():
@@ -493,6 +494,23 @@ def _origins(page: Page, runs: Sequence[Found]) -> None:
     rows += map(_origin, runs)
     page.table(rows, fold="every run" if len(runs) > 12 else "")
     page.text("Seeds are those of the run, of the labels and of the order of the batches.")
+
+
+def _draws(page: Page, runs: Sequence[Found]) -> None:
+    """Writes how the labelled rows were chosen."""
+    views = [run.config["labels"] for run in runs if run.config]
+    names = {view["name"] for view in views}
+    said = []
+    if "per_class" in names:
+        said.append(
+            "as many of every class, a balanced draw, which nobody can make before labelling: who sends rows to be "
+            "labelled gets a uniform one"
+        )
+    if "uniform" in names:
+        said.append("uniformly at random")
+    said += dict.fromkeys(f"by {view['query']['name']}, in rounds" for view in views if view["name"] == "queried")
+    if said:
+        page.text(f"Labelled rows were drawn {'; or '.join(said)}.")
 
 
 def _origin(run: Found) -> list[Any]:
