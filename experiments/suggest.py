@@ -2,7 +2,7 @@
 
     python -m experiments.suggest --set=digits --data=DIR --encoder=pixels --workdir=DIR [--first_seed=0 --seeds=8]
 
-`--encoder` is `pixels` or whatever `labelfx.load` takes; its features of at most 10,000 training and 10,000 test rows,
+`--encoder` is `pixels` or whatever `labelfx.load` takes; its features of at most 3,000 training and 3,000 test rows,
 evenly spaced, are computed once and kept in `--workdir`. Of these training rows a strategy has 10, 20, 40 and then 100
 labelled in all, at most 20 at once; logistic regression on their features is tested. What goes by probabilities starts
 from the ten rows that `uniform` draws with the same seed. `balanced` draws as many rows of every class, which nobody
@@ -40,7 +40,7 @@ SETS = {
 }
 BUDGETS = (10, 20, 40, 100)
 BATCH = 20  # labels that are asked for at once, at most
-MOST = 10_000
+MOST = 3000
 BALANCED = "balanced (no strategy)"
 STRATEGIES = ["uniform", BALANCED, *"typiclust probcover k_centre entropy margin badge dropquery clue".split()]
 

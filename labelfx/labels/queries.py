@@ -311,7 +311,7 @@ def _kmeans(points: np.ndarray, clusters: int, rng: np.random.Generator, weight:
     from sklearn.cluster import KMeans, MiniBatchKMeans  # slow to import
     from sklearn.exceptions import ConvergenceWarning
 
-    how = {"n_clusters": clusters, "n_init": 10, "random_state": int(rng.integers(2**31))}
+    how = {"n_clusters": clusters, "n_init": 3, "random_state": int(rng.integers(2**31))}
     few = clusters <= MANY and len(points) <= LARGE
     means = KMeans(**how) if few else MiniBatchKMeans(batch_size=5000, **how)
     with threadpool_limits(1, "openmp"), warnings.catch_warnings():
