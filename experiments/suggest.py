@@ -12,6 +12,7 @@ Started again, the command goes on where it was; what is finished is written to 
 and all of these to `experiments/suggest/README.md`.
 """
 
+import functools
 import json
 import statistics
 import time
@@ -25,9 +26,11 @@ import labelfx
 from labelfx import config as configs
 from labelfx.config import ConfigError, command
 from labelfx.data import Split, sources
+from labelfx.data.decode import fitted
 from labelfx.labels import queries
 from labelfx.labels.evidence import of_features
 from labelfx.loop.results import commit
+from labelfx.reports.contact_sheet import picture
 from labelfx.reports.efficiency import labels_saved
 from labelfx.reports.figures import Page
 from labelfx.reports.tables import Draw, Row
@@ -50,7 +53,7 @@ def features(name: str, data: Path, encoder: str, workdir: Path) -> dict[str, np
     path = workdir / f"{titled(name, encoder)}.npz"
     if not path.exists():
         dataset = SETS[name](data)
-        encode = _pixels if encoder == "pixels" else labelfx.load(encoder)
+        encode = _pixels if encoder == "pixels" else functools.partial(_encoded, labelfx.load(encoder))
         found: dict[str, Any] = {}
         for part in ("train", "test"):
             split: Split = getattr(dataset, part)
@@ -61,6 +64,15 @@ def features(name: str, data: Path, encoder: str, workdir: Path) -> dict[str, np
             np.savez(file, **found)
     with np.load(path, allow_pickle=False) as arrays:
         return dict(arrays)
+
+
+def _encoded(encoder: Any, images: np.ndarray) -> np.ndarray:
+    """Features of images, made as large as those that the encoder was trained on."""
+    if images.shape[1:] == encoder.shape:
+        return encoder(images)
+    parts = (images[start : start + 256] for start in range(0, len(images), 256))
+    resized = (np.stack([fitted(picture(image), encoder.shape) for image in part]) for part in parts)
+    return np.concatenate([encoder(part) for part in resized])
 
 
 def _pixels(images: np.ndarray) -> np.ndarray:
