@@ -14,10 +14,9 @@ from typing import Any
 import jax
 import numpy as np
 
-import labelfx
 from labelfx import config as configs
 from labelfx.config import ConfigError
-from labelfx.data import Dataset, merged, row_names
+from labelfx.data import Dataset, merged
 from labelfx.data.batches import View
 from labelfx.data.sources.arrays import check_arrays
 from labelfx.data.tokens import Tokenizer
@@ -27,7 +26,7 @@ from labelfx.loop import asking, bucket
 from labelfx.loop.blame import named
 from labelfx.loop.frozen import with_backbone
 from labelfx.loop.networks import build_head, build_model
-from labelfx.loop.said import check_evals, check_said, identity, view_of
+from labelfx.loop.said import check_evals, check_said, chosen, identity, view_of
 from labelfx.models import Model, Trained, stack
 from labelfx.models.pretrained import read as read_pretrained
 
@@ -114,22 +113,8 @@ def load_data(config: configs.Run, workdir: Path, dataset: Dataset | None = None
         asked = asking.read(workdir, count)
         return dataset, view_of(config, dataset, rows, asked) if len(asked) else view
     with named("config.labels"):
-        choose = configs.build(configs.LABELS, config.labels)
-        takes = configs.parameters(configs.function(configs.LABELS, config.labels["name"]))[0]
-        inputs = dataset.train.inputs
-        gives = {"names": lambda: row_names(inputs), "encode": lambda: functools.partial(_encoded, inputs)}
-        provided = {name: give() for name, give in gives.items() if name in takes}
-        rows = choose(given, np.random.default_rng(config.label_seed), **provided)
+        rows = chosen(config, dataset)
         return dataset, check_said(config, view_of(config, dataset, rows))
-
-
-def _encoded(inputs: Any, encoder: str) -> np.ndarray:
-    """Features of rows [N, ...], float32 [N, F]: of what `labelfx.load` takes or, of "", the rows as they are."""
-    if encoder:
-        return labelfx.load(encoder)(inputs)
-    if inputs.dtype == np.int32:
-        raise ValueError("encoder = '': rows are ids, of which nothing tells how alike they are; name an encoder")
-    return np.asarray(inputs[:], np.float32).reshape(len(inputs), -1)
 
 
 def begin(

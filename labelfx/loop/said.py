@@ -1,15 +1,42 @@
 """What a run is told: its rows under the label view, what is said of them, and whether that suits its evals."""
 
+import functools
+from typing import Any
+
 import numpy as np
 
+import labelfx
 from labelfx import config as configs
 from labelfx.config import ConfigError
-from labelfx.data import Dataset, labelled
+from labelfx.data import Dataset, labelled, row_names
 from labelfx.data.batches import View, label_view
 from labelfx.data.labels import rows_hash, said_hash
 from labelfx.data.weak import COLUMNS
 
 NOBODY = np.empty(0, np.int64)
+
+
+def chosen(config: configs.Run, dataset: Dataset) -> np.ndarray:
+    """The rows that the label view chooses, int64 [L].
+
+    Raises:
+      ValueError: it cannot be had of these data.
+    """
+    takes = configs.parameters(configs.function(configs.LABELS, config.labels["name"]))[0]
+    inputs = dataset.train.inputs
+    gives = {"names": lambda: row_names(inputs), "encode": lambda: functools.partial(_encoded, inputs)}
+    provided = {name: give() for name, give in gives.items() if name in takes}
+    choose = configs.build(configs.LABELS, config.labels)
+    return choose(dataset.train.labels, np.random.default_rng(config.label_seed), **provided)
+
+
+def _encoded(inputs: Any, encoder: str) -> np.ndarray:
+    """Features of rows [N, ...], float32 [N, F]: of what `labelfx.load` takes or, of "", the rows as they are."""
+    if encoder:
+        return labelfx.load(encoder)(inputs)
+    if inputs.dtype == np.int32:
+        raise ValueError("encoder = '': rows are ids, of which nothing tells how alike they are; name an encoder")
+    return np.asarray(inputs[:], np.float32).reshape(len(inputs), -1)
 
 
 def check_said(config: configs.Run, view: View) -> View:
