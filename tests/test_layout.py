@@ -58,6 +58,7 @@ def test_what_changes_results_has_no_default():
     allowed = {"remat": False, "norm_groups": 1, "block_size": None, "outputs": "features", "mix": None}
     allowed["description"] = None  # of a pretrained file, which says it itself
     allowed["matrix"] = None  # complementary labels are drawn without preference
+    allowed["tokenizer"] = ""  # of texts is learnt from them
     for part in listing.SECTIONS.values():
         for name in configs.names(part):
             keywords = configs.parameters(configs.function(part, name))[1]

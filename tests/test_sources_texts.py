@@ -150,7 +150,7 @@ def test_missing_texts_are_named(source, tmp_path):
         read(source, tmp_path)
 
 
-def one_token(texts, vocab_size, max_length):
+def one_token(texts, tokenizer, vocab_size, max_length):
     """A tokenizer that costs nothing, for what is about the number of texts."""
     return lambda texts: np.ones((len(texts), max_length), np.int32)
 
@@ -171,7 +171,7 @@ REAL = {  # classes; training and test rows
 @pytest.mark.parametrize("name", REAL)
 def test_real_texts(name, data_root, monkeypatch):
     """Counts as released, and what is said without the data is true of them."""
-    monkeypatch.setattr(labelled_texts, "learn", one_token)
+    monkeypatch.setattr(labelled_texts, "tokenizer_for", one_token)
     classes, rows, tests, more = REAL[name]
     source, _, which = name.partition(",")[0].partition(":")
     how = {"data_dir": real(data_root, source), "vocab_size": 257, "max_length": 4, **more}
@@ -191,7 +191,7 @@ def test_real_texts(name, data_root, monkeypatch):
 
 def test_votes_of_youtube_are_those_of_the_benchmark(data_root, monkeypatch):
     """Coverage 0.89, and 0.79 of the votes are right."""
-    monkeypatch.setattr(labelled_texts, "learn", one_token)
+    monkeypatch.setattr(labelled_texts, "tokenizer_for", one_token)
     found = sources.wrench("youtube", data_dir=real(data_root, "wrench"), split="test", **TOKENS)
     votes = found.train.columns["votes"]
     assert abs((votes >= 0).any(1).mean() - 0.89) < 5e-3

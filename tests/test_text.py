@@ -12,7 +12,7 @@ from recipes import recipe, tiny
 import labelfx
 from labelfx import config as configs
 from labelfx.config import ConfigError
-from labelfx.data import Judgements
+from labelfx.data import Judgements, tokens
 from labelfx.data.sources import text
 from labelfx.evals import features
 from labelfx.evals import text as evals
@@ -76,7 +76,7 @@ def test_tokens_are_the_same_in_every_run_and_of_the_training_text_alone(tmp_pat
 
 
 def test_long_texts_are_cut_and_short_ones_padded_with_zeros():
-    encode = text.learn(["the same words, the same words"], 300, 4)
+    encode = tokens.learn(["the same words, the same words"], 300, 4)
     ids = encode(["the the the the the the", "the", ""])
     assert ids.shape == (3, 4)
     assert len(set(ids[0])) == 1 and ids[0, 0] > 0
@@ -139,7 +139,7 @@ def test_missing_text_is_named(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"SICK_train.txt: no such file"):
         text.sick(data_dir=str(tmp_path), split="test", **TOKENS)
     with pytest.raises(ValueError, match="vocab_size = 100: must be at least 257"):
-        text.learn(["text"], 100, 4)
+        tokens.learn(["text"], 100, 4)
 
 
 def real(data_root, name):
@@ -148,14 +148,14 @@ def real(data_root, name):
     return str(data_root / name)
 
 
-def one_token(texts, vocab_size, max_length):
+def one_token(texts, tokenizer, vocab_size, max_length):
     """An encoder that costs nothing, for what is about the number of texts."""
     return lambda texts: np.ones((len(texts), max_length), np.int32)
 
 
 def test_real_sts(data_root, monkeypatch):
     """Counts as released: 2,358 scored pairs in 2012 without MSRvid, then 1,500, 3,750, 3,000 and 1,186."""
-    monkeypatch.setattr(text, "learn", one_token)
+    monkeypatch.setattr(text, "tokenizer_for", one_token)
     data = text.sts(data_dir=real(data_root, "sts"), vocab_size=257, max_length=4)
     np.testing.assert_array_equal(np.bincount(data.side["judgements"].task), [2358, 1500, 3750, 3000, 1186])
     assert len(data.train.inputs) == blank.TEXTS["sts"][1]
@@ -171,7 +171,7 @@ def test_real_sick(data_root):
 
 
 def test_real_cranfield(data_root, monkeypatch):
-    monkeypatch.setattr(text, "learn", one_token)
+    monkeypatch.setattr(text, "tokenizer_for", one_token)
     data = text.cranfield(data_dir=real(data_root, "cranfield"), rows="documents", vocab_size=257, max_length=4)
     assert len(data.train.inputs) == blank.TEXTS["cranfield"][1]
     assert len(data.side["judgements"].scores) == 1837 - 225

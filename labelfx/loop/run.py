@@ -78,7 +78,8 @@ def load_data(config: configs.Run, workdir: Path, dataset: Dataset | None = None
     """
     try:
         if dataset is None:
-            dataset = configs.build(configs.DATA, config.data)
+            kept = {"tokenizer": str(workdir / TOKENIZER)} if (workdir / "config.json").exists() else {}
+            dataset = configs.build(configs.DATA, config.data | (kept if config.data.get("tokenizer") else {}))
         elif config.data["name"] != "arrays":
             raise ValueError(f"name = {config.data['name']!r}: must be 'arrays' where dataset= is given")
         else:

@@ -27,7 +27,7 @@ from labelfx.models import Model, from_linen, mean_of_tokens
 from labelfx.models.adapters import Lora
 from labelfx.models.adapters import lora as adapted
 from labelfx.models.graphs import Gcn, check_size
-from labelfx.models.layers import BatchNorm, block, compute_dtype, layer_norm, widen
+from labelfx.models.layers import BatchNorm, block, check_tokens, compute_dtype, layer_norm, widen
 from labelfx.models.pretrained import network as network_of
 from labelfx.models.pretrained import read as read_pretrained
 from labelfx.models.pretrained import resized
@@ -431,8 +431,7 @@ class _Transformer(nn.Module):
 
 def _embed(module, tokens):
     """Embeddings [B, L, width] in the compute dtype, and the dtype of the parameters."""
-    if tokens.dtype != jnp.int32 or tokens.ndim != 2:
-        raise TypeError(f"text encoders take token ids, int32 [B, L], got {tokens.dtype} {tokens.shape}")
+    check_tokens(tokens)
     table = module.param("embedding", nn.initializers.normal(0.02), (module.vocab_size, module.width))
     return jnp.asarray(table, module.dtype)[tokens], table.dtype
 

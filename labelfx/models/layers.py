@@ -10,6 +10,12 @@ def compute_dtype(name):
     return None if name == "float32" else jnp.bfloat16
 
 
+def check_tokens(tokens):
+    """TypeError where they are no token ids, int32 [B, L]."""
+    if tokens.dtype != jnp.int32 or tokens.ndim != 2:
+        raise TypeError(f"text encoders take token ids, int32 [B, L], got {tokens.dtype} {tokens.shape}")
+
+
 def widen(x):
     """bfloat16 to float32, other dtypes as they are: for statistics and softmax."""
     return x.astype(jnp.float32) if x.dtype == jnp.bfloat16 else x

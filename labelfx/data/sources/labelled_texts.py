@@ -14,10 +14,10 @@ from labelfx.config import local
 from labelfx.config.annotations import PositiveInt
 from labelfx.data import DataError, Dataset, Split
 from labelfx.data.sources.text import _read
-from labelfx.data.tokens import learn
+from labelfx.data.tokens import tokenizer_for
 
 
-def banking77(*, data_dir: str, vocab_size: PositiveInt, max_length: PositiveInt) -> Dataset:
+def banking77(*, data_dir: str, vocab_size: PositiveInt, max_length: PositiveInt, tokenizer: str = "") -> Dataset:
     """BANKING77: 10,003 + 3,080 questions to a bank, of 77 intents.
 
     data_dir: holds train.csv and test.csv, with the columns text and category, and categories.json.
@@ -42,7 +42,7 @@ def banking77(*, data_dir: str, vocab_size: PositiveInt, max_length: PositiveInt
             if len(row) != 2 or row[1] not in number:
                 raise DataError(f"{path}: {_short(row)}; must be a text and one of the {len(names)} categories")
         parts.append(([text for text, _ in found], np.array([number[name] for _, name in found], np.int32)))
-    return _texts(parts[0], parts[1], names, vocab_size, max_length)
+    return _texts(parts[0], parts[1], names, tokenizer, vocab_size, max_length)
 
 
 def clinc150(
@@ -53,6 +53,7 @@ def clinc150(
     out_of_scope: bool,
     vocab_size: PositiveInt,
     max_length: PositiveInt,
+    tokenizer: str = "",
 ) -> Dataset:
     """CLINC150: requests to an assistant, of 150 intents; 15,000 to train on (`small` 7,500, `imbalanced` 10,525).
 
@@ -82,11 +83,16 @@ def clinc150(
             if intent not in number:
                 raise DataError(f"{path}: {part} has {_short([text, intent])}, whose intent is none of train's")
         parts.append(([text for text, _ in rows], np.array([number[intent] for _, intent in rows], np.int32)))
-    return _texts(parts[0], parts[1], names, vocab_size, max_length)
+    return _texts(parts[0], parts[1], names, tokenizer, vocab_size, max_length)
 
 
 def goemotions(
-    *, data_dir: str, split: Literal["dev", "test"], vocab_size: PositiveInt, max_length: PositiveInt
+    *,
+    data_dir: str,
+    split: Literal["dev", "test"],
+    vocab_size: PositiveInt,
+    max_length: PositiveInt,
+    tokenizer: str = "",
 ) -> Dataset:
     """GoEmotions: 43,410 comments, each with some of 28 labels: 27 emotions, and neutral. Labels int8 [N, 28].
 
@@ -115,11 +121,17 @@ def goemotions(
         if not lines:
             raise DataError(f"{path}: holds no rows")
         parts.append(([line[0] for line in lines], labels))
-    return _texts(parts[0], parts[1], names, vocab_size, max_length)
+    return _texts(parts[0], parts[1], names, tokenizer, vocab_size, max_length)
 
 
 def wrench(
-    which: str, *, data_dir: str, split: Literal["valid", "test"], vocab_size: PositiveInt, max_length: PositiveInt
+    which: str,
+    *,
+    data_dir: str,
+    split: Literal["valid", "test"],
+    vocab_size: PositiveInt,
+    max_length: PositiveInt,
+    tokenizer: str = "",
 ) -> Dataset:
     """Texts that labelling functions have voted on: youtube, sms, trec or semeval of the WRENCH benchmark.
 
@@ -159,7 +171,7 @@ def wrench(
         if {len(vote) for vote in votes} != {functions}:
             raise DataError(f"{path}: rows of {sorted({len(vote) for vote in votes})} votes; all must have {functions}")
         parts.append((texts, np.array(labels, np.int32), {"votes": np.array(votes, np.int8)}))
-    return _texts(parts[0], parts[1], [str(name) for name in names.values()], vocab_size, max_length)
+    return _texts(parts[0], parts[1], [*map(str, names.values())], tokenizer, vocab_size, max_length)
 
 
 def _voted(path: Path, id: str, row: Any, classes: int) -> tuple[str, int, list[int]]:
@@ -177,11 +189,13 @@ def _voted(path: Path, id: str, row: Any, classes: int) -> tuple[str, int, list[
     return " ".join(text), label, votes
 
 
-def _texts(train: Any, test: Any, class_names: Sequence[str], vocab_size: int, max_length: int) -> Dataset:
+def _texts(
+    train: Any, test: Any, class_names: Sequence[str], tokenizer: str, vocab_size: int, max_length: int
+) -> Dataset:
     """The data set of (texts, labels) or (texts, labels, columns)."""
-    tokenizer = learn(train[0], vocab_size, max_length)
-    splits = [Split(tokenizer(texts), *rest) for texts, *rest in (train, test)]
-    return Dataset(splits[0], splits[1], tuple(class_names), {"tokenizer": tokenizer})
+    encode = tokenizer_for(train[0], tokenizer, vocab_size, max_length)
+    splits = [Split(encode(texts), *rest) for texts, *rest in (train, test)]
+    return Dataset(splits[0], splits[1], tuple(class_names), {"tokenizer": encode})
 
 
 def _is_pair(row: Any) -> bool:

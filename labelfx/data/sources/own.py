@@ -15,7 +15,7 @@ from labelfx.config import local
 from labelfx.config.annotations import Limit, NonNegativeInt
 from labelfx.data import DataError, Dataset, Split, known
 from labelfx.data.sources.text import _read
-from labelfx.data.tokens import learn
+from labelfx.data.tokens import tokenizer_for
 
 LARGEST = float(np.finfo(np.float32).max)
 Table = dict[str, list[Any]]
@@ -43,11 +43,13 @@ def csv(
     task: Kind,
     test: TestRows,
     test_seed: NonNegativeInt,
+    tokenizer: str = "",
 ) -> Dataset:
     """A CSV file in UTF-8 whose first line names its columns, with commas and, where needed, double quotes.
 
     inputs: columns of numbers, which together are a row float32 [F]; or one column of texts, where `vocab_size` and
-      `max_length` are not 0: token ids int32 [max_length], of pieces of words that are learnt from the training texts.
+      `max_length` are not 0: token ids int32 [max_length], of pieces of words that are learnt from the training texts
+      or, with `tokenizer`, are those of a text encoder (`labelfx.data.sources.text`).
     labels, task: one column of names of classes ("class"); columns of 0 and 1, a label each ("several"); columns of
       numbers ("target"); or none. What is empty is unknown.
     test: which rows are for testing only: 'COLUMN=VALUE' those with that value, '20%' a fifth of those whose labels are
@@ -56,7 +58,7 @@ def csv(
     Raises:
       ValueError: a column is missing, a value is none of what it may be, or a test row is without a label.
     """
-    return _dataset(path, _csv, inputs, vocab_size, max_length, labels, task, test, test_seed)
+    return _dataset(path, _csv, inputs, vocab_size, max_length, labels, task, test, test_seed, tokenizer)
 
 
 def jsonl(
@@ -69,9 +71,10 @@ def jsonl(
     task: Kind,
     test: TestRows,
     test_seed: NonNegativeInt,
+    tokenizer: str = "",
 ) -> Dataset:
     """JSON lines: an object a line, of texts, numbers, true, false and null. Everything else is as for `csv`."""
-    return _dataset(path, _jsonl, inputs, vocab_size, max_length, labels, task, test, test_seed)
+    return _dataset(path, _jsonl, inputs, vocab_size, max_length, labels, task, test, test_seed, tokenizer)
 
 
 def parquet(
@@ -84,10 +87,11 @@ def parquet(
     task: Kind,
     test: TestRows,
     test_seed: NonNegativeInt,
+    tokenizer: str = "",
 ) -> Dataset:
     """A Parquet file of plain columns, read by pyarrow (`pip install 'labelfx[export]'`). Everything else is as for
     `csv`."""
-    return _dataset(path, _parquet, inputs, vocab_size, max_length, labels, task, test, test_seed)
+    return _dataset(path, _parquet, inputs, vocab_size, max_length, labels, task, test, test_seed, tokenizer)
 
 
 def _dataset(
@@ -100,11 +104,14 @@ def _dataset(
     task: Kind,
     test: str,
     test_seed: int,
+    tokenizer: str,
 ) -> Dataset:
     if bool(vocab_size) != bool(max_length):
         raise ValueError(f"vocab_size = {vocab_size}, max_length = {max_length}: both are 0, for numbers, or neither")
     if vocab_size and len(inputs) > 1:
         raise ValueError(f"inputs = {tuple(inputs)}: must be one column of texts, or vocab_size = max_length = 0")
+    if tokenizer and not vocab_size:
+        raise ValueError(f"tokenizer = {tokenizer!r}: needs vocab_size and max_length; without texts it must be ''")
     if labels and task == "class" and len(labels) > 1:
         raise ValueError(f"labels = {tuple(labels)}: a class is in one column; task must be 'several' or 'target'")
     path = local(where)
@@ -133,10 +140,9 @@ def _dataset(
     side: dict[str, Any] = {}
     if vocab_size:
         texts = [_text(value) for value in table[inputs[0]]]
-        tokenizer = learn(
-            [text for text, apart in zip(texts, is_test, strict=True) if not apart], vocab_size, max_length
-        )
-        x, side = tokenizer(texts), {"tokenizer": tokenizer}
+        known_texts = [text for text, apart in zip(texts, is_test, strict=True) if not apart]
+        encode = tokenizer_for(known_texts, tokenizer, vocab_size, max_length)
+        x, side = encode(texts), {"tokenizer": encode}
     else:
         x = np.stack([_numbers(path, name, table[name], empty=False) for name in inputs], 1)
     train, apart = (Split(x[rows], y[rows]) for rows in (~is_test, is_test))

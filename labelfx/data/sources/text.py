@@ -4,6 +4,9 @@ Tokens are pieces of lower-case words, by byte pair encoding (Sennrich et al. 20
 the training text of the same source: nothing is downloaded, and nothing of the test text is known. Id 0 pads; no text
 is unknown; what is longer than `max_length` tokens is cut. Needs the `tokenizers` library
 (`pip install 'labelfx[text]'`).
+
+With `tokenizer`, the `tokenizer.json` of a text encoder or the folder that holds it, tokens are that encoder's instead,
+`vocab_size` of them; the run keeps the tokenizer, and does not need the file again. "" learns one.
 """
 
 import re
@@ -16,7 +19,7 @@ import numpy as np
 from labelfx.config import local
 from labelfx.config.annotations import PositiveInt
 from labelfx.data import DataError, Dataset, Judgements, Split
-from labelfx.data.tokens import learn
+from labelfx.data.tokens import tokenizer_for
 
 YEARS = range(2012, 2017)
 SICK_HEADER = "pair_ID sentence_A sentence_B relatedness_score entailment_judgment".split()
@@ -26,7 +29,7 @@ GAINS = {1: 4, 2: 3, 3: 2, 4: 1}
 Pairs = list[tuple[str, str, float]]
 
 
-def sts(*, data_dir: str, vocab_size: PositiveInt, max_length: PositiveInt) -> Dataset:
+def sts(*, data_dir: str, vocab_size: PositiveInt, max_length: PositiveInt, tokenizer: str = "") -> Dataset:
     """SemEval's semantic textual similarity of 2012 to 2016: pairs of sentences with scores of 0 to 5.
 
     data_dir: holds `YEAR/NAME.train.tsv` (2012) and `YEAR/NAME.test.tsv`, with lines `score TAB sentence TAB sentence`;
@@ -51,14 +54,23 @@ def sts(*, data_dir: str, vocab_size: PositiveInt, max_length: PositiveInt) -> D
             train += unscored
             (train if path.name.endswith(".train.tsv") else test.setdefault(str(year), [])).extend(scored)
     known = set(_sentences(pair for pairs in test.values() for pair in pairs))
-    return _similarity([text for text in _sentences(train) if text not in known], test, vocab_size, max_length)
+    texts = [text for text in _sentences(train) if text not in known]
+    return _similarity(texts, test, tokenizer, vocab_size, max_length)
 
 
-def sick(*, data_dir: str, split: Literal["dev", "test"], vocab_size: PositiveInt, max_length: PositiveInt) -> Dataset:
+def sick(
+    *,
+    data_dir: str,
+    split: Literal["dev", "test", "all"],
+    vocab_size: PositiveInt,
+    max_length: PositiveInt,
+    tokenizer: str = "",
+) -> Dataset:
     """SICK: pairs of sentences about pictures and videos with their relatedness, 1 to 5, as in SemEval 2014.
 
     data_dir: holds SICK_train.txt, SICK_trial.txt and SICK_test_annotated.txt.
-    split: the judged pairs: the 4,927 of the test set, or the 500 of the trial set, to choose a method by.
+    split: the judged pairs: the 4,927 of the test set; the 500 of the trial set, to choose a method by; or all 9,927,
+      the training pairs among them, which MTEB (Muennighoff et al. 2023) calls SICK-R, for encoders trained elsewhere.
 
     Training text are the sentences of the training pairs, without their scores. Most of them are in test pairs too,
     with other partners: so was the set made.
@@ -66,12 +78,19 @@ def sick(*, data_dir: str, split: Literal["dev", "test"], vocab_size: PositiveIn
     Source: Marelli et al. 2014, "A SICK cure for the evaluation of compositional distributional semantic models".
     """
     names = {"train": "SICK_train.txt", "dev": "SICK_trial.txt", "test": "SICK_test_annotated.txt"}
-    train, judged = (_sick_pairs(local(data_dir) / names[part]) for part in ("train", split))
-    return _similarity(_sentences(train), {split: judged}, vocab_size, max_length)
+    wanted = [part for part in names if part == "train" or split in (part, "all")]
+    pairs = {part: _sick_pairs(local(data_dir) / names[part]) for part in wanted}
+    judged = [pair for part in wanted if split in (part, "all") for pair in pairs[part]]
+    return _similarity(_sentences(pairs["train"]), {split: judged}, tokenizer, vocab_size, max_length)
 
 
 def cranfield(
-    *, data_dir: str, rows: Literal["documents", "title_body"], vocab_size: PositiveInt, max_length: PositiveInt
+    *,
+    data_dir: str,
+    rows: Literal["documents", "title_body"],
+    vocab_size: PositiveInt,
+    max_length: PositiveInt,
+    tokenizer: str = "",
 ) -> Dataset:
     """Cranfield: 1,400 abstracts on aerodynamics, 225 questions, and which abstracts answer them.
 
@@ -104,7 +123,7 @@ def cranfield(
     if not where:
         raise DataError(f"{root / 'cranqrel'}: judges nothing")
     whole = [f"{title} {body}" for title, body in documents]
-    encode = learn(whole, vocab_size, max_length)
+    encode = tokenizer_for(whole, tokenizer, vocab_size, max_length)
     pairs = [(title, body) for title, body in documents if body]
     train = encode(whole) if rows == "documents" else np.stack([encode(part) for part in zip(*pairs, strict=True)], 1)
     pair_rows, scores = np.array(where)[:, :2], np.array(where, np.float64)[:, 2]
@@ -113,9 +132,11 @@ def cranfield(
     return Dataset(_unlabelled(train), _unlabelled(encode(whole + queries)), (), side)
 
 
-def _similarity(texts: Sequence[str], tasks: dict[str, Pairs], vocab_size: int, max_length: int) -> Dataset:
+def _similarity(
+    texts: Sequence[str], tasks: dict[str, Pairs], tokenizer: str, vocab_size: int, max_length: int
+) -> Dataset:
     """The data set of training sentences and, by the name of their task, judged pairs."""
-    encode = learn(texts, vocab_size, max_length)
+    encode = tokenizer_for(texts, tokenizer, vocab_size, max_length)
     pairs = [(number, *pair) for number, judged in enumerate(tasks.values()) for pair in judged]
     task, left, right, scores = zip(*pairs, strict=True)
     rows = np.arange(2 * len(pairs)).reshape(2, -1).T

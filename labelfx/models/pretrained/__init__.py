@@ -19,10 +19,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from labelfx.models.pretrained import convnext, efficientnet, resnet, vit
+from labelfx.models.pretrained import bert, convnext, efficientnet, resnet, static, vit
 from labelfx.models.pretrained.files import Tensors, configuration, tensors_of
 
-FAMILIES: dict[str, Any] = {"efficientnet": efficientnet, "resnet": resnet, "convnext": convnext, "vit": vit}
+FAMILIES: dict[str, Any] = {
+    "bert": bert,
+    "convnext": convnext,
+    "efficientnet": efficientnet,
+    "resnet": resnet,
+    "static": static,
+    "vit": vit,
+}
 LAYOUTS: dict[int, tuple[int, ...]] = {2: (1, 0), 4: (2, 3, 1, 0)}  # of kernels: [out, in], [out, in, height, width]
 SUFFIXES = {"kernel": "weight", "scale": "weight", "embedding": "weight", "mean": "running_mean", "var": "running_var"}
 
@@ -91,6 +98,21 @@ def _described(path: Path, changed: int) -> dict[str, Any]:
 def network(description: Mapping[str, Any], **knobs: Any) -> Any:
     """The Linen module that a description builds. `knobs`: norm_groups, norm, outputs and dtype of the family."""
     return FAMILIES[description["family"]].network(**description["architecture"], **knobs)
+
+
+def check_vocabulary(description: Mapping[str, Any], vocab_size: int) -> None:
+    """Whether an encoder of texts has a row for each id below `vocab_size`.
+
+    Raises:
+      ValueError: it has fewer, or takes images.
+    """
+    if description["takes"] != "text":
+        raise ValueError(f"{description['family']} takes {description['takes']}, and not token ids")
+    rows = description["architecture"]["vocab_size"]
+    if vocab_size > rows:
+        raise ValueError(
+            f"vocab_size = {vocab_size}: must be at most {rows}, the ids that {description['family']} knows"
+        )
 
 
 def shapes_of(family: str, architecture: Mapping[str, Any]) -> dict[str, Any]:

@@ -10,6 +10,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 
 NAME = "model.safetensors"
+TOKENIZER = "tokenizer.json"
 PICKLED = (".pth", ".pt", ".bin", ".ckpt", ".pkl")
 
 
@@ -68,25 +69,34 @@ def tensors_of(place: str | Path) -> Tensors:
 
 
 def configuration(path: Path) -> dict[str, Any]:
-    """`config.json` beside a file of weights, and under `preprocessor` and `modules` what Hugging Face has beside it.
+    """`config.json` beside a file of weights, and under `preprocessor`, `tokenizer` and `modules` what Hugging Face has
+    beside it, each module with the `config` in its folder. Tables of token embeddings may have a tokenizer alone.
 
     Raises:
-      FileNotFoundError, ValueError: there is none, or it is no JSON object.
+      FileNotFoundError, ValueError: there is none, or it is not what JSON has there.
     """
-    found = _json(path.parent / "config.json")
-    for key, name in {"preprocessor": "preprocessor_config.json"}.items():
-        if (path.parent / name).exists():
-            found[key] = _json(path.parent / name)
+    folder = path.parent
+    found = (
+        {} if (folder / TOKENIZER).exists() and not (folder / "config.json").exists() else _json(folder / "config.json")
+    )
+    for key, name in {"preprocessor": "preprocessor_config.json", "tokenizer": TOKENIZER}.items():
+        if (folder / name).exists():
+            found[key] = _json(folder / name)
+    if (folder / "modules.json").exists():
+        found["modules"] = modules = _json(folder / "modules.json", list)
+        for module in modules:
+            if (own := folder / module["path"] / "config.json").exists():
+                module["config"] = _json(own)
     return found
 
 
-def _json(path: Path) -> dict[str, Any]:
+def _json(path: Path, kind: type = dict) -> Any:
     if not path.exists():
         raise FileNotFoundError(f"{path}: no such file; it says what the weights beside it are of")
     try:
         found = json.loads(path.read_text("utf-8"))
     except ValueError as error:
         raise ValueError(f"{path}: not JSON ({error})") from None
-    if not isinstance(found, dict):
-        raise ValueError(f"{path}: must hold a JSON object")
+    if not isinstance(found, kind):
+        raise ValueError(f"{path}: must hold a JSON {'object' if kind is dict else 'array'}")
     return found

@@ -156,6 +156,11 @@ def of_timm(config: Mapping[str, Any], *arguments: str) -> dict[str, Any]:
     return {"takes": "images", "preprocessing": preprocessing, "licence": said.get("license") or ""}
 
 
+def unit(x):
+    """Features [B, F] scaled to length 1; those of length 0 stay 0, and have gradients."""
+    return x * jax.lax.rsqrt(jnp.maximum(jnp.sum(jnp.square(x), -1, keepdims=True), 1e-24))
+
+
 def of_hugging_face(config: Mapping[str, Any]) -> dict[str, Any]:
     """What Hugging Face's `preprocessor_config.json` says of images, for a description.
 
