@@ -1,0 +1,167 @@
+"""Sentence encoders from files: published numbers met, and what they are worth with few labels.
+
+    python -m experiments.sentence_encoders --data=DIR --encoders=DIR [--first_seed=0 --seeds=3]
+
+`--data` holds sts, sick2014, banking77 and clinc150; `--encoders` a folder each for minilm (all-MiniLM-L6-v2, with its
+config.json, tokenizer.json, modules.json and 1_Pooling) and wordllama (l2_supercat_256, with its tokenizer.json).
+Started again, the command goes on where it was; what is finished is in `experiments/sentence_encoders/results.json`
+and, as tables, in `README.md` beside it.
+"""
+
+import json
+import statistics
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from absl import flags
+
+from labelfx import config as configs
+from labelfx.config import command
+from labelfx.data import Dataset, sources
+from labelfx.data.labels import per_class
+from labelfx.evals import features, text
+from labelfx.evals.classification import linear_probe
+from labelfx.loop.results import commit
+from labelfx.models import Model, from_linen, pretrained
+
+HERE = Path(__file__).parent / "sentence_encoders"
+ENCODERS = {"minilm": "MiniLM", "wordllama": "WordLlama"}
+FLOOR = "TF-IDF"
+LEARNT = {"vocab_size": 8192, "max_length": 128}  # of the floor's tokens
+LENGTHS = (8, 16, 32, 64, 128)  # a text is encoded at the first that holds it: padding changes nothing but the time
+BUDGETS = (1, 4, 16)
+SIMILARITY: dict[str, Callable[..., Dataset]] = {
+    "sts": lambda root, **tokens: sources.sts(data_dir=str(root / "sts"), **tokens),
+    "sick": lambda root, **tokens: sources.sick(data_dir=str(root / "sick2014"), split="all", **tokens),
+}
+CLASSES: dict[str, Callable[..., Dataset]] = {
+    "BANKING77": lambda root, **tokens: sources.banking77(data_dir=str(root / "banking77"), **tokens),
+    "CLINC150": lambda root, **tokens: sources.clinc150(
+        data_dir=str(root / "clinc150"), variant="full", split="test", out_of_scope=False, **tokens
+    ),
+}
+# Of all-MiniLM-L6-v2, cosine, in %; 2014 is not in the same place.
+PUBLISHED = {"2012": 72.37, "2013": 80.60, "2014": 75.6, "2015": 85.39, "2016": 78.99, "all": 77.58}
+SAID = (
+    "Published are MTEB's of all-MiniLM-L6-v2 at 8b3219a, by cosine (github.com/embeddings-benchmark/results); 2014 is"
+    " that of the model card of jinaai/jina-embedding-s-en-v1, to three digits. Their 2012 has the 750 pairs of MSRvid"
+    " too, which `sts` lacks for their licence: that column is not comparable. SICK is all 9,927 pairs, as there."
+)
+
+
+def encoder(folder: Path) -> tuple[Model, dict[str, Any], dict[str, Any]]:
+    """The network, its variables, and what a source needs to give its tokens."""
+    found = pretrained.read(folder)
+    print(f"{folder.name}: {found.said}", flush=True)
+    network = pretrained.network(found.description, norm="stored", norm_groups=1, outputs="features", dtype=None)
+    tokens = {"vocab_size": found.description["architecture"]["vocab_size"], "tokenizer": str(folder)}
+    return from_linen(network), found.weights(), tokens | {"max_length": LENGTHS[-1]}
+
+
+def encoded(model: Model, variables: Any, ids: np.ndarray) -> np.ndarray:
+    """Features float32 [N, F] of token ids int32 [N, L]."""
+    lengths = (ids > 0).sum(1)
+    found, shortest = [], 0
+    for longest in LENGTHS:
+        rows = np.flatnonzero((shortest < lengths) & (lengths <= longest))
+        found.append((rows, features(model, variables, ids[rows, :longest]) if len(rows) else None))
+        shortest = longest
+    width = next(part.shape[1] for _, part in found if part is not None)
+    whole = np.zeros((len(ids), width), np.float32)
+    for rows, part in found:
+        whole[rows] = 0 if part is None else part
+    return whole
+
+
+def few_labels(data: Dataset, train: Any, test: Any, seeds: range, floor: bool) -> Iterator[tuple[str, int, float]]:
+    """Accuracy by labels a class and seed, which draws the labelled rows; the same rows for all."""
+    assert data.test is not None
+    labels, classes = data.train.labels, len(data.class_names)
+    for k in BUDGETS:
+        for seed in seeds:
+            rows = per_class(labels, np.random.default_rng(seed), k=k)
+            probe: Any = text.tfidf_probe if floor else linear_probe
+            yield str(k), seed, probe(train[rows], labels[rows], test, data.test.labels, classes)["accuracy"]
+
+
+def run(data_dir: Path, encoders: Path, seeds: range) -> None:
+    """What has no results yet, one encoder and data set after the other; the files after each."""
+    path = HERE / "results.json"
+    found = json.loads(path.read_text()) if path.exists() else {}
+    for name in (*ENCODERS, FLOOR):
+        model, variables, tokens = encoder(encoders / name) if name in ENCODERS else (None, None, LEARNT)
+        for source, read in (SIMILARITY | CLASSES).items():
+            entry = found.setdefault(source, {}).setdefault(name, {})
+            if "value" in entry or all(str(seed) in entry.get(str(k), {}) for k in BUDGETS for seed in seeds):
+                continue
+            data = read(data_dir, **tokens)
+            assert data.test is not None
+            train, test = data.train.inputs, data.test.inputs
+            if model and source in CLASSES:
+                train = encoded(model, variables, train)
+            if model:
+                test = encoded(model, variables, test)
+            if source in CLASSES:
+                for k, seed, accuracy in few_labels(data, train, test, seeds, model is None):
+                    entry.setdefault(k, {})[str(seed)] = accuracy
+            else:
+                judged = data.side["judgements"]
+                entry |= text.spearman(test, judged) if model else text.tfidf(train, test, judged, measure="spearman")
+            entry["commit"] = commit()
+            print(f"{name}, {source}: {entry}", flush=True)
+            HERE.mkdir(exist_ok=True)
+            configs.write_text(path, json.dumps(found, indent=1) + "\n")
+            configs.write_text(HERE / "README.md", page(found))
+
+
+def page(found: dict[str, dict[str, dict[str, Any]]]) -> str:
+    """The results as Markdown."""
+    names = {"minilm": ENCODERS["minilm"], "wordllama": ENCODERS["wordllama"], FLOOR: FLOOR}
+    parts = [
+        "# Sentence encoders from files\n",
+        "`python -m experiments.sentence_encoders`, all of it by labelfx, without torch or transformers.\n",
+        "## Similarity\n",
+        "Spearman's correlation of cosines with human judgements, in %: all pairs of a year together.\n",
+        f"|  | {' | '.join(name.replace('all', 'SICK') for name in PUBLISHED)} |",
+        "| --- |" + " ---: |" * len(PUBLISHED),
+        f"| MiniLM, published | {' | '.join(f'{value:.2f}' for value in PUBLISHED.values())} |",
+    ]
+    for key, name in names.items():
+        values = {task: value for source in SIMILARITY for task, value in found.get(source, {}).get(key, {}).items()}
+        cells = [f"{100 * values[task]:.2f}" if task in values else "" for task in PUBLISHED]
+        parts.append(f"| {name} | {' | '.join(cells)} |")
+    parts += [f"\n{SAID}\n", "## Few labels\n"]
+    parts.append(
+        "Accuracy on the test set in %, mean and standard deviation over draws of the labelled texts, the same for all:"
+        " `linear_probe` of frozen features, `tfidf_probe` of TF-IDF.\n"
+    )
+    columns = [(source, str(k)) for source in CLASSES for k in BUDGETS]
+    parts.append(f"| labels a class | {' | '.join(f'{source}, {k}' for source, k in columns)} |")
+    parts.append("| --- |" + " ---: |" * len(columns))
+    for key, name in names.items():
+        cells = [_cell([*found.get(source, {}).get(key, {}).get(k, {}).values()]) for source, k in columns]
+        parts.append(f"| {name} | {' | '.join(cells)} |")
+    entries = [entry for source in found.values() for entry in source.values() if entry]
+    draws = {len(entry[str(k)]) for entry in entries for k in BUDGETS if str(k) in entry}
+    commits = sorted({str(entry["commit"])[:9] for entry in entries})
+    return "\n".join([*parts, f"\n{', '.join(map(str, sorted(draws)))} draws; at commit {', '.join(commits)}."]) + "\n"
+
+
+def _cell(values: list[float]) -> str:
+    if not values:
+        return ""
+    spread = f" ± {100 * statistics.stdev(values):.1f}" if len(values) > 1 else ""
+    return f"{100 * statistics.fmean(values):.1f}{spread}"
+
+
+def main(values: Any) -> None:
+    run(Path(values.data), Path(values.encoders), range(values.first_seed, values.first_seed + values.seeds))
+
+
+if __name__ == "__main__":
+    flags.DEFINE_integer("first_seed", 0, "of the draws")
+    flags.DEFINE_integer("seeds", 3, "how many draws")
+    strings = {"data": "the folder of the data sets", "encoders": "the folder of the encoders' folders"}
+    command.run(main, config=False, strings=strings)
