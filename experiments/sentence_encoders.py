@@ -30,7 +30,7 @@ HERE = Path(__file__).parent / "sentence_encoders"
 ENCODERS = {"minilm": "MiniLM", "wordllama": "WordLlama"}
 FLOOR = "TF-IDF"
 LEARNT = {"vocab_size": 8192, "max_length": 128}  # of the floor's tokens
-LENGTHS = (8, 16, 32, 64, 128)  # a text is encoded at the first that holds it: padding changes nothing but the time
+LENGTHS = (8, 12, 16, 24, 32, 48, 64, 128)  # a text is encoded at the first that holds it: padding changes nothing but the time
 BUDGETS = (1, 4, 16)
 SIMILARITY: dict[str, Callable[..., Dataset]] = {
     "sts": lambda root, **tokens: sources.sts(data_dir=str(root / "sts"), **tokens),
@@ -61,7 +61,8 @@ def encoder(folder: Path) -> tuple[Model, dict[str, Any], dict[str, Any]]:
 
 
 def encoded(model: Model, variables: Any, ids: np.ndarray) -> np.ndarray:
-    """Features float32 [N, F] of token ids int32 [N, L]."""
+    """Features float32 [N, F] of token ids int32 [N, L], each text once."""
+    ids, again = np.unique(ids, axis=0, return_inverse=True)
     lengths = (ids > 0).sum(1)
     found, shortest = [], 0
     for longest in LENGTHS:
@@ -72,7 +73,7 @@ def encoded(model: Model, variables: Any, ids: np.ndarray) -> np.ndarray:
     whole = np.zeros((len(ids), width), np.float32)
     for rows, part in found:
         whole[rows] = 0 if part is None else part
-    return whole
+    return whole[again]
 
 
 def few_labels(data: Dataset, train: Any, test: Any, seeds: range, floor: bool) -> Iterator[tuple[str, int, float]]:

