@@ -30,7 +30,16 @@ HERE = Path(__file__).parent / "sentence_encoders"
 ENCODERS = {"minilm": "MiniLM", "wordllama": "WordLlama"}
 FLOOR = "TF-IDF"
 LEARNT = {"vocab_size": 8192, "max_length": 128}  # of the floor's tokens
-LENGTHS = (8, 12, 16, 24, 32, 48, 64, 128)  # a text is encoded at the first that holds it: padding changes nothing but the time
+LENGTHS = (
+    8,
+    12,
+    16,
+    24,
+    32,
+    48,
+    64,
+    128,
+)  # a text is encoded at the first that holds it: padding changes nothing but the time
 BUDGETS = (1, 4, 16)
 SIMILARITY: dict[str, Callable[..., Dataset]] = {
     "sts": lambda root, **tokens: sources.sts(data_dir=str(root / "sts"), **tokens),

@@ -12,6 +12,7 @@ from labelfx.data.labels import target_scale
 from labelfx.graphs import Graph
 from labelfx.loop.blame import named
 from labelfx.models import Model, rescaled, scaled
+from labelfx.models.pretrained import check_vocabulary
 
 
 def build_model(
@@ -39,6 +40,9 @@ def build_model(
     side["weights"] = weights
     if dataset is not None and (said := config.model.get("description")):
         check_rows(said, config.model["file"], dataset.train.inputs)
+        if said["takes"] == "text":
+            with named("config.data"):
+                check_vocabulary(said, config.data.get("vocab_size", 0))
     with named("config.model"):
         model = configs.build(configs.BACKBONES, config.model, **{k: config.data.get(k, side.get(k)) for k in takes})
     inputs = None if dataset is None else dataset.train.inputs
