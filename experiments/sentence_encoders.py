@@ -8,6 +8,7 @@ Started again, the command goes on where it was; what is finished is in `experim
 and, as tables, in `README.md` beside it.
 """
 
+import functools
 import json
 import statistics
 from collections.abc import Callable, Iterator
@@ -85,45 +86,52 @@ def encoded(model: Model, variables: Any, ids: np.ndarray) -> np.ndarray:
     return whole[again]
 
 
-def few_labels(data: Dataset, train: Any, test: Any, seeds: range, floor: bool) -> Iterator[tuple[str, int, float]]:
-    """Accuracy by labels a class and seed, which draws the labelled rows; the same rows for all."""
+def few_labels(
+    data: Dataset, embed: Callable[[Any], Any], draws: list[tuple[int, int]], floor: bool
+) -> Iterator[float]:
+    """Accuracy for each of the draws, of so many labels a class by a seed: the same texts for all encoders."""
     assert data.test is not None
     labels, classes = data.train.labels, len(data.class_names)
-    for k in BUDGETS:
-        for seed in seeds:
-            rows = per_class(labels, np.random.default_rng(seed), k=k)
-            probe: Any = text.tfidf_probe if floor else linear_probe
-            yield str(k), seed, probe(train[rows], labels[rows], test, data.test.labels, classes)["accuracy"]
+    drawn = [per_class(labels, np.random.default_rng(seed), k=k) for k, seed in draws]
+    rows = np.unique(np.concatenate(drawn))
+    train, test = embed(data.train.inputs[rows]), embed(data.test.inputs)
+    probe: Any = text.tfidf_probe if floor else linear_probe
+    for each in drawn:
+        own = train[np.searchsorted(rows, each)]
+        yield probe(own, labels[each], test, data.test.labels, classes)["accuracy"]
 
 
 def run(data_dir: Path, encoders: Path, seeds: range) -> None:
-    """What has no results yet, one encoder and data set after the other; the files after each."""
+    """What has no results yet, one encoder and data set after the other; the files after each number."""
     path = HERE / "results.json"
     found = json.loads(path.read_text()) if path.exists() else {}
-    for name in (*ENCODERS, FLOOR):
+
+    def keep(entry: dict[str, Any]) -> None:
+        entry["commit"] = commit()
+        HERE.mkdir(exist_ok=True)
+        configs.write_text(path, json.dumps(found, indent=1) + "\n")
+        configs.write_text(HERE / "README.md", page(found))
+
+    for name in (FLOOR, *ENCODERS):
         model, variables, tokens = encoder(encoders / name) if name in ENCODERS else (None, None, LEARNT)
-        for source, read in (SIMILARITY | CLASSES).items():
+        embed = functools.partial(encoded, model, variables) if model else lambda ids: ids
+        for source, read in SIMILARITY.items():
             entry = found.setdefault(source, {}).setdefault(name, {})
-            if "value" in entry or all(str(seed) in entry.get(str(k), {}) for k in BUDGETS for seed in seeds):
-                continue
-            data = read(data_dir, **tokens)
-            assert data.test is not None
-            train, test = data.train.inputs, data.test.inputs
-            if model and source in CLASSES:
-                train = encoded(model, variables, train)
-            if model:
-                test = encoded(model, variables, test)
-            if source in CLASSES:
-                for k, seed, accuracy in few_labels(data, train, test, seeds, model is None):
-                    entry.setdefault(k, {})[str(seed)] = accuracy
-            else:
-                judged = data.side["judgements"]
-                entry |= text.spearman(test, judged) if model else text.tfidf(train, test, judged, measure="spearman")
-            entry["commit"] = commit()
-            print(f"{name}, {source}: {entry}", flush=True)
-            HERE.mkdir(exist_ok=True)
-            configs.write_text(path, json.dumps(found, indent=1) + "\n")
-            configs.write_text(HERE / "README.md", page(found))
+            if not entry:
+                data = read(data_dir, **tokens)
+                assert data.test is not None
+                test, judged = embed(data.test.inputs), data.side["judgements"]
+                floor = functools.partial(text.tfidf, data.train.inputs, measure="spearman")
+                entry |= (text.spearman if model else floor)(test, judged)
+                keep(entry)
+        for source, read in CLASSES.items():
+            entry = found.setdefault(source, {}).setdefault(name, {})
+            draws = [(k, seed) for seed in seeds for k in BUDGETS if str(seed) not in entry.get(str(k), {})]
+            if draws:
+                accuracies = few_labels(read(data_dir, **tokens), embed, draws, model is None)
+                for (k, seed), accuracy in zip(draws, accuracies, strict=True):
+                    entry.setdefault(str(k), {})[str(seed)] = accuracy
+                    keep(entry)
 
 
 def page(found: dict[str, dict[str, dict[str, Any]]]) -> str:
