@@ -226,6 +226,21 @@ def test_a_whole_bert_is_said_of_a_file():
     assert found.description["takes"] == "text" and found.description["architecture"]["pooling"] == "mean"
 
 
+@pytest.mark.parametrize(
+    ("card", "licence"),
+    [
+        ("---\nlanguage: en\nlicense: apache-2.0\ntags:\n- x\n---\n# A\n", "apache-2.0"),
+        ("---\nlanguage: en\n---\nlicense: mit\n", ""),
+        ("license: mit\n", ""),
+    ],
+)
+def test_a_licence_is_what_a_model_card_states(card, licence, tmp_path):
+    shutil.copytree(HERE / "bert", tmp_path / "own")
+    (tmp_path / "own" / "README.md").write_text(card)
+    found = pretrained.read(tmp_path / "own")
+    assert found.description["licence"] == licence and found.said.endswith("licence apache-2.0") == bool(licence)
+
+
 def test_a_bert_for_another_task_is_read(tmp_path, expected):
     shutil.copytree(HERE / "bert", tmp_path / "own")
     kept = load_file(tmp_path / "own" / "model.safetensors")
@@ -354,7 +369,14 @@ def test_a_run_keeps_the_tokenizer_of_a_file(tmp_path):
     data |= {"test": "30%", "test_seed": 0, "vocab_size": 78, "max_length": 8, "tokenizer": str(tmp_path / "bert")}
     config = configs.recipe("own_sentences") | {"data": data, "steps": 30, "devices": 1}
     config["batch"] = {"labelled": 8, "unlabelled": 0}
-    config["model"] = {"name": "pretrained", "file": str(tmp_path / "bert"), "image_size": 0, "frozen": False, "lora": None, "norm": "stored"}
+    config["model"] = {
+        "name": "pretrained",
+        "file": str(tmp_path / "bert"),
+        "image_size": 0,
+        "frozen": False,
+        "lora": None,
+        "norm": "stored",
+    }
     config["model"] |= {"outputs": "features", "dtype": "float32"}
     for changes, message in (
         (

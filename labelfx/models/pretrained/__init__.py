@@ -78,7 +78,7 @@ def read(place: str | Path) -> Pretrained:
     ]
     said = f"{len(read)} of {len(tensors.shapes)} tensors read"
     said += f", left out {', '.join(left)}" if left else ""
-    licence = found.get("licence") or tensors.metadata.get("license") or ""
+    licence = found.get("licence") or tensors.metadata.get("license") or config.get("licence", "")
     said += f"; {tensors.size / 1e6:.1f} MB" + (f", licence {licence}" if licence else "")
     description = {"family": family, **found, "sha256": tensors.sha256(), "licence": licence}
     return Pretrained(description, lambda: _weights(tensors, where), said)

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from safetensors import SafetensorError, safe_open
 
 NAME = "model.safetensors"
 TOKENIZER = "tokenizer.json"
+LICENCE = r"---\n(?:(?!---).*\n)*?license: *(\S+)"  # in the lines between the first two of dashes
 PICKLED = (".pth", ".pt", ".bin", ".ckpt", ".pkl")
 
 
@@ -70,7 +72,8 @@ def tensors_of(place: str | Path) -> Tensors:
 
 def configuration(path: Path) -> dict[str, Any]:
     """`config.json` beside a file of weights, and under `preprocessor`, `tokenizer` and `modules` what Hugging Face has
-    beside it, each module with the `config` in its folder. Tables of token embeddings may have a tokenizer alone.
+    beside it, each module with the `config` in its folder, under `licence` what the head of a model card, `README.md`,
+    states. Tables of token embeddings may have a tokenizer alone.
 
     Raises:
       FileNotFoundError, ValueError: there is none, or it is not what JSON has there.
@@ -87,6 +90,9 @@ def configuration(path: Path) -> dict[str, Any]:
         for module in modules:
             if (own := folder / module["path"] / "config.json").exists():
                 module["config"] = _json(own)
+    card = folder / "README.md"
+    if card.exists() and (stated := re.match(LICENCE, card.read_text("utf-8", "replace"))):
+        found["licence"] = stated[1]
     return found
 
 
