@@ -17,7 +17,7 @@ from labelfx.models import pretrained
 from labelfx.models.pretrained import convnext, layers, vit
 
 GOLDEN = Path(__file__).parent / "pretrained"
-FOLDERS = sorted(each.parent.name for each in GOLDEN.glob("*/model.safetensors"))
+FOLDERS = sorted(each.parent.name for each in GOLDEN.glob("*/features.npz"))
 KNOBS = {"norm": "stored", "norm_groups": 1, "outputs": "features", "dtype": None}
 gelu = jax.nn.gelu
 

@@ -24,6 +24,12 @@ class Tokenizer(NamedTuple):
         padding = tokenizer.padding["pad_id"]
         return np.where(ids == padding, 0, ids + 1) if padding else ids
 
+    def decode(self, ids: np.ndarray) -> str:
+        """The text of token ids int32 [L], for people: as it is normalised, as far as it was kept."""
+        tokenizer = _read(self.text)
+        own = ids[ids > 0] - (1 if tokenizer.padding["pad_id"] else 0)
+        return tokenizer.decode(own.tolist())
+
 
 class Special(NamedTuple):
     """Of the ids of a tokenizer: how much higher they are here, what it puts around a text, and the one for
@@ -37,10 +43,6 @@ class Special(NamedTuple):
 def tokenizer_for(texts: Iterable[str], tokenizer: str, vocab_size: int, max_length: int) -> Tokenizer:
     """`read` of the file or folder `tokenizer` where it is not "", else `learn` of the texts."""
     return read(tokenizer, vocab_size, max_length) if tokenizer else learn(texts, vocab_size, max_length)
-
-    def decode(self, ids: np.ndarray) -> str:
-        """The text of token ids int32 [L], for people: as it is normalised, as far as it was kept."""
-        return _read(self.text).decode(ids.tolist())
 
 
 def learn(texts: Iterable[str], vocab_size: int, max_length: int) -> Tokenizer:
@@ -121,7 +123,8 @@ def _padded(tokenizer: Any, padding: int, max_length: int) -> Tokenizer:
 def _parse(text: str) -> Any:
     try:
         found = _library().Tokenizer.from_str(text)
-        found.decoder = _library().decoders.ByteLevel()
+        if found.decoder is None:  # one that was learnt here
+            found.decoder = _library().decoders.ByteLevel()
         return found
     except ValueError:
         raise
