@@ -6,7 +6,8 @@
 
 `--data` is a folder of images in any layout; a `.csv`, `.jsonl` or `.parquet` file with a column `text` and perhaps one
 `label`; or `train`, the training rows of the run in `--backbone`, of which those that its label view tells are labelled
-(`./train` is a folder). `--backbone` is whatever `labelfx.load` takes.
+(`./train` is a folder). Where a folder holds `unlabelled/`, it is read as the source `folder` reads it: what lies in
+`train/CLASS/` is labelled, and `test/` is left alone. `--backbone` is whatever `labelfx.load` takes.
 
 DIR2 then holds `suggested.csv`, with the columns `file` and `label`, and `suggested.html`, which shows the pictures or
 sentences. Fill the labels in; what is still empty counts as not labelled. With `--labels` the next call goes on from
@@ -30,8 +31,9 @@ from PIL import Image
 import labelfx
 from labelfx import config as configs
 from labelfx.config import ConfigError, command, local, make_folder, write_text
-from labelfx.data import DataError, known, row_names
+from labelfx.data import DataError, Dataset, known, row_names
 from labelfx.data.decode import load_image
+from labelfx.data.sources.folders import UNLABELLED, folder
 from labelfx.data.sources.own import _csv, _jsonl, _parquet
 from labelfx.data.tokens import Tokenizer
 from labelfx.features import _of_folder
@@ -53,7 +55,7 @@ class Rows(NamedTuple):
     labels: dict[str, str]
     folder: Path | None
     inputs: Any
-    tokenizer: Tokenizer | None
+    tokenizer: Tokenizer | None = None
 
 
 def suggest(
@@ -118,27 +120,36 @@ def _read(data: str, encoder: Any) -> Rows:
         dataset, view = load_data(config, encoder.workdir)
         if dataset.task not in ("class", "none"):
             raise ConfigError(f"--data=train: labels of that run are {dataset.task}; only classes can be filled in")
-        inputs, said = dataset.train.inputs, view.split.labels.copy()
+        said = view.split.labels.copy()
         if view.held_out is not None:
             said[view.validation] = view.held_out.labels
-        names = row_names(inputs)
-        told = {names[row]: dataset.class_names[said[row]] for row in np.flatnonzero(known(said))}
         source, _, path = config.data["name"].partition(":")
-        files = source == "folder" and hasattr(inputs, "name")  # not where classes are merged
-        return Rows(names, encoder(inputs), told, Path(path) if files else None, inputs, encoder.tokenizer)
+        files = source == "folder" and not config.data["merge"]
+        return _of_source(dataset, said, encoder, Path(path) if files else None)._replace(tokenizer=encoder.tokenizer)
     root = local(data)
-    if root.suffix in TABLES and root.is_file():
-        texts, labels = _sentences(root)
-        names = row_names(texts)
-        told = {name: label for name, label in zip(names, labels, strict=True) if label}
-        try:
-            return Rows(names, encoder(texts), told, None, texts, None)
-        except ValueError as error:
-            raise ConfigError(f"--data={data}: {error}") from error
-    if not root.is_dir():
-        raise ConfigError(f"--data={data}: neither a folder, nor a file {' '.join(TABLES)}, nor 'train'")
-    found, features = _of_folder(encoder, root)
-    return Rows(found.tolist(), features, {}, root, None, None)
+    try:
+        if root.suffix in TABLES and root.is_file():
+            texts, labels = _sentences(root)
+            names = row_names(texts)
+            told = {name: label for name, label in zip(names, labels, strict=True) if label}
+            return Rows(names, encoder(texts), told, None, texts)
+        if not root.is_dir():
+            raise ConfigError(f"neither a folder, nor a file {' '.join(TABLES)}, nor 'train'")
+        if (root / UNLABELLED).is_dir() and len(encoder.shape) == 3:
+            dataset = folder(str(root), image_size=encoder.shape[0], channels=encoder.shape[2])
+            return _of_source(dataset, dataset.train.labels, encoder, root)
+        found, features = _of_folder(encoder, root)
+        return Rows(found.tolist(), features, {}, root, None)
+    except ValueError as error:
+        raise ConfigError(f"--data={data}: {str(error).removeprefix(f'--images={root}: ')}") from error
+
+
+def _of_source(dataset: Dataset, said: np.ndarray, encoder: Any, root: Path | None) -> Rows:
+    """The training rows, of which the classes `said` [N] are told, -1 where none is."""
+    inputs = dataset.train.inputs
+    features, names = encoder(inputs), row_names(inputs)  # in this order: files that cannot be read are known then
+    told = {names[row]: dataset.class_names[said[row]] for row in np.flatnonzero(known(said))}
+    return Rows(names, features, told, root, inputs)
 
 
 def _sentences(path: Path) -> tuple[list[str], list[str]]:

@@ -110,6 +110,33 @@ def test_a_copy_is_suggested_once(strategy, run, pictures, tmp_path):
     assert "unlabelled/007.png" not in found
 
 
+def test_folders_of_either_layout(run, tmp_path):
+    """Of that of the source `folder`, what lies in a class's folder is labelled and what is to be tested on left alone;
+    of any other, every image is to be labelled."""
+    for row, name in enumerate(["train/one/0", "train/two/1", "test/one/2", "test/two/3", *"456789"]):
+        path = tmp_path / "own" / (f"{name}.png" if "/" in name else f"unlabelled/{name}.png")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(DIGITS.inputs[row, ..., 0]).save(path)
+    found = labelfx.suggest(tmp_path / "own", run, 6, tmp_path / "out", strategy="margin")
+    assert {*found} == {f"unlabelled/{row}.png" for row in range(4, 10)}
+    told = {"train/one/0.png": "one", "train/two/1.png": "two"}
+    assert answers(tmp_path / "out/suggested.csv") == told
+
+    write_answers(tmp_path / "filled.csv", told | {found[0]: "two"}, found[1:])
+    data = {"name": f"folder:{tmp_path / 'own'}", "image_size": 8, "channels": 1}
+    labels = {"name": "file", "path": str(tmp_path / "filled.csv")}
+    config = tiny("supervised", model=MLP, data=data, labels=labels, batch={"labelled": 3, "unlabelled": 0})
+    results = labelfx.train(config, tmp_path / "run")
+    assert results["labels"]["n"] == 3 and results["data"]["class_names"] == ["one", "two"]
+
+    (tmp_path / "none").mkdir()
+    with pytest.raises(ConfigError, match="^--data=.*none: not one of its 0 files can be read as an image"):
+        labelfx.suggest(tmp_path / "none", run, 10, tmp_path / "other")
+    (tmp_path / "own/unlabelled").rename(tmp_path / "own/more")
+    found = labelfx.suggest(tmp_path / "own", run, 10, tmp_path / "other")
+    assert {name.split("/")[0] for name in found} == {"train", "test", "more"}
+
+
 def test_of_a_run_what_its_view_tells_is_labelled(run, tmp_path):
     found = labelfx.suggest("train", run, 5, tmp_path, strategy="entropy", seed=3)
     told = json.loads((run / "labels.json").read_text())["rows"]
