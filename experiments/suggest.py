@@ -30,7 +30,7 @@ from labelfx.data.decode import fitted
 from labelfx.labels import queries
 from labelfx.labels.evidence import of_features
 from labelfx.loop.results import commit
-from labelfx.reports.contact_sheet import picture
+from labelfx.reports.contact_sheet import to_picture
 from labelfx.reports.efficiency import labels_saved
 from labelfx.reports.figures import Page
 from labelfx.reports.tables import Draw, Row
@@ -71,7 +71,7 @@ def _encoded(encoder: Any, images: np.ndarray) -> np.ndarray:
     if images.shape[1:] == encoder.shape:
         return encoder(images)
     parts = (images[start : start + 256] for start in range(0, len(images), 256))
-    resized = (np.stack([fitted(picture(image), encoder.shape) for image in part]) for part in parts)
+    resized = (np.stack([fitted(to_picture(image), encoder.shape) for image in part]) for part in parts)
     return np.concatenate([encoder(part) for part in resized])
 
 

@@ -41,7 +41,7 @@ from labelfx.labels import queries
 from labelfx.labels.answers import answers, write_answers
 from labelfx.labels.evidence import of_features
 from labelfx.loop.run import keep_compiled_programs, load_config, load_data
-from labelfx.reports.contact_sheet import contact_sheet, picture
+from labelfx.reports.contact_sheet import contact_sheet, to_picture
 
 TABLES = {".csv": _csv, ".jsonl": _jsonl, ".parquet": _parquet}
 
@@ -182,7 +182,7 @@ def _shown(rows: Rows, row: int) -> Image.Image | str:
         return found
     if rows.tokenizer is not None:
         return " / ".join(map(rows.tokenizer.decode, found.reshape(-1, found.shape[-1])))  # perhaps a pair
-    return picture(found) if found.ndim == 3 else ", ".join(f"{each:.4g}" for each in found[:20])
+    return to_picture(found) if found.ndim == 3 else ", ".join(f"{each:.4g}" for each in found[:20])
 
 
 def main() -> None:

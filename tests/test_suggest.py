@@ -1,6 +1,7 @@
 """`labelfx.suggest`: a table that a person fills in, from which the next call and a run go on."""
 
 import csv
+import functools
 import json
 import re
 
@@ -13,12 +14,15 @@ import labelfx
 from experiments import suggest as experiment
 from labelfx.config import ConfigError
 from labelfx.data import DataError
+from labelfx.data.labels import queried
 from labelfx.data.sources import digits
+from labelfx.labels import queries
 from labelfx.labels.answers import answers, write_answers
 from labelfx.reports.contact_sheet import contact_sheet
 
 DIGITS = digits().train
 MLP = {"name": "mlp", "hidden": (32,), "dtype": "float32"}
+TYPICAL = functools.partial(queries.typiclust, neighbours=20, max_clusters=500)
 COUNT = 120
 
 
@@ -277,3 +281,27 @@ def test_the_experiment_goes_on_where_it_was(run, tmp_path, monkeypatch):
     assert np.bincount(found["train_labels"][told]).tolist() == [2] * 10 and len({*told}) == 20
     expected = np.mean(found["train_labels"][3] == found["test_labels"])
     assert experiment.tested(found, np.array([3])) == expected
+
+
+def test_a_label_view_by_a_query_on_features(run, tmp_path):
+    """Of another run's encoder or of the rows as they are, once for all that resume."""
+    query = {"name": "typiclust", "neighbours": 20, "max_clusters": 500}
+    kept = {}
+    for name, encoder in (("encoder", str(run)), ("rows", "")):
+        labels = {"name": "queried", "n": 15, "start": 5, "query": query, "encoder": encoder}
+        results = labelfx.train(tiny("supervised", model=MLP, labels=labels), tmp_path / name)
+        assert results["labels"]["n"] == 15 and results["labels"]["view"] == "queried"
+        kept[name] = json.loads((tmp_path / name / "labels.json").read_text())["rows"]
+    assert kept["encoder"] != kept["rows"]
+    x = DIGITS.inputs.reshape(len(DIGITS.labels), -1).astype(np.float32)
+    expected = queried(DIGITS.labels, np.random.default_rng(0), lambda _: x, n=15, start=5, query=TYPICAL, encoder="")
+    assert kept["rows"] == expected.tolist()
+    texts = {"name": "csv:own.csv", "inputs": ("text",), "labels": ("kind",), "task": "class", "test": "10%"}
+    rows = "".join(f"text {row},{row % 2}\n" for row in range(40))
+    (tmp_path / "own.csv").write_text("text,kind\n" + rows)
+    texts |= {"name": f"csv:{tmp_path / 'own.csv'}", "vocab_size": 300, "max_length": 8, "test_seed": 0}
+    config = recipe("own_sentences") | {"data": texts, "evals": {}, "labels": labels}
+    with pytest.raises(
+        ConfigError, match="config.labels: encoder = '': rows are ids, of which nothing tells how alike"
+    ):
+        labelfx.train(config, tmp_path / "texts")

@@ -49,7 +49,7 @@ def contact_sheet(title: str, lead: str, names: Sequence[str], shown: Sequence[I
     return page.whole()
 
 
-def picture(pixels: np.ndarray) -> Image.Image:
+def to_picture(pixels: np.ndarray) -> Image.Image:
     """Of an image uint8 [H, W, C], or float in [0, 1]; grey unless C is 3."""
     if pixels.dtype != np.uint8:
         pixels = np.round(255 * pixels.clip(0, 1)).astype(np.uint8)
