@@ -1,5 +1,6 @@
 """Encoders from files: equal to the libraries' own by files of `experiments/torch_encoders.py`, and what is refused."""
 
+import functools
 import json
 import shutil
 from collections.abc import Callable
@@ -233,6 +234,9 @@ def refused(place: Path) -> str:
     return message
 
 
+LANCZOS = {"input_size": [3, 16, 16], "mean": [0.5] * 3, "std": [0.5] * 3, "interpolation": "lanczos"}
+
+
 def less(name: str) -> Callable[[dict[str, Any]], dict[str, Any]]:
     return lambda tensors: {key: value for key, value in tensors.items() if key != name}
 
@@ -252,8 +256,10 @@ def less(name: str) -> Callable[[dict[str, Any]], dict[str, Any]]:
         ("vit", lambda found: found | {"pos_embed": jnp.ones((1, 16, 24))}, {}, "16 positions are of no square grid"),
         ("vit", dict, {"model_args": {"depth": 3, "num_heads": 2}}, "has no tensor 'blocks.2."),
         ("vit", dict, {"model_args": {"qk_norm": True}}, "model_args.qk_norm of config.json is not one that labelfx"),
-        ("vit", dict, {"global_pool": "max"}, "global_pool 'max' of config.json: must be 'token', 'avg' or 'map'"),
-        ("vit", dict, {"pretrained_cfg": {}}, "config.json must say pretrained_cfg.mean"),
+        ("vit", dict, {"global_pool": "max"}, "global_pool 'max' of config.json: must be 'token' or 'avg' or"),
+        ("resnet18", dict, {"global_pool": "max"}, "global_pool 'max' of config.json: must be 'avg'"),
+        ("vit", dict, {"pretrained_cfg": {}}, "config.json must say pretrained_cfg.input_size"),
+        ("vit", dict, {"pretrained_cfg": LANCZOS}, "interpolation 'lanczos': must be 'bicubic' or 'bilinear'"),
         ("vit", dict, {"architecture": "vit_relpos_base_patch16_224"}, "vit_relpos_base_patch16_224 is no network"),
         ("hub_vit", dict, {"hidden_act": "relu"}, "hidden_act 'relu' of config.json: must be one of gelu"),
         ("hub_resnet", dict, {"downsample_in_bottleneck": True}, "downsample_in_first_stage must be false"),
@@ -282,6 +288,8 @@ def test_files_of_other_kinds_are_refused(tmp_path: Path) -> None:
     assert "not JSON" in refused(tmp_path)
     (tmp_path / "config.json").write_text((GOLDEN / "hub_vit" / "config.json").read_text())
     assert "preprocessor_config.json is missing" in refused(tmp_path)
+    (tmp_path / "preprocessor_config.json").write_text("{}")
+    assert "preprocessor_config.json must say size" in refused(tmp_path)
 
 
 def test_images_that_patches_do_not_cover_are_refused() -> None:
@@ -397,8 +405,12 @@ def test_convolutions_by_loops(size: int, stride: int, side: int, same: bool) ->
                 pixel = x[:, y, z]
                 expected[:, row, column] += pixel @ kernel[i, j] if shape[2] == 3 else pixel * kernel[i, j, 0]
         with jax.enable_x64(True):
-            found = jax.jit(module.apply)({"params": {"kernel": kernel, "bias": bias}}, x)
+            weights = {"params": {"kernel": kernel, "bias": bias}}
+            found, back = jax.vjp(functools.partial(module.apply, weights), x)
+            cotangent = random.normal(size=expected.shape)
+            (gradient,) = back(jnp.asarray(cotangent))
         np.testing.assert_allclose(found, expected, atol=1e-12)
+        np.testing.assert_allclose((x * np.asarray(gradient)).sum(), ((expected - bias) * cotangent).sum())
 
 
 def test_patches_and_layer_normalisation_by_loops() -> None:

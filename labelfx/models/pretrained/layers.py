@@ -1,7 +1,7 @@
 """Layers of encoders from elsewhere, with PyTorch's or TensorFlow's padding, and what their configurations say."""
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -137,23 +137,26 @@ def _padding(sides, size, stride, same):
     return [(each // 2, each - each // 2) for each in total]
 
 
-def of_timm(config: Mapping[str, Any], *arguments: str) -> dict[str, Any]:
+def of_timm(config: Mapping[str, Any], *arguments: str, pools: Sequence[str] = ("avg",)) -> dict[str, Any]:
     """What timm's configuration says of images, for a description.
 
     arguments: the keys of its `model_args` that the tensors' shapes or the family account for.
+    pools: what `global_pool` may be.
 
     Raises:
       ValueError: it has others, which may change what is computed, or does not say how images are normalised.
     """
-    for key in config.get("model_args") or {}:
-        if key not in ("img_size", "num_classes", *arguments):
+    given = config.get("model_args") or {}
+    for key in given:
+        if key not in ("img_size", "num_classes", "global_pool", *arguments):
             raise ValueError(f"model_args.{key} of config.json is not one that labelfx knows")
+    for pool in (given.get("global_pool"), config.get("global_pool")):
+        if pool and pool not in pools:
+            raise ValueError(f"global_pool {pool!r} of config.json: must be {' or '.join(map(repr, pools))}")
     said = config.get("pretrained_cfg") or {}
-    for key in ("mean", "std", "input_size"):
-        if key not in said:
-            raise ValueError(f"config.json must say pretrained_cfg.{key}, as timm's own do")
-    preprocessing = _preprocessing(said["mean"], said["std"], said["input_size"][-1], said.get("interpolation"))
-    return {"takes": "images", "preprocessing": preprocessing, "licence": said.get("license") or ""}
+    size = _said(said, "input_size", "config.json", "pretrained_cfg.")[-1]
+    mean, std = (_said(said, key, "config.json", "pretrained_cfg.") for key in ("mean", "std"))
+    return _images(mean, std, size, said.get("interpolation", "bicubic")) | {"licence": said.get("license") or ""}
 
 
 def unit(x):
@@ -165,24 +168,30 @@ def of_hugging_face(config: Mapping[str, Any]) -> dict[str, Any]:
     """What Hugging Face's `preprocessor_config.json` says of images, for a description.
 
     Raises:
-      ValueError: there is none.
+      ValueError: there is none, or it does not say how images are normalised.
     """
+    file = "preprocessor_config.json"
     if "preprocessor" not in config:
-        raise ValueError("preprocessor_config.json is missing; it says how images are normalised")
+        raise ValueError(f"{file} is missing; it says how images are normalised")
     said = config["preprocessor"]
-    size = said["crop_size"] if said.get("do_center_crop") and said.get("crop_size") else said["size"]
+    size = _said(said, "crop_size" if said.get("do_center_crop") else "size", file)
     if isinstance(size, dict):
-        size = size.get("height") or size["shortest_edge"]
-    interpolation = {2: "bilinear", 3: "bicubic"}.get(said.get("resample", 3))
-    return {
-        "takes": "images",
-        "preprocessing": _preprocessing(said["image_mean"], said["image_std"], size, interpolation),
-        "licence": "",
-    }
+        size = size.get("height") or _said(size, "shortest_edge", file, "size.")
+    mean, std = (_said(said, key, file) for key in ("image_mean", "image_std"))
+    return _images(mean, std, size, {2: "bilinear", 3: "bicubic"}.get(said.get("resample", 3)))
 
 
-def _preprocessing(mean, std, size, interpolation):
-    return {"mean": list(mean), "std": list(std), "size": size, "interpolation": interpolation or "bicubic"}
+def _said(found, key, file, within=""):
+    if key not in found:
+        raise ValueError(f"{file} must say {within}{key}, as its library's own do")
+    return found[key]
+
+
+def _images(mean, std, size, interpolation):
+    if interpolation not in ("bicubic", "bilinear"):
+        raise ValueError(f"images of interpolation {interpolation!r}: must be 'bicubic' or 'bilinear'")
+    preprocessing = {"mean": list(mean), "std": list(std), "size": size, "interpolation": interpolation}
+    return {"takes": "images", "preprocessing": preprocessing}
 
 
 def shape_of(name: str, shapes: Mapping[str, tuple[int, ...]]) -> tuple[int, ...]:

@@ -31,7 +31,7 @@ def recognise(config: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]]) 
             raise ValueError("config.json: downsample_in_bottleneck and downsample_in_first_stage must be false")
         if config.get("hidden_act", "relu") != "relu":
             raise ValueError(f"hidden_act {config['hidden_act']!r} of config.json: must be 'relu'")
-        blocks, said = config["depths"], layers.of_hugging_face(config)
+        blocks, said = config.get("depths", (3, 4, 6, 3)), layers.of_hugging_face(config)
         bottleneck = config.get("layer_type", "bottleneck") == "bottleneck"
     else:
         return None

@@ -134,18 +134,15 @@ def recognise(config: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]]) 
     for pattern, facts in KNOWN.items():
         if match := re.fullmatch(pattern, architecture):
             depth, heads = SIZES[match[1]]
-            said = layers.of_timm(config, "depth", "num_heads", "embed_dim", "patch_size", "mlp_ratio", "global_pool")
+            known = ("depth", "num_heads", "embed_dim", "patch_size", "mlp_ratio")
+            said = layers.of_timm(config, *known, pools=("token", "avg", "map"))
             pool = arguments.get("global_pool") or config.get("global_pool") or facts["pool"]
-            if pool not in ("token", "avg", "map"):
-                raise ValueError(f"global_pool {pool!r} of config.json: must be 'token', 'avg' or 'map'")
             sizes = {"depth": arguments.get("depth", depth), "heads": arguments.get("num_heads", heads)}
             return {"architecture": _architecture(shapes, facts | sizes | {"pool": pool}), **said}
     kind = str(config.get("model_type", ""))
-    if kind in ("clip", "siglip"):
-        kind, config = (
-            f"{kind}_vision_model",
-            config.get("vision_config", {}) | {"preprocessor": config["preprocessor"]},
-        )
+    if kind in ("clip", "siglip"):  # two towers
+        images = {key: config[key] for key in ("preprocessor",) if key in config}
+        kind, config = f"{kind}_vision_model", config.get("vision_config", {}) | images
     if kind not in HUGGING_FACE:
         return None
     facts = HUGGING_FACE[kind]
@@ -311,8 +308,7 @@ def names(shapes: Mapping[str, tuple[int, ...]]) -> tuple[Callable[[str], tuple[
 
 
 def blank(**architecture: Any) -> jax.Array:
-    side = architecture["patch"] * (architecture["grid"] or 2)
-    return jnp.zeros((1, side, side, 3))
+    return jnp.zeros((1, 2 * architecture["patch"], 2 * architecture["patch"], 3))
 
 
 def network(*, norm: str, norm_groups: int, outputs: str, dtype: Any, **architecture: Any) -> nn.Module:
