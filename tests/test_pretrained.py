@@ -253,6 +253,7 @@ def less(name: str) -> Callable[[dict[str, Any]], dict[str, Any]]:
         ("vit", lambda found: found | {"norm.bias": jnp.ones(23)}, {}, "norm.bias [23]: of the wrong shape, vit has"),
         ("vit", lambda found: found | {"norm.bias": jnp.ones(())}, {}, "norm.bias []: of the wrong shape"),
         ("vit", lambda found: found | {"blocks.1.mlp.fc1.weight": jnp.ones(5)}, {}, "blocks.1.mlp.fc1.weight [5]"),
+        ("vit", lambda found: found | {"blocks.0.mlp.fc2.weight": jnp.ones(5)}, {}, "fc2.weight [5]: of the wrong"),
         ("vit", lambda found: found | {"pos_embed": jnp.ones((1, 16, 24))}, {}, "16 positions are of no square grid"),
         ("vit", dict, {"model_args": {"depth": 3, "num_heads": 2}}, "has no tensor 'blocks.2."),
         ("vit", dict, {"model_args": {"qk_norm": True}}, "model_args.qk_norm of config.json is not one that labelfx"),

@@ -32,8 +32,6 @@ FAMILIES: dict[str, Any] = {
 }
 LAYOUTS: dict[int, tuple[int, ...]] = {2: (1, 0), 4: (2, 3, 1, 0)}  # of kernels: [out, in], [out, in, height, width]
 SUFFIXES = {"kernel": "weight", "scale": "weight", "embedding": "weight", "mean": "running_mean", "var": "running_var"}
-
-
 # Path of each variable -> the tensors that it is made of, one after another, and its shape.
 _Sources = dict[tuple[str, ...], tuple[tuple[str, ...], tuple[int, ...]]]
 
@@ -73,9 +71,8 @@ def read(place: str | Path) -> Pretrained:
         )
     where = _sources(family, found["architecture"], tensors)
     read = {name for names, _ in where.values() for name in names}
-    left = [
-        each for each in FAMILIES[family].names(tensors.shapes)[1] if fnmatch.filter(tensors.shapes.keys() - read, each)
-    ]
+    unread = tensors.shapes.keys() - read
+    left = [each for each in FAMILIES[family].names(tensors.shapes)[1] if fnmatch.filter(unread, each)]
     said = f"{len(read)} of {len(tensors.shapes)} tensors read"
     said += f", left out {', '.join(left)}" if left else ""
     licence = found.get("licence") or tensors.metadata.get("license") or config.get("licence", "")

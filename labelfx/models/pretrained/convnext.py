@@ -24,7 +24,7 @@ def recognise(config: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]]) 
     if name not in KNOWN:
         return None
     blocks = (config.get("model_args") or {}).get("depths", KNOWN[name])
-    widths = [layers.shape_of(f"stages.{stage}.blocks.0.gamma", shapes)[0] for stage in range(4)]
+    widths = [layers.shape_of(f"stages.{stage}.blocks.0.gamma", shapes, 1)[0] for stage in range(4)]
     return {"architecture": {"blocks": list(blocks), "widths": widths}, **layers.of_timm(config, "depths", "dims")}
 
 

@@ -36,7 +36,7 @@ def recognise(config: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]]) 
     deeper = (config.get("model_args") or {}).get("depth_multiplier", 1)
     blocks = [math.ceil(stage[0] * deeper) for stage in STAGES]
     lasts = ["blocks.0.0.conv_pw", *(f"blocks.{stage}.0.conv_pwl" for stage in range(1, 7))]
-    widths = [layers.shape_of(f"{each}.weight", shapes)[0] for each in ("conv_stem", *lasts, "conv_head")]
+    widths = [layers.shape_of(f"{each}.weight", shapes, 4)[0] for each in ("conv_stem", *lasts, "conv_head")]
     return {"architecture": {"blocks": blocks, "widths": widths, **known}, **said}
 
 

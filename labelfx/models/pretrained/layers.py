@@ -194,14 +194,16 @@ def _images(mean, std, size, interpolation):
     return {"takes": "images", "preprocessing": preprocessing}
 
 
-def shape_of(name: str, shapes: Mapping[str, tuple[int, ...]]) -> tuple[int, ...]:
-    """The shape of a tensor that tells how a network is built.
+def shape_of(name: str, shapes: Mapping[str, tuple[int, ...]], *axes: int) -> tuple[int, ...]:
+    """The shape of a tensor that tells how a network is built, of as many axes as one of `axes`.
 
     Raises:
-      ValueError: the file has none of that name.
+      ValueError: the file has none of that name, or it has not so many axes.
     """
     if name not in shapes:
         raise ValueError(f"has no tensor {name!r}")
+    if len(shapes[name]) not in axes:
+        raise ValueError(f"{name} {list(shapes[name])}: of the wrong shape, must have {axes[-1]} axes")
     return shapes[name]
 
 

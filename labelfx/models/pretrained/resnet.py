@@ -37,7 +37,7 @@ def recognise(config: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]]) 
         return None
     called, _ = names(shapes)
     firsts = [called(f"{layer}.weight")[0] for layer in ("conv1", *(f"layer{stage}.0.conv1" for stage in range(1, 5)))]
-    widths = [layers.shape_of(each, shapes)[0] for each in firsts]
+    widths = [layers.shape_of(each, shapes, 4)[0] for each in firsts]
     return {"architecture": {"blocks": list(blocks), "widths": widths, "bottleneck": bottleneck}, **said}
 
 

@@ -89,9 +89,8 @@ _REGISTERS = {"layer_scale": True, "registers": True}
 KNOWN = {
     r"(tiny|small|base|large)_patch\d+_\d+": _PLAIN,
     r"(small|base|large|giant)_patch14_dinov2": _PLAIN | {"layer_scale": True},
-    r"(small|base|large|giant)_patch14_reg4_dinov2": _PLAIN
-    | _REGISTERS
-    | {"class_position": None},  # timm's files have none, Meta's do
+    # timm's files have no position of the class token, Meta's do.
+    r"(small|base|large|giant)_patch14_reg4_dinov2": _PLAIN | _REGISTERS | {"class_position": None},
     r"(base|large|huge)_patch\d+_clip_\d+": _CLIP,
     r"(base|large|huge)_patch\d+_clip_quickgelu_\d+": _CLIP | {"act": "quick_gelu"},
     r"(base(?=_patch16)|large(?!.*_512)|so400m(?=_patch14))_patch\d+_siglip_\d+": _SIGLIP,
@@ -154,6 +153,7 @@ def recognise(config: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]]) 
         "heads": config.get("num_attention_heads", 6 if kind == "dinov3_vit" else 12),
         "epsilon": config.get("layer_norm_eps", facts["epsilon"]),
         "act": ACTS.get(act, act),
+        "rope": facts["rope"] and float(config.get("rope_theta", facts["rope"])),
     }
     return {"architecture": _architecture(shapes, facts | sizes), **layers.of_hugging_face(config)}
 
@@ -161,14 +161,14 @@ def recognise(config: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]]) 
 def _architecture(shapes, facts):
     called, _ = names(shapes)
 
-    def shape(name):
-        found = [layers.shape_of(each, shapes) for each in called(name)]
+    def shape(name, *axes):
+        found = [layers.shape_of(each, shapes, *axes) for each in called(name)]
         return (sum(each[0] for each in found), *found[0][1:])
 
-    width, _, _, patch = shape("patch_embed.proj.weight")
-    hidden = shape("blocks.0.mlp.fc2.weight")[1]
-    gated = shape("blocks.0.mlp.fc1.weight")[0] == 2 * hidden
-    stored = 0 if facts["rope"] else math.prod(shape("pos_embed")) // width
+    width, _, _, patch = shape("patch_embed.proj.weight", 4)
+    hidden = shape("blocks.0.mlp.fc2.weight", 2)[1]
+    gated = shape("blocks.0.mlp.fc1.weight", 2)[0] == 2 * hidden
+    stored = 0 if facts["rope"] else shape("pos_embed", 2, 3)[-2]
     of_class = facts["class_position"]
     of_class = math.isqrt(stored) ** 2 != stored if of_class is None else of_class
     grid = math.isqrt(max(stored - of_class, 0))
@@ -176,7 +176,7 @@ def _architecture(shapes, facts):
         raise ValueError(f"{stored} positions are of no square grid" + (" and a class token" if of_class else ""))
     seen = {"patch": patch, "width": width, "hidden": hidden, "gated": gated, "grid": grid, "class_position": of_class}
     seen |= {"act": "silu"} if gated else {}
-    seen |= {"registers": shape("reg_token")[1] if facts["registers"] else None}
+    seen |= {"registers": shape("reg_token", 3)[1] if facts["registers"] else None}
     return Architecture(**facts | seen)._asdict()
 
 
