@@ -216,7 +216,8 @@ def page(results: dict[str, Any]) -> str:
     lines += [
         "",
         "Speed: features of one batch on one core, images a second of that core's time; sides in turns, medians of"
-        f" {ROUNDS} rounds and in brackets the lowest and highest, the ratio to labelfx in the same rounds. Memory is"
+        f" {ROUNDS} rounds and in brackets the lowest and highest, the ratio to labelfx in the same rounds. PyTorch"
+        " runs eagerly, in both layouts of images. Memory is"
         " the peak of the process, less what it held before the network was made. The first call of labelfx compiles.",
         "",
         "| network | pixels | batch | side | images/s | ratio | first call s | peak GB |",

@@ -153,8 +153,8 @@ def page(found: dict[str, dict[str, dict[str, Any]]]) -> str:
     parts += [f"\n{SAID}\n", "## Few labels\n"]
     parts.append(
         "Accuracy on the test set in %, mean and standard deviation over draws of the labelled texts, the same for all:"
-        " `linear_probe` of frozen features, `tfidf_probe` of TF-IDF. Below 5 labels a class the former's regularisation"
-        " is fixed, at a value that was chosen on images.\n"
+        " `linear_probe` of frozen features, `tfidf_probe` of TF-IDF. Below 5 labels a class the former's"
+        " regularisation is fixed, at a value that was chosen on images.\n"
     )
     columns = [(source, str(k)) for source in CLASSES for k in BUDGETS]
     parts.append(f"| labels a class | {' | '.join(f'{source}, {k}' for source, k in columns)} |")
