@@ -170,6 +170,13 @@ def test_real_sick(data_root):
     assert 0.5 < found["value"] < 0.65
 
 
+def test_all_pairs_of_sick_are_those_of_mteb(data_root, monkeypatch):
+    monkeypatch.setattr(text, "tokenizer_for", one_token)
+    data = text.sick(data_dir=real(data_root, "sick2014"), split="all", vocab_size=257, max_length=4)
+    assert len(data.side["judgements"].scores) == 4500 + 500 + 4927 and len(data.test.inputs) == 2 * 9927
+    assert data.side["judgements"].names == ("all",) and len(data.train.inputs) == blank.TEXTS["sick"][1]
+
+
 def test_real_cranfield(data_root, monkeypatch):
     monkeypatch.setattr(text, "tokenizer_for", one_token)
     data = text.cranfield(data_dir=real(data_root, "cranfield"), rows="documents", vocab_size=257, max_length=4)
