@@ -151,7 +151,8 @@ def page() -> str:
         table = Page("")
         table.table(lines)
         labels_saved(table, rows, "uniform")
-        heading, *saved = table.markdown[2:]
+        heading, reading, *saved = table.markdown[2:]
+        saved = saved if reading in parts else [reading, *saved]
         commits = sorted({str(values["commit"])[:9] for seeds in done.values() for values in seeds.values()})
         parts += [f"## {path.stem}", table.markdown[1], f"#{heading}", *saved, f"At commit {', '.join(commits)}."]
     return "\n\n".join(parts).replace(", linear_probe", "") + "\n"
