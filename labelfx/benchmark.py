@@ -23,6 +23,11 @@ as many rows at random, `--draw=uniform,balanced,typiclust:ENCODER` draws in eac
 `labelfx.suggest`, too, in rounds, on the features of an encoder (of the rows as they are without `:ENCODER`). The page
 then says how many labels each draw saves against the first.
 
+With `--backbone=FOLDER` every method starts from the encoder in a folder, as timm and Hugging Face publish them, by
+low-rank updates (recipe `lora`); `frozen`, a classifier on its features, is among the rows, and the floor is a linear
+probe of it. Methods that start from nothing go in a folder of their own: `python -m labelfx.report DIR DIR` puts both
+on one page.
+
 All configurations and label budgets are checked, and every step is built, before anything is trained. Started again,
 the command goes on where it was. It ends in `DIR/report.html`, which `python -m labelfx.report DIR` writes too, at any
 time. Machines share a sweep by `--first_seed`, each with a folder of its own: `python -m labelfx.report DIR...` makes
@@ -67,7 +72,16 @@ def _main(values: Any) -> None:
     seeds = range(values.first_seed, values.first_seed + values.seeds)
     print(
         benchmark(
-            data, values.methods, budgets, seeds, values.workdir, overrides, values.augment, values.weak, values.draw
+            data,
+            values.methods,
+            budgets,
+            seeds,
+            values.workdir,
+            overrides,
+            values.augment,
+            values.weak,
+            values.draw,
+            values.backbone,
         )
     )
 
@@ -76,6 +90,7 @@ if __name__ == "__main__":
     flags.DEFINE_string("data", None, "Data set, as in config.data.name.", required=True)
     flags.DEFINE_list("methods", None, "Recipes, by name or file.", required=True)
     flags.DEFINE_list("labels", ["1", "4", "25", "100", "all"], "Labels a class (rows, where no classes), or all.")
+    flags.DEFINE_string("backbone", "", "A file or folder of weights that every method starts from.")
     flags.DEFINE_integer("seeds", 5, "How many seeds.", lower_bound=1)
     flags.DEFINE_integer("first_seed", 0, "The lowest seed.", lower_bound=0)
     flags.DEFINE_enum(

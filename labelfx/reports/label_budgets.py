@@ -3,6 +3,7 @@ kind of rows (models, augmentations, floors) and of labels (objectives, evals, w
 
 import dataclasses
 import itertools
+import math
 import re
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -17,9 +18,11 @@ from labelfx.config import ConfigError
 from labelfx.config.checks import find
 from labelfx.config.errors import first_line
 from labelfx.data import Dataset, Task
+from labelfx.evals.kept import kept_in
 from labelfx.evals.tasks import HEADLINES
 from labelfx.labels.queries import PUBLISHED
 from labelfx.loop import run
+from labelfx.models.pretrained import described
 from labelfx.reports import sweep
 from labelfx.reports.page import report
 from labelfx.reports.sweep import Job
@@ -88,6 +91,7 @@ def benchmark(
     augment: Literal["data", "recipe"] = "data",
     weak: Iterable[str] = (),
     draw: Iterable[str] = ("balanced",),
+    backbone: str = "",
 ) -> Path:
     """Runs what has no results yet, and writes and returns `workdir/report.html`.
 
@@ -103,12 +107,17 @@ def benchmark(
         default the truth is said.
       draw: how rows are chosen, see `label_view`; every run is made with each. The first is what others are compared
         with: rows of the page by another bear its name. Where labels are no classes, "balanced" is "uniform".
+      backbone: a file or folder of weights that every method starts from, by low-rank updates as in the recipe `lora`;
+        then `frozen`, a classifier on its features, is among the methods, and what a linear probe makes of it a floor.
 
     Raises:
       ConfigError: a run could not be made as asked for, one in `workdir` has another configuration, or
         another process is at work in there.
     """
     folder = configs.local(workdir).absolute()
+    said = description_of(backbone) if backbone else {}
+    if said.get("takes") == "text":
+        data = {**data, "tokenizer": backbone, "vocab_size": said["architecture"]["vocab_size"]}
     recipes = read_recipes(data, methods)
     kinds: list[dict[str, Any] | None] = [weak_label(word) for word in dict.fromkeys(weak)] or [None]
     draws = list(dict.fromkeys(draw))
@@ -123,8 +132,12 @@ def benchmark(
         check_said(kind, dataset)
     for line in fit(recipes, dataset):
         print(line, file=sys.stderr)
+    if backbone:
+        model = start_from(recipes, backbone, said, dataset)
+        judged = judged._replace(floors=_floors(judged.floors, model, dataset.task))
     if augment == "data":
-        for line in set_augmentations(recipes.values(), dataset.train.inputs):
+        augmented = [recipe for recipe in recipes.values() if not recipe["model"].get("frozen")]
+        for line in set_augmentations(augmented, dataset.train.inputs):
             print(line, file=sys.stderr)
     for path, value in (overrides or {}).items():
         if left_out := override(recipes, path, value):
@@ -141,7 +154,7 @@ def benchmark(
     every = list(jobs(recipes, distinct.values(), seeds, folder, dataset.task, judged, kinds, draws, classes))
     sweep.check(every, dataset)
     configs.make_folder(folder)
-    with run.claim(folder):
+    with run.claim(folder), kept_in(folder):
         sweep.work_off(every)
     return report([folder], folder / "report.html", BASELINE)
 
@@ -272,6 +285,47 @@ def fit(recipes: dict[str, dict[str, Any]], dataset: Dataset) -> list[str]:
             recipe["method"] |= {"objective": dict(wanted)}
             said.append(f"{name}: the objective {configs.one_line(wanted)}, by what a label is")
     return said
+
+
+SMALL = 96  # pixels a side, to which smaller pictures are enlarged for an encoder of photographs
+
+
+def description_of(backbone: str) -> dict[str, Any]:
+    """What a file of weights says of itself; ConfigError where it is none."""
+    try:
+        return described(backbone)
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"--backbone: {error}") from None
+
+
+def start_from(
+    recipes: dict[str, dict[str, Any]], backbone: str, said: Mapping[str, Any], dataset: Dataset
+) -> dict[str, Any]:
+    """Gives every recipe the encoder of a file to start from, and puts `frozen` among them; returns the frozen model.
+
+    Args:
+      recipes: name -> configuration, changed in place; `BASELINE` is among them.
+      said: its description.
+    """
+    size = 0
+    if said["takes"] == "images":
+        patch, side = said["architecture"].get("patch", 1), max(SMALL, min(dataset.train.inputs.shape[1:3]))
+        size = math.ceil(side / patch) * patch
+    change = {"file": backbone, "image_size": size}
+    for recipe in recipes.values():
+        recipe["model"] = configs.recipe("lora")["model"] | change
+    frozen = DEFAULTS | configs.recipe("frozen")
+    kept = {field: recipes[BASELINE][field] for field in ("data", "keep")}
+    objective = {"objective": recipes[BASELINE]["method"]["objective"]}
+    recipes["frozen"] = frozen | kept | {"model": frozen["model"] | change, "method": frozen["method"] | objective}
+    return recipes["frozen"]["model"]
+
+
+def _floors(floors: Mapping[str, dict], model: Mapping[str, Any], task: Task) -> dict[str, dict]:
+    """With the probe of a file in place of that of a network that nobody has trained."""
+    kept = {name: keywords for name, keywords in floors.items() if name != "random_encoder"}
+    how = {key: model[key] for key in ("file", "image_size")}
+    return kept | ({"pretrained": how} if task == "class" else {})
 
 
 def _reads(model: Mapping[str, Any], recipe: Mapping[str, Any], dataset: Dataset) -> bool:

@@ -25,6 +25,7 @@ CAPTION = (
 FLOORS = {
     "raw_pixels": ("labels",),
     "random_encoder": ("seed", "labels"),
+    "pretrained": ("labels",),
     "tfidf_probe": ("labels",),
     "node_words": ("labels",),
     "label_propagation": ("labels",),
