@@ -106,6 +106,8 @@ def suggest(
     except ValueError as error:
         raise ConfigError(f"--strategy={how['name']}: {error}") from error
     names, shown = [rows.names[row] for row in chosen], [_shown(rows, row) for row in chosen]
+    if unwritable := [name for name in names if name.encode(errors="replace").decode() != name]:
+        raise ConfigError(f"--data={data}: {ascii(unwritable[0])} is no Unicode; give the file another name")
     make_folder(folder)
     lead = f"{count} of {len(rows.names):,} rows, chosen by {how['name']}; fill in the column label of {table.name}."
     write_text(folder / "suggested.html", contact_sheet("Which to label next", lead, names, shown))

@@ -3,7 +3,9 @@
 import csv
 import functools
 import json
+import os
 import re
+import shutil
 
 import numpy as np
 import pytest
@@ -136,6 +138,11 @@ def test_folders_of_either_layout(run, tmp_path):
     (tmp_path / "none").mkdir()
     with pytest.raises(ConfigError, match="^--data=.*none: not one of its 0 files can be read as an image"):
         labelfx.suggest(tmp_path / "none", run, 10, tmp_path / "other")
+    strange = tmp_path / "strange"
+    strange.mkdir()
+    shutil.copy(tmp_path / "own/unlabelled/5.png", os.fsencode(strange) + b"/\xff.png")
+    with pytest.raises(ConfigError, match=r"^--data=.*: '\\udcff.png' is no Unicode; give the file another name$"):
+        labelfx.suggest(strange, run, 1, tmp_path / "other")
     (tmp_path / "own/unlabelled").rename(tmp_path / "own/more")
     found = labelfx.suggest(tmp_path / "own", run, 10, tmp_path / "other")
     assert {name.split("/")[0] for name in found} == {"train", "test", "more"}
