@@ -215,6 +215,20 @@ def test_metas_names_of_dinov2_with_registers_and_a_position_of_the_class_token(
     assert "left out *mask_token" in same(copy("dinov2_registers", tmp_path / "meta", theirs), "dinov2_registers")
 
 
+def test_metas_names_of_the_giants_gated_layers(tmp_path: Path) -> None:
+    def theirs(tensors):
+        return {name.replace("mlp.fc1", "mlp.w12").replace("mlp.fc2", "mlp.w3"): tensors[name] for name in tensors}
+
+    same(copy("dinov2_giant", tmp_path / "meta", theirs), "dinov2_giant")
+
+
+def test_a_classifier_of_hugging_face_holds_its_encoder_under_a_name(tmp_path: Path) -> None:
+    def classified(tensors):
+        return {f"dinov2.{name}": tensors[name] for name in tensors} | {"classifier.weight": jnp.ones((5, 48))}
+
+    assert "left out classifier.*, *mask_token" in same(copy("hub_dinov2", tmp_path / "net", classified), "hub_dinov2")
+
+
 def test_a_classifier_is_left_out_and_size_and_licence_are_said(tmp_path: Path) -> None:
     def classified(tensors):
         return tensors | {"fc.weight": jnp.ones((5, 16)), "fc.bias": jnp.ones(5)}
