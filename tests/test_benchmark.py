@@ -12,7 +12,7 @@ import jax
 import numpy as np
 import pytest
 import scipy.sparse
-from recipes import AUGMENT
+from recipes import AUGMENT, ENCODER
 from test_report import numbers
 
 from labelfx import config as configs
@@ -20,7 +20,7 @@ from labelfx.benchmark import _main, _value
 from labelfx.config import ConfigError
 from labelfx.data.sources.images import digits
 from labelfx.loop.run import load_data
-from labelfx.reports import sweep
+from labelfx.reports import label_budgets, sweep
 from labelfx.reports.label_budgets import (
     AUGMENTATIONS,
     benchmark,
@@ -628,3 +628,24 @@ def test_a_page_of_draws(tmp_path):
     )
     results = json.loads((tmp_path / "seed_0/4_per_class_typiclust/supervised/results.json").read_text())
     assert results["labels"]["view"] == "queried" and results["labels"]["n"] == 40
+
+
+def test_every_method_starts_from_the_backbone_that_is_given():
+    recipes = label_budgets.read_recipes({"name": "digits"}, ["fixmatch"])
+    said, dataset = label_budgets.description_of(str(ENCODER)), digits()
+    label_budgets.start_from(recipes, str(ENCODER), said, dataset)
+    judged = label_budgets.judge(dataset)
+    how = {"file": str(ENCODER), "image_size": 96}
+    assert {name: recipe["model"]["frozen"] for name, recipe in recipes.items()} == {
+        "supervised": False,
+        "fixmatch": False,
+        "frozen": True,
+    }
+    assert all(recipe["model"].items() >= how.items() for recipe in recipes.values())
+    floors = label_budgets.floors_with(judged.floors, recipes["frozen"]["model"], dataset.task)
+    assert floors == {"raw_pixels": {}, "pretrained": how}  # and no network that nobody has trained
+    label_budgets.set_augmentations(recipes.values(), dataset.train.inputs)
+    assert {recipe["method"].get("augment", {}).get("name") for recipe in recipes.values()} >= {"identity"}
+    assert recipes["frozen"]["method"]["augment"] == {"name": "identity"}  # rows go through it once
+    with pytest.raises(ConfigError, match=r"--backbone: /nowhere: no such file"):
+        label_budgets.description_of("/nowhere")

@@ -33,6 +33,7 @@ DOORS = {  # for users' own code alone, and why
     "labelfx.objectives.supervision.proportion": "likewise, for bags with proportions",
     "labelfx.objectives.multilabel.asymmetric": "likewise, for several labels",
     "labelfx.objectives.regression.absolute_error": "likewise, for targets",
+    "labelfx.evals.floors.pretrained": "a floor of `labelfx.benchmark --backbone`, which names it",
     "labelfx.evals.bags.bag_auc": "a value of config.evals for sources with bags of test rows",
     "labelfx.evals.calibration.calibration": "a value of config.evals for any recipe with a classifier",
     "labelfx.evals.multilabel.multilabel_probe": "likewise",

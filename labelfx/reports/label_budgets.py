@@ -134,10 +134,9 @@ def benchmark(
         print(line, file=sys.stderr)
     if backbone:
         model = start_from(recipes, backbone, said, dataset)
-        judged = judged._replace(floors=_floors(judged.floors, model, dataset.task))
+        judged = judged._replace(floors=floors_with(judged.floors, model, dataset.task))
     if augment == "data":
-        augmented = [recipe for recipe in recipes.values() if not recipe["model"].get("frozen")]
-        for line in set_augmentations(augmented, dataset.train.inputs):
+        for line in set_augmentations(recipes.values(), dataset.train.inputs):
             print(line, file=sys.stderr)
     for path, value in (overrides or {}).items():
         if left_out := override(recipes, path, value):
@@ -321,7 +320,7 @@ def start_from(
     return recipes["frozen"]["model"]
 
 
-def _floors(floors: Mapping[str, dict], model: Mapping[str, Any], task: Task) -> dict[str, dict]:
+def floors_with(floors: Mapping[str, dict], model: Mapping[str, Any], task: Task) -> dict[str, dict]:
     """With the probe of a file in place of that of a network that nobody has trained."""
     kept = {name: keywords for name, keywords in floors.items() if name != "random_encoder"}
     how = {key: model[key] for key in ("file", "image_size")}
@@ -384,10 +383,11 @@ def set_augmentations(recipes: Iterable[dict[str, Any]], images: Any) -> list[st
     """Replaces every augmentation of the recipes by the one that suits such rows; returns lines that say so.
 
     Args:
-      recipes: configurations, changed in place.
+      recipes: configurations, changed in place, but for that of a frozen encoder, which sees every row once.
       images: inputs of the training split. Of rows that are no images it is `identity`; where `AUGMENTATIONS` has
         nothing for images [N, H, W, C], recipes stay as they are.
     """
+    recipes = [recipe for recipe in recipes if not recipe["model"].get("frozen")]
     if len(images.shape) != 4:
         for recipe in recipes:
             for method, key in configs.augmentations(recipe):
