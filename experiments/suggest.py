@@ -27,9 +27,11 @@ from labelfx import config as configs
 from labelfx.config import ConfigError, command
 from labelfx.data import Split, sources
 from labelfx.data.decode import fitted
+from labelfx.finished.encoder import MAX_LENGTH
 from labelfx.labels import queries
 from labelfx.labels.evidence import of_features
 from labelfx.loop.results import commit
+from labelfx.models.pretrained import described
 from labelfx.reports.contact_sheet import to_picture
 from labelfx.reports.efficiency import labels_saved
 from labelfx.reports.figures import Page
@@ -37,9 +39,15 @@ from labelfx.reports.tables import Draw, Row
 
 HERE = Path(__file__).parent / "suggest"
 SETS = {
-    "digits": lambda data: sources.digits(),
-    "fashion_mnist": lambda data: sources.fashion_mnist(data_dir=str(data / "fashion_mnist")),
-    "cifar10": lambda data: sources.cifar10(data_dir=str(data / "cifar10")),
+    "digits": lambda data, encoder: sources.digits(),
+    "fashion_mnist": lambda data, encoder: sources.fashion_mnist(data_dir=str(data / "fashion_mnist")),
+    "cifar10": lambda data, encoder: sources.cifar10(data_dir=str(data / "cifar10")),
+    "banking77": lambda data, encoder: sources.banking77(
+        data_dir=str(data / "banking77"),
+        tokenizer=encoder,
+        vocab_size=described(encoder)["architecture"]["vocab_size"],
+        max_length=MAX_LENGTH,
+    ),
 }
 BUDGETS = (10, 20, 40, 100)
 BATCH = 20  # labels that are asked for at once, at most
@@ -52,7 +60,7 @@ def features(name: str, data: Path, encoder: str, workdir: Path) -> dict[str, np
     """`train` and `test` float32 [N, F], `train_labels` and `test_labels` int32 [N]."""
     path = workdir / f"{titled(name, encoder)}.npz"
     if not path.exists():
-        dataset = SETS[name](data)
+        dataset = SETS[name](data, encoder)
         encode = _pixels if encoder == "pixels" else functools.partial(_encoded, labelfx.load(encoder))
         found: dict[str, Any] = {}
         for part in ("train", "test"):
@@ -68,7 +76,7 @@ def features(name: str, data: Path, encoder: str, workdir: Path) -> dict[str, np
 
 def _encoded(encoder: Any, images: np.ndarray) -> np.ndarray:
     """Features of images, made as large as those that the encoder was trained on."""
-    if images.shape[1:] == encoder.shape:
+    if images.shape[1:] == encoder.shape:  # texts too
         return encoder(images)
     parts = (images[start : start + 256] for start in range(0, len(images), 256))
     resized = (np.stack([fitted(to_picture(image), encoder.shape) for image in part]) for part in parts)
@@ -103,7 +111,10 @@ def rounds(strategy: str, found: dict[str, np.ndarray], seed: int) -> dict[str, 
 
 def _balanced(label: np.ndarray, budget: int, seed: int) -> np.ndarray:
     rng, classes = np.random.default_rng(seed), np.unique(label)
-    return np.concatenate([rng.permutation(np.flatnonzero(label == c))[: budget // len(classes)] for c in classes])
+    drawn = [rng.permutation(np.flatnonzero(label == c)) for c in classes]
+    order = rng.permutation(len(classes))  # whose turn it is where the budget is no multiple of the classes
+    turns = [drawn[c][i] for i in range(max(map(len, drawn))) for c in order if i < len(drawn[c])]
+    return np.array(turns[:budget])
 
 
 def tested(found: dict[str, np.ndarray], told: np.ndarray) -> float:

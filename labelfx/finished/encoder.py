@@ -12,7 +12,7 @@ import numpy as np
 
 from labelfx import models
 from labelfx.config import ConfigError, place, read_json
-from labelfx.data import Task
+from labelfx.data import Task, tokens
 from labelfx.data.augment import to_float
 from labelfx.data.tokens import Tokenizer
 from labelfx.evals import features, head_outputs
@@ -24,6 +24,7 @@ from labelfx.models.pretrained import read
 from labelfx.models.pretrained.files import NAME as WEIGHTS
 
 BATCH = 256
+MAX_LENGTH = 128  # tokens of a text, for an encoder that no run says it of
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
@@ -109,7 +110,7 @@ def load(workdir: str | Path) -> Encoder:
     """The encoder of the run in `workdir`, as its last step left it. The run's data need not be there.
 
     Or that of a file of weights, or of the folder that holds `model.safetensors`, which others trained
-    (`labelfx.models.pretrained`): rows are of the size that it was trained on.
+    (`labelfx.models.pretrained`): images are of the size that it was trained on, texts are read up to 128 tokens.
 
     Raises:
       FileNotFoundError, ConfigError: no run is there, it has not finished, or its files are damaged; one line.
@@ -159,6 +160,9 @@ def _from_elsewhere(place: Path) -> Encoder:
     said = found.description
     how: dict[str, Any] = {"file": str(place), "image_size": 0, "lora": None, "norm": "stored", "dtype": "float32"}
     model = pretrained(None, **how, frozen=True, description=said)
+    if said["takes"] == "text":
+        tokenizer = tokens.read(place, said["architecture"]["vocab_size"], MAX_LENGTH)
+        return Encoder(model, found.weights(), None, (MAX_LENGTH,), "int32", (), "none", place, tokenizer)
     size = said["preprocessing"]["size"]
     return Encoder(model, found.weights(), None, (size, size, 3), "uint8", (), "none", place)
 
