@@ -44,7 +44,7 @@ def test_a_mesh_over_any_slice(slice_, fsdp):
     assert set(mesh.devices.flat) == set(devices)
 
 
-@pytest.mark.parametrize("method", QUICK_FIRST)
+@pytest.mark.parametrize("method", [*QUICK_FIRST, "frozen", "lora"])
 def test_every_method_compiles_for_a_tpu(method, tmp_path):
     config = tiny(recipe_of(method))
     if config.get("teacher"):  # of which a plan reads the configuration

@@ -21,6 +21,7 @@ from labelfx.data.weak import Said
 from labelfx.graphs import Graph
 from labelfx.loop import networks, run
 from labelfx.loop.dispatch import check_divisible, jit_step
+from labelfx.loop.frozen import Trunk
 from labelfx.loop.mesh import make_mesh, on_every_device, split_rows, split_state
 from labelfx.loop.metrics import NEVER
 from labelfx.loop.phases import Experiment, Phase
@@ -247,12 +248,20 @@ def blank_view(config: configs.Run, dataset: Dataset) -> View:
 def blank_loop(config: configs.Run, dataset: Dataset, devices: Sequence[Any]) -> Blank:
     """The loop on these devices, which need not be there. ConfigError where the batch cannot be split over them."""
     check_divisible(config, len(devices))
+    view, model, trunk = blank_view(config, dataset), networks.build_model(config, dataset), None
+    if config.model.get("frozen"):  # steps see features
+        count, *row = view.split.inputs.shape
+        x, trunk = jax.ShapeDtypeStruct((1, *row), np.float32), Trunk(model, {})
+        x = x.update(dtype=np.int32) if view.split.inputs.dtype == np.int32 else x
+        shape = jax.eval_shape(lambda x: model.apply(model.init(jax.random.key(0), x), x, train=False)[0], x).shape
+        view = view._replace(split=view.split._replace(inputs=Blanks((count, shape[-1]), np.dtype(np.float32))))
     return Blank(
         config=config,
         workdir=Path(),
         dataset=dataset,
-        view=blank_view(config, dataset),
-        model=networks.build_model(config, dataset),
+        view=view,
+        model=model,
         mesh=make_mesh(0, config.fsdp, among=devices),
         root=jax.random.key(config.seed),
+        trunk=trunk,
     )
