@@ -294,7 +294,7 @@ def test_values_of_overrides(word, value):
 )
 def test_mistakes_in_flags(flag, message, tmp_path):
     given = {"data": "digits", "methods": ["simclr"], "labels": ["1"], "workdir": tmp_path, "override": []}
-    given |= {"seeds": 1, "first_seed": 0, "augment": "data", "weak": [], "draw": ["balanced"]}
+    given |= {"seeds": 1, "first_seed": 0, "augment": "data", "weak": [], "draw": ["balanced"], "backbone": ""}
     with pytest.raises(ConfigError, match=message):
         _main(types.SimpleNamespace(**given | flag))
 
@@ -305,7 +305,7 @@ def test_a_sweep_is_shared_by_seeds(tmp_path, monkeypatch):
         sys.modules["labelfx.benchmark"], "benchmark", lambda *arguments: taken.append(list(arguments[3]))
     )
     given = {"data": "digits", "methods": ["simclr"], "labels": ["1"], "workdir": tmp_path, "override": []}
-    given |= {"augment": "data", "weak": [], "draw": ["balanced"]}
+    given |= {"augment": "data", "weak": [], "draw": ["balanced"], "backbone": ""}
     for share in ({"first_seed": 0, "seeds": 3}, {"first_seed": 3, "seeds": 2}):
         _main(types.SimpleNamespace(**given | share))
     assert taken == [[0, 1, 2], [3, 4]]

@@ -182,6 +182,7 @@ def test_another_configuration_in_the_same_workdir_is_refused(tmp_path):
         "config.data.data_dir",
         "config.data.labels_dir",
         "config.data.placement",
+        "config.model.file",
         "config.model.remat",
         "config.method.objective.block_size",
     }
