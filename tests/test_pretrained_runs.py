@@ -47,9 +47,9 @@ def test_methods_start_from_the_file(tmp_path, name):
 def test_rows_go_through_a_frozen_encoder_once(tmp_path, monkeypatch):
     encoded, features = [], kept.features
 
-    def count(model, variables, inputs, rows=None):
+    def count(model, variables, inputs, rows=None, **how):
         encoded.append(len(inputs) if rows is None else len(rows))
-        return features(model, variables, inputs, rows)
+        return features(model, variables, inputs, rows, **how)
 
     monkeypatch.setattr(kept, "features", count)
     evals = {"head": {}, "linear_probe": {}}

@@ -3,6 +3,7 @@
 import contextlib
 import hashlib
 import io
+import math
 from collections.abc import Iterator
 from contextvars import ContextVar
 from pathlib import Path
@@ -20,6 +21,7 @@ from labelfx.loop.metrics import telling
 from labelfx.models import Model, pooled
 
 _folder: ContextVar[Path | None] = ContextVar("folder", default=None)
+MOST = 2**22  # pixels that go through the network at once: of photographs 256 would take gigabytes
 BLOCK = 4096  # rows after which what there is counts, whatever stops the process
 
 
@@ -52,11 +54,13 @@ def kept_rows(model: Model, variables: Any, inputs: Any, rows: np.ndarray | None
     of others that were kept; the rest is 0."""
     rows, folder = np.arange(len(inputs)) if rows is None else rows, _folder.get()
     lazy = not isinstance(inputs, np.ndarray)
+    pixels = math.prod(inputs.shape[1:3]) if len(inputs.shape) == 4 else 1
+    batch = min(256, max(8, MOST // pixels))
     row = jax.ShapeDtypeStruct(inputs.shape, inputs.dtype)
     shape = len(inputs), jax.eval_shape(lambda x: _one(model, variables, x), row).shape[-1]
     if folder is None or (lazy and not hasattr(inputs, "which")):
         found = np.zeros(shape, np.float32)
-        found[rows] = features(model, variables, inputs, rows)
+        found[rows] = features(model, variables, inputs, rows, batch=batch)
         return found
     name = _name(model, variables, inputs)
     path, there = folder / f"{name}.npy", folder / f"{name}.rows.npy"
@@ -73,7 +77,7 @@ def kept_rows(model: Model, variables: Any, inputs: Any, rows: np.ndarray | None
     with telling(f"encoding {len(missing):,} rows"):
         for start in range(0, len(missing), BLOCK):
             some = missing[start : start + BLOCK]
-            kept[some] = features(model, variables, inputs, some)
+            kept[some] = features(model, variables, inputs, some, batch=batch)
             kept.flush()
             have[some] = True
             stream = io.BytesIO()
