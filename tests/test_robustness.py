@@ -193,7 +193,7 @@ def test_help_of_every_command_shows_its_own_flags(tmp_path):
     """A line each, and those of no library."""
     own = {
         "train": "config config.KEY.KEY workdir",
-        "benchmark": "workdir augment data draw first_seed labels methods override seeds weak",
+        "benchmark": "workdir augment backbone data draw first_seed labels methods override seeds weak",
         "evaluate": "workdir",
         "features": "images out workdir",
         "export": "out workdir",
