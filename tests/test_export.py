@@ -11,7 +11,7 @@ import jax
 import numpy as np
 import pytest
 from PIL import Image
-from recipes import tiny
+from recipes import ENCODER, tiny
 
 import labelfx
 from labelfx import config as configs
@@ -39,6 +39,12 @@ SIZES = {
     "patch": 4,
     "layers": 1,
     "heads": 2,
+    "file": str(ENCODER),
+    "image_size": 16,
+    "frozen": False,
+    "lora": {"rank": 1, "alpha": 1.0, "paths": ("attn",)},
+    "norm": "stored",
+    "description": None,
 }
 ALONE = """
 import sys
@@ -117,9 +123,10 @@ def test_an_exported_file_runs_without_labelfx(run, encoder, tmp_path):
 def test_every_backbone_takes_any_number_of_rows(name):
     takes = configs.parameters(configs.function(BACKBONES, name))
     graph = Graph(np.ones((9, 5), np.uint8), np.array([[0, 1], [1, 0]], np.int32))
-    given = {"vocab_size": 16, "graph": graph}
+    given = {"vocab_size": 16, "graph": graph, "weights": None}
     model = configs.function(BACKBONES, name)(*(given[key] for key in takes[0]), **{k: SIZES[k] for k in takes[1]})
-    row = (np.int32, (1 if "graph" in takes[0] else 6,)) if takes[0] else (np.float32, (8, 8, 3))
+    ids = {"vocab_size", "graph"} & {*takes[0]}
+    row = (np.int32, (1 if "graph" in ids else 6,)) if ids else (np.float32, (8, 8, 3))
     shaped = lambda n: jax.ShapeDtypeStruct((n, *row[1]), row[0])  # noqa: E731
     (n,) = jax.export.symbolic_shape("n")
     variables = jax.eval_shape(model.init, jax.random.key(0), shaped(1))

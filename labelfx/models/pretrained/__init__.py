@@ -176,7 +176,7 @@ def resized(images: jax.Array, preprocessing: Mapping[str, Any], size: int) -> j
         images = jnp.repeat(images, 3, axis=-1)
     if size and images.shape[1:3] != (size, size):
         method = {"bicubic": "cubic", "bilinear": "linear"}[preprocessing["interpolation"]]
-        shape = (len(images), size, size, 3)
+        shape = (images.shape[0], size, size, 3)
         images = jnp.clip(jax.image.resize(images, shape, method, antialias=True), 0, 1)
     mean, std = (jnp.asarray(preprocessing[key], images.dtype).reshape(1, 1, 1, 3) for key in ("mean", "std"))
     return (images - mean) / std

@@ -66,7 +66,7 @@ class Depthwise(nn.Module):
         def shifted(x, kernel):
             padded = jnp.pad(x, ((0, 0), *pads, (0, 0)))
             height, width = ((n - self.size) // self.stride + 1 for n in padded.shape[1:3])
-            total = jnp.zeros((len(x), height, width, channels), x.dtype)
+            total = jnp.zeros((x.shape[0], height, width, channels), x.dtype)
             for i in range(self.size):
                 for j in range(self.size):
                     rows, columns = (
@@ -97,8 +97,8 @@ class Patches(nn.Module):
         kernel = self.param("kernel", nn.initializers.he_normal(), shape, widen(x).dtype)
         kernel, x = kernel.astype(self.dtype or x.dtype), x.astype(self.dtype or x.dtype)
         x = x[:, : height * self.size, : width * self.size]
-        windows = x.reshape(len(x), height, self.size, width, self.size, -1).transpose(0, 1, 3, 2, 4, 5)
-        y = windows.reshape(len(x), height, width, -1) @ kernel.reshape(-1, self.features)
+        windows = x.reshape(x.shape[0], height, self.size, width, self.size, -1).transpose(0, 1, 3, 2, 4, 5)
+        y = windows.reshape(x.shape[0], height, width, -1) @ kernel.reshape(-1, self.features)
         if self.bias:
             y = y + along(self.param("bias", nn.initializers.zeros, (self.features,), widen(x).dtype), y)
         return y

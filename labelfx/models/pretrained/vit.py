@@ -334,7 +334,7 @@ class _Vit(nn.Module):
             raise ValueError(f"images of {x.shape[1]} x {x.shape[2]} pixels: the patch, {of.patch}, must divide a side")
         x = layers.Patches(of.width, of.patch, self.dtype, of.patch_bias, name="patch_embed.proj")(x)
         rows, columns = x.shape[1:3]
-        x = x.reshape(len(x), rows * columns, of.width)
+        x = x.reshape(x.shape[0], rows * columns, of.width)
         first = self.tokens("cls_token", 1, x) if of.class_token else x[:, :0]
         if of.grid:
             stored = self.tokens("pos_embed", of.grid**2 + of.class_position, x[:1])
@@ -353,13 +353,13 @@ class _Vit(nn.Module):
         patches = x[:, before:]
         pooled = self.attend(patches) if of.pool == "map" else x[:, 0]
         if self.outputs == "map":
-            return patches.reshape(len(x), rows, columns, -1).astype(given)
+            return patches.reshape(x.shape[0], rows, columns, -1).astype(given)
         return patches.mean(1, dtype=given) if of.pool == "avg" else pooled.astype(given)
 
     def tokens(self, name, count, x):
         """A parameter [1, count, width], once for each row of `x`."""
         stored = self.param(name, nn.initializers.normal(0.02), (1, count, self.of.width), widen(x).dtype)
-        return jnp.broadcast_to(stored.astype(x.dtype), (len(x), count, self.of.width))
+        return jnp.broadcast_to(stored.astype(x.dtype), (x.shape[0], count, self.of.width))
 
     def attend(self, x):
         """Features [B, F] of the patches [B, N, F]: what one learnt query attends to, and a hidden layer."""
