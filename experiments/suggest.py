@@ -32,9 +32,8 @@ from labelfx.labels import queries
 from labelfx.labels.evidence import of_features
 from labelfx.loop.results import commit
 from labelfx.models.pretrained import described
-from labelfx.reports.contact_sheet import to_picture
 from labelfx.reports.efficiency import labels_saved
-from labelfx.reports.figures import Page
+from labelfx.reports.figures import Page, to_picture
 from labelfx.reports.tables import Draw, Row
 
 HERE = Path(__file__).parent / "suggest"

@@ -41,7 +41,8 @@ from labelfx.labels import queries
 from labelfx.labels.answers import answers, write_answers
 from labelfx.labels.evidence import of_features
 from labelfx.loop.run import keep_compiled_programs, load_config, load_data
-from labelfx.reports.contact_sheet import contact_sheet, to_picture
+from labelfx.reports.contact_sheet import contact_sheet
+from labelfx.reports.figures import to_picture
 
 TABLES = {".csv": _csv, ".jsonl": _jsonl, ".parquet": _parquet}
 

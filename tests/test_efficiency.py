@@ -5,7 +5,7 @@ import pytest
 import scipy.optimize
 import scipy.stats
 
-from labelfx.reports.efficiency import CAVEATS, LOSS, choose, labels_needed, labels_saved, recommendation
+from labelfx.reports.efficiency import CAVEATS, LOSS, answer, choose, how_decided, labels_needed, labels_saved, verdict
 from labelfx.reports.figures import Page
 from labelfx.reports.tables import Draw, Row
 
@@ -115,20 +115,25 @@ def test_too_few_pairs_tell_nothing():
     rows, costs = [best, few, other, elsewhere], {"few, head": 0.0, "elsewhere, head": 0.0, "best, head": 1.0}
     assert choose(rows, 40, costs)[:4] == (best, [], best, [few, elsewhere])
     assert choose([row("best", "head", DRAWS), row("other", "head", DRAWS, budget=10)], 40, {}) is None
-    page = Page("")
-    recommendation(page, [*rows, row("best", "head", DRAWS, budget=10)], costs)
-    assert "**At 40 labels: best, head.**" in page.markdown
-    assert any(text.startswith("**At 10 labels: not told, which takes two rows with 3 seeds") for text in page.markdown)
-    assert any(text.startswith("Left out: few, head at 40 labels, which has fewer than 3") for text in page.markdown)
-    page = Page("")
-    recommendation(page, [row("best", "head", [0.9]), row("other", "head", [0.1])], {})
-    assert page.markdown[-1].startswith("**At 40 labels: not told") and "highest mean" not in " ".join(page.markdown)
+    rows += [row("best", "head", DRAWS, budget=10)]
+    assert answer(rows, 40, costs).startswith("best, head (its own classifier) reaches 70.0 % accuracy ± 7.9 over 5 seeds;")
+    assert answer(rows, 10, costs) == "best, head (its own classifier) reaches 60.0 % accuracy ± 7.9 in 5 seeds."
+    told = choose(rows, 40, costs)
+    said = [verdict(each, told) for each in rows[:4]]
+    assert said == ["use this", "too few seeds", "clearly worse", "too few seeds"]
+    alone = answer([row("best", "head", [0.9]), row("other", "head", [0.1])], 40, {})
+    assert alone.startswith("undecided, as one seed cannot tell which of 2 rows is best; the highest is best, head")
 
 
-def headline(rows, costs):
-    page = Page("")
-    recommendation(page, rows, costs)
-    return next(text for text in page.markdown if text.startswith("**At"))
+def test_what_more_labels_buy():
+    """The difference of the same seeds' runs, however far apart the seeds are; no gain where its interval holds 0."""
+    found = row("a", "head", DRAWS, budget=10)
+    for budget, gain in ((40, np.array([0.05, 0.06, 0.07, 0.06, 0.06])), (100, np.array([0.2, -0.2, 0.1, -0.1, 0.02]))):
+        for seed, accuracy in enumerate(DRAWS + gain):
+            found.results[budget][Draw(seed, seed, seed, f"{budget}/{seed}")].append(accuracy)
+    assert "; 30 more labels would buy 6.0 points." in answer([found], 10, {})
+    assert "; 60 more labels make no clear difference." in answer([found], 40, {})
+    assert "more labels" not in answer([found], 100, {})
 
 
 def test_a_floor_among_few_seeds_is_no_recommendation():
@@ -140,11 +145,15 @@ def test_a_floor_among_few_seeds_is_no_recommendation():
     costs = {row.title: float(index) for index, row in enumerate(rows)}
     found = choose(rows, 40, costs)
     assert found.cheapest is floor and found.level and not found.decided
-    assert headline(rows, costs) == "**At 40 labels: undecided.**"
+    said = answer(rows, 40, costs)
+    assert said.startswith("undecided, as 3 seeds cannot tell which of 3 rows is best; the highest is own_images, linear_")
+    assert said.endswith("; without any training random_encoder reaches 20.4 %.")
     # With as many seeds as narrow the intervals it is recommended, where it is as good.
     even = np.resize([0.001, -0.001], 10)
     rows = [row("", "random_encoder", 0.5 + even), row("a", "head", np.full(10, 0.5)), row("b", "head", 0.5 - even)]
-    assert headline(rows, costs) == "**At 40 labels: random_encoder (no network is trained for it).**"
+    said = answer(rows, 40, costs)
+    assert said.startswith("random_encoder (a logistic regression on the features of an untrained network) reaches 50.0 %")
+    assert said.endswith("over 10 seeds; nothing trained here beats it.")
 
 
 @pytest.mark.parametrize(("over", "told"), [(-1e-4, True), (1e-4, False)])
@@ -228,11 +237,13 @@ def test_of_errors_the_smaller_is_the_better():
                 row.results[budget][Draw(seed, seed, seed, f"{budget}/{seed}")].append(error)
     choice = choose(rows, 100, {rows[1].title: 3.0, rows[0].title: 1.0})
     assert choice.best is choice.cheapest is rows[1] and not choice.level and choice.decided
-    recommendation(page, rows, {})
     labels_saved(page, rows, "supervised")
-    text = " ".join(page.markdown)
-    assert "At 10, 100 labelled rows: ours, regression_error." in text and "accuracy" not in text
-    assert "the one with the lowest mean" in text and "more than 2 % better" in text
-    assert "their paired difference is below 0" in text
+    text, said, how = " ".join(page.markdown), answer(rows, 10, {}), how_decided(rows)
+    assert said.startswith("ours, regression_error (its own regressor) reaches ") and "nothing here beats it" in said
+    assert "; 90 more labelled rows would buy 9.9" in said or "; 90 more labelled rows would buy 10" in said
+    assert said.endswith(" less error.") and "accuracy" not in text + said + how
+    assert verdict(rows[1], choice) == "use this" and verdict(rows[0], choice) == "clearly worse"
+    assert "the row with the lowest mean" in how and "more than 2 % better" in how
+    assert "paired difference is below 0" in how
     saved = text[text.index("ours, regression_error | ", text.index("Labels saved")) :].split(" | ")[1]
     assert 22 < float(saved.split(" ")[0]) < 28 and ": saves 7" in saved

@@ -41,9 +41,14 @@ def table() -> dict[str, dict[str, str]]:
     """Section -> name -> one line with its paper."""
     recipes = {name: _line(_of_recipe(path)) for name, path in sorted(configs.recipes().items())}
     return {"recipes": recipes} | {
-        section: {name: _line(_of(part, configs.function(part, name))) for name in configs.names(part)}
-        for section, part in SECTIONS.items()
+        section: {name: sentence(section, name) for name in configs.names(part)} for section, part in SECTIONS.items()
     }
+
+
+def sentence(section: str, name: str) -> str:
+    """The first sentence of an entry's docstring, with its paper; ConfigError where there is no such entry."""
+    part = SECTIONS[section]
+    return _line(_of(part, configs.function(part, name)))
 
 
 def short(found: Mapping[str, Mapping[str, str]]) -> Iterator[str]:

@@ -17,9 +17,13 @@ class Headline(NamedTuple):
     percent: bool = True
 
     @property
+    def words(self) -> str:
+        return self.metric.replace("_", " ")
+
+    @property
     def axis(self) -> str:
         """What stands at an axis."""
-        return self.metric.replace("_", " ") + " in %" * self.percent
+        return self.words + " in %" * self.percent
 
     @property
     def unit(self) -> str:

@@ -5,14 +5,12 @@ import html
 import io
 from collections.abc import Sequence
 
-import numpy as np
 from PIL import Image
 
-from labelfx.reports.figures import Page
+from labelfx.reports.figures import SMALL, Page
 
 SIDES = (320, 240, 160, 96, 64, 32)  # of a picture in pixels: the largest with which the page is small enough
 LARGEST = 1_400_000  # bytes of all pictures
-SMALL = 64  # pixels a side, up to which every pixel is to be seen
 LONGEST = 2000  # letters of a text
 STYLE = """<style>
 .cards{display:grid;grid-template-columns:repeat(auto-fill,minmax(10rem,1fr));gap:1rem;font-size:.9rem}
@@ -47,13 +45,6 @@ def contact_sheet(title: str, lead: str, names: Sequence[str], shown: Sequence[I
         cards.append(f"<div>{text}<span>{html.escape(name)}</span></div>")
     page.html.append(f'{STYLE}<div class="cards">{"".join(cards)}</div>')
     return page.whole()
-
-
-def to_picture(pixels: np.ndarray) -> Image.Image:
-    """Of an image uint8 [H, W, C], or float in [0, 1]; grey unless C is 3."""
-    if pixels.dtype != np.uint8:
-        pixels = np.round(255 * pixels.clip(0, 1)).astype(np.uint8)
-    return Image.fromarray(pixels if pixels.shape[-1] == 3 else pixels.mean(-1).astype(np.uint8))
 
 
 def _jpeg(picture: Image.Image, side: int) -> str:

@@ -1,8 +1,8 @@
-"""How many labels a method saves, what it costs, and which to use: what `labelfx.report` says of a sweep."""
+"""Which method to use and how many labels it saves: what `labelfx.report` says of a sweep."""
 
 import itertools
 import statistics
-from collections.abc import Container, Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -17,19 +17,28 @@ PAIRS = 3  # below, that no difference is clear says nothing
 # Of a share such as accuracy, or of an error in units of its own relative to the best: a row that may be behind another
 # by more is not recommended.
 LOSS = 0.02
-EVALS = {  # of tasks other than classes
+USES = {  # evals that are a way to use a network or, of floors, to do without: in plain words
+    "head": "its own classifier",
+    "linear_probe": "a logistic regression on its features, which stay as they are",
+    "knn": "votes of the nearest labelled rows",
+    "raw_pixels": "a logistic regression on the pixels",
+    "random_encoder": "a logistic regression on the features of an untrained network",
     "multilabel": "its own classifier",
     "multilabel_probe": "a logistic regression a label on its features, which stay as they are",
-    "tfidf_multilabel": "a logistic regression a label on words, without any training before",
+    "tfidf_probe": "a logistic regression on the words",
+    "tfidf_multilabel": "a logistic regression a label on the words",
+    "node_words": "a logistic regression on the words of a node, without its edges",
+    "label_propagation": "labels spread over the edges, without words",
+    "pretrained": "a logistic regression on the features of an encoder that others trained",
     "prevalence": "the same scores for every row",
     "regression_error": "its own regressor",
     "constant_error": "the median of the labelled targets, whatever the row",
 }
 CAVEATS = (
-    "What this rests on: one data set; recipes as they are, tuned by nobody for these data; the weights of the last "
-    "step. Of twenty comparisons at 95 % about one is wrong by chance, and a row is held against every other: where "
-    "ten rows are equally good the cheapest is ruled out about one time in seven, where seventy are, every other time. "
-    "The test split has picked the row with the highest mean, whose own figure is therefore a little too good."
+    "One data set; recipes as they are, tuned by nobody for these data; the weights of the last step. Of twenty "
+    "comparisons at 95 % about one is wrong by chance, and a row is held against every other: where ten rows are "
+    "equally good the cheapest is ruled out about one time in seven, where seventy are, every other time. The test "
+    "split has picked the row with the highest mean, whose own figure is therefore a little too good."
 )
 
 
@@ -108,66 +117,69 @@ def choose(rows: Sequence[Row], budget: int, costs: Mapping[str, float]) -> Choi
     return Choice(best, level, cheapest, [row for row in every if row not in here], loss)
 
 
-def recommendation(page: Page, rows: Sequence[Row], costs: Mapping[str, float]) -> None:
-    """Writes what to use at each label budget.
+def answer(rows: Sequence[Row], budget: int, costs: Mapping[str, float]) -> str:
+    """What to use at this label budget, how good it is, what more would buy and what is reached without
+    training, in one sentence that begins after "With so many labels: ".
 
     Args:
-      rows: those of one headline metric, by labels of one kind and strength; at least one.
+      rows: those of one headline metric, by labels of one kind and strength; one or more have results here.
       costs: a row's title -> device-seconds.
     """
-    headline, unit = _headline(rows), _headline(rows).unit
-    most = "highest" if headline.larger else "lowest"
-    page.heading("Which to use" + _said(rows))
-    there = {row.eval for row in rows}
-    page.text(f"A row is a method and how its network is used. {_legend(headline, there)}")
-    budgets = sorted({budget for row in rows for budget in row.results})
-    choices = {budget: found for budget in budgets if (found := choose(rows, budget, costs))}
-    for title, group in itertools.groupby(choices, key=lambda budget: _recommended(choices[budget])):
-        page.lead(f"At {_counts(group)} {unit}: {title}.")
-    if untold := [budget for budget in budgets if budget not in choices]:
-        page.lead(f"At {_counts(untold)} {unit}: not told, which takes two rows with {PAIRS} seeds or more in common.")
-    if not choices:
-        return
-    for title in dict.fromkeys(row.title for choice in choices.values() for row in choice.untold):
-        at = _counts(budget for budget, choice in choices.items() if title in {row.title for row in choice.untold})
-        page.text(f"Left out: {title} at {at} {unit}, which has fewer than {PAIRS} seeds in common with the others.")
-    page.text(
-        f"That is the row that takes the fewest device-seconds of those that no other beats: the one with the {most} "
-        "mean, and the level ones. A row beats another where the 95 % interval of their paired difference is "
-        f"{'above' if headline.larger else 'below'} 0. "
-        f"Undecided where these intervals leave room for another row that is more than {_room(LOSS, headline, 0)} "
-        "better than it, as they do with few seeds."
-    )
-    compared = [(choice.best, row, budget) for budget, choice in choices.items() for row in choice.level]
-    pairs = min((len(differences(*each)) for each in compared), default=FEW)
-    if pairs < FEW:
-        page.text(f"With {pairs} paired seeds hardly anything is told apart: use {FEW} or more.")
-    head = [
-        unit,
-        f"{most} mean",
-        headline.metric,
-        "level",
-        "the cheapest",
-        "another may be better by",
-        "device-seconds",
-    ]
-    lines: list[list] = [head]
-    for budget, (best, level, cheapest, _, loss) in choices.items():
-        reached = _shown(best, budget)
-        others = "; ".join(row.title for row in level) or "none"
-        room = _room(loss, headline, 1)
-        lines.append([f"{budget:,}", best.title, reached, others, cheapest.title, room, costs.get(cheapest.title)])
-    page.table(lines)
-    page.text(CAVEATS.replace("highest", most))
+    headline, choice = _headline(rows), choose(rows, budget, costs)
+    here = sorted((row for row in rows if row.runs(budget)), key=lambda row: _rank(row, budget))
+    seeds = max(len(row.runs(budget)) for row in here)
+    told = "one seed" if seeds == 1 else f"{seeds} seeds"
+    row = choice.cheapest if choice and choice.decided else here[0]
+    runs, use = row.runs(budget), USES.get(row.eval, "")
+    spread = f" ± {row.shown(statistics.stdev(runs), 1)}" if len(runs) > 1 else ""
+    reached = f"{_shown(row, budget, 1)} {headline.words}{spread}"
+    named = row.title + f" ({use})" * bool(use)
+    if choice and choice.decided:
+        parts = [f"{named} reaches {reached} over {told}"]
+        parts.append(f"nothing {'trained ' * (row.eval in FLOORS)}here beats it")
+    elif len(here) > 1:
+        open_ = f"undecided, as {told} cannot tell which of {len(here)} rows is best"
+        parts = [open_, f"the {'highest' if headline.larger else 'lowest'} is {named} with {reached}"]
+    else:
+        parts = [f"{named} reaches {reached} in {told}"]
+    parts += _more(row, budget, headline)
+    floor = next((each for each in here if each.eval in FLOORS), None)
+    if floor and row.eval not in FLOORS:
+        parts.append(f"without any training {floor.title} reaches {_shown(floor, budget, 1)}")
+    return "; ".join(parts) + "."
+
+
+def verdict(row: Row, choice: Choice) -> str:
+    """What a table says of a row at the budget of the choice."""
+    if row is choice.cheapest and choice.decided:
+        return "use this"
+    if row in choice.untold:
+        return "too few seeds"
+    if row is choice.best:
+        return "highest mean" if row.sign > 0 else "lowest mean"
+    return "not told apart" if row in choice.level else "clearly worse"
+
+
+def how_decided(rows: Sequence[Row]) -> str:
+    """How `answer` and `verdict` come about."""
+    headline = _headline(rows)
+    return (
+        "'use this' is the row that takes the fewest device-seconds of those that no other beats; 'not told apart' are "
+        "the others of them; 'clearly worse' is one that another beats. A row beats another where the 95 % interval of "
+        f"their paired difference is {'above' if headline.larger else 'below'} 0. Undecided where fewer than {PAIRS} "
+        "seeds are shared, or where these intervals leave room for another row that is more than "
+        f"{_room(LOSS, headline, 0)} better, as they do with few seeds: {FEW} or more are advised. "
+    ) + CAVEATS.replace("highest", "highest" if headline.larger else "lowest")
 
 
 def labels_saved(page: Page, rows: Sequence[Row], baseline: str) -> None:
-    """Writes the labels saved against the first row of this name, of rows of one headline metric."""
+    """Writes the labels saved against the first row of this name, of rows of one headline metric; nothing where that
+    has one label budget only."""
     headline, unit = _headline(rows), _headline(rows).unit
-    page.heading("Labels saved" + _said(rows))
     base = next((row for row in rows if baseline in (row.name or row.eval, row.title)), None)
     if base is None or len(base.results) < 2:
-        return page.text(f"Left out: needs {baseline} at two label budgets or more.")
+        return
+    page.heading("Labels saved" + said_of_rows(rows))
     page.text(
         f"How many labels a method needs to reach what {base.title} has with the number at the head of the column, and "
         f"in brackets the 95 % interval over seeds: between the budgets {headline.metric} is taken to follow a "
@@ -192,59 +204,41 @@ def labels_saved(page: Page, rows: Sequence[Row], baseline: str) -> None:
             )
 
 
-def cost(page: Page, rows: Sequence[Row], costs: Mapping[str, float]) -> None:
-    """Writes what rows cost: a row's title -> device-seconds, where that is known."""
-    page.heading("Cost")
-    page.text(
-        "Mean seconds of training times the number of devices, which the table of runs names, with the pre-training "
-        "and the teacher that a run needs. Without the search for its settings and without its evals: of these a "
-        "linear probe from tens of thousands of labels takes minutes on a CPU."
-    )
-    page.table([["", "device-seconds"], *([row.title, costs.get(row.title)] for row in rows)])
-    if unknown := [row.title for row in rows if row.title not in costs]:
-        page.text(
-            f"Not known: {'; '.join(unknown)}. They start from or learn from a run that is not here, or say no time; "
-            "where the cheapest is chosen they come last."
-        )
-
-
 def _headline(rows: Sequence[Row]) -> Headline:
     return next((row.headline for row in rows if row.headline), HEADLINES["class"])
 
 
-def _legend(headline: Headline, there: Container[str]) -> str:
-    """What the evals of rows are."""
-    tuned = "+ finetune: supervised training that starts from it."
-    if headline.metric != "accuracy":
-        return " ".join([*(f"{name}: {what}." for name, what in EVALS.items() if name in there), tuned])
-    floor = next((name for name in ("tfidf_probe", "node_words") if name in there), "raw_pixels")
-    return (
-        "head: its own classifier. linear_probe: a logistic regression on its features, which stay as they are. "
-        f"{tuned} {floor} and random_encoder: a logistic regression without any training before."
-    ) + " label_propagation: labels spread over the edges, without features." * ("label_propagation" in there)
-
-
-def _said(rows: Sequence[Row]) -> str:
+def said_of_rows(rows: Sequence[Row]) -> str:
     """What is said of the labels that rows share, for a heading."""
     return next((f", {row.said}" for row in rows if row.said), "")
 
 
-def _shown(row: Row, budget: int) -> str:
+def _shown(row: Row, budget: int, places: int = 2) -> str:
     """The mean, in its unit."""
-    return row.shown(statistics.fmean(row.runs(budget))) + " %" * bool(row.headline and row.headline.percent)
+    return row.shown(statistics.fmean(row.runs(budget)), places) + " %" * bool(row.headline and row.headline.percent)
 
 
 def _room(loss: float, headline: Headline, places: int) -> str:
     return f"{100 * loss:.{places}f} " + ("points" if headline.percent else "%")
 
 
-def _counts(budgets: Iterable[int]) -> str:
-    return ", ".join(f"{budget:,}" for budget in budgets)
+def _rank(row: Row, budget: int) -> float:
+    """The smaller the better."""
+    return -row.sign * statistics.fmean(row.runs(budget))
 
 
-def _recommended(choice: Choice) -> str:
-    row = choice.cheapest
-    return f"{row.title}{' (no network is trained for it)' * (row.eval in FLOORS)}" if choice.decided else "undecided"
+def _more(row: Row, budget: int, headline: Headline) -> list[str]:
+    """What the labels up to the next budget buy, by the differences of a seed's runs; nothing at the last."""
+    later = min((other for other in row.results if other > budget), default=budget)
+    ours, theirs = ({draw[:3]: value for draw, value in row.means(each).items()} for each in (later, budget))
+    gains = [row.sign * (ours[seed] - theirs[seed]) for seed in ours.keys() & theirs.keys()]
+    if later == budget or not gains:
+        return []
+    gain, labels = statistics.fmean(gains), f"{later - budget:,} more {headline.unit}"
+    if gain <= 0 or len(gains) > 1 and gain <= half_width(gains):
+        return [f"{labels} make no clear difference"]
+    bought = f"{100 * gain:.1f} points" if headline.percent else f"{gain:.3g} less {headline.words}"
+    return [f"{labels} would buy {bought}"]
 
 
 def _most(row: Row, other: Row, budget: int) -> float:

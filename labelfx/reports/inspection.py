@@ -1,6 +1,7 @@
-"""What the network of a run makes of the test images: predictions, mistakes, maps of embeddings, nearest neighbours."""
+"""What the network of a run makes of the test rows: predictions, mistakes, maps of embeddings, nearest neighbours."""
 
-from pathlib import Path
+import functools
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -12,48 +13,49 @@ from labelfx.data import Split
 from labelfx.evals import knn_predict
 from labelfx.evals.calibration import reliability
 from labelfx.loop.inputs import Inputs
-from labelfx.loop.run import build_model, keep_compiled_programs, load_config, load_data, load_variables
+from labelfx.loop.run import build_model, keep_compiled_programs, load_variables
 from labelfx.reports import figures
 from labelfx.reports.figures import Line, Page
+from labelfx.reports.samples import CLASSES, Loaded, is_images, name_of
 
 MAPPED = 1000  # test images on the maps of embeddings
 SCORED = 10_000  # test images that are predicted
-CLASSES = 30  # in a figure; of more, the worst
 BINS = 15  # of confidence
 KNN = {"k": 20, "temperature": 0.1}  # where the run has no classifier and no kNN among its evals
 
 
-def inspect(page: Page, folder: Path) -> None:
-    """Adds to the page what needs the weights and data of the run in `folder`."""
-    page.heading("Test images")
+def inspect(page: Page, loaded: Loaded) -> None:
+    """Adds to the page what needs the weights of a run, of whose data it has `loaded`."""
+    folder, config, dataset, view = loaded
+    if dataset.task != "class" or dataset.test is None:
+        return page.missing.append(
+            "these data have no classes to test, so there is no confusion matrix, calibration, mistake or map of "
+            "embeddings by class."
+        )
     try:
-        config = load_config(folder)
         variables = load_variables(folder)
-        dataset, view = load_data(config, folder)
         model = build_model(config, dataset)
     except (OSError, ValueError, KeyError) as error:  # a ConfigError is a ValueError
-        return page.text(f"Left out: {error}")
-    if dataset.task != "class" or dataset.test is None:
-        return page.text(
-            "Left out: these data have no classes to test, so there is no confusion matrix, calibration, mistake or "
-            "map of embeddings by class."
-        )
+        return page.missing.append(str(error))
+    page.heading("Test rows")
     images, labels, _ = dataset.test
-    if len(images.shape) != 4:
-        page.text("Pictures are left out: these rows are no images. They are named by their place in the test split.")
+    names = dataset.class_names
     rows = np.linspace(0, len(labels) - 1, min(len(labels), SCORED)).astype(np.int64)
+    called = functools.partial(name_of, dataset, dataset.test)
     dataset = dataset._replace(test=Split(images[rows], labels[rows]))
     keep_compiled_programs()
     inputs = Inputs(config, dataset, view, model, variables, configs.phases(config)[-1]["method"])
     if len(rows) < len(labels):
-        page.text(f"{len(rows)} of {len(labels)} test images, evenly spaced.")
+        page.text(f"{len(rows)} of {len(labels)} test rows, evenly spaced.")
     knn = config.evals["knn"] if "knn" in config.evals else KNN
-    _predictions(page, inputs, "head" in variables["params"], knn, dataset.class_names)
+    _predictions(page, inputs, "head" in variables["params"], knn, names, lambda i: called(rows[i]))
     with threadpool_limits(1):  # the threads of so small a problem mostly wait for each other
-        _embeddings(page, inputs, dataset.class_names)
+        _embeddings(page, inputs, names, lambda i: called(rows[i]))
 
 
-def _predictions(page: Page, inputs: Inputs, classifier: bool, knn: dict[str, Any], names: Any) -> None:
+def _predictions(
+    page: Page, inputs: Inputs, classifier: bool, knn: dict[str, Any], names: Any, called: Callable[[int], str]
+) -> None:
     if classifier:
         probabilities = scipy.special.softmax(inputs.test_logits.astype(np.float64), axis=1)
         page.text("Predictions are those of the run's own classifier; confidence is its largest probability.")
@@ -89,8 +91,8 @@ def _predictions(page: Page, inputs: Inputs, classifier: bool, knn: dict[str, An
         *([names[c], x.y[0], counts[c].sum()] for c, x in zip(present, each, strict=True)),
     ]
     rest = f" The {CLASSES} worst of {len(each)}." * (len(each) > CLASSES)
-    svg = figures.bars(sorted(each, key=lambda line: line.y[0])[:CLASSES])
-    page.figure(svg, "Accuracy of each class", f"In %. Look for classes far below the others.{rest}", numbers)
+    svg = figures.bars(sorted(each, key=lambda line: line.y[0])[:CLASSES], "accuracy in %")
+    page.figure(svg, "Accuracy of each class", f"Look for classes far below the others.{rest}", numbers)
 
     mean, hits, n = reliability(confidence, right, BINS)
     ece = np.sum(n * np.abs(mean - hits)) / len(truth)
@@ -102,26 +104,28 @@ def _predictions(page: Page, inputs: Inputs, classifier: bool, knn: dict[str, An
     numbers = [["confidence", "accuracy", "n"], *zip(mean, hits, n, strict=True)]
     page.figure(figures.lines(found, "confidence", "accuracy"), "Reliability", caption, numbers)
 
-    page.heading("The most confident mistakes")
     worst = [i for i in np.argsort(-confidence, kind="stable") if not right[i]][:12]
+    if not worst:
+        return
+    page.heading("The most confident mistakes")
     page.text("Look for labels that are wrong themselves, and for what the mistakes have in common.")
-    said = [[f"image {i}", names[truth[i]], names[predicted[i]], confidence[i]] for i in worst]
-    texts = [f"taken for {taken} ({sure:.0%}), is {true}" for _, true, taken, sure in said]
-    if len(inputs.test_inputs.shape) == 4:
+    said = [[called(i), names[truth[i]], names[predicted[i]], confidence[i]] for i in worst]
+    if is_images(inputs.test_inputs):
+        texts = [f"taken for {taken} ({sure:.0%}), is {true}: {file}" for file, true, taken, sure in said]
         page.pictures(inputs.test_inputs[worst], texts, ["wrong"] * len(worst))
-    page.table([["", "true", "predicted", "confidence"], *said], fold="numbers")
+    page.table([["", "true", "predicted", "confidence"], *said], fold="numbers" * is_images(inputs.test_inputs))
 
 
-def _embeddings(page: Page, inputs: Inputs, names: Any) -> None:
+def _embeddings(page: Page, inputs: Inputs, names: Any, called: Callable[[int], str]) -> None:
     from sklearn.manifold import TSNE
 
-    page.heading("Embeddings")
     features = inputs.test_features.astype(np.float64)
     features /= np.maximum(np.linalg.norm(features, axis=1, keepdims=True), 1e-12)
     some = np.linspace(0, len(features) - 1, min(len(features), MAPPED)).astype(np.int64)
     left, singular, _ = np.linalg.svd(features[some] - features[some].mean(0, keepdims=True), full_matrices=False)
     if len(singular) < 4 or singular[1] < 1e-6 * len(some) ** 0.5:
-        return page.text("Left out: too few embeddings or features to map, or all on one line, which is collapse.")
+        return page.missing.append("embeddings: too few of them to map, or all on one line, which is collapse.")
+    page.heading("Embeddings")
     share = singular[:2] ** 2 / np.sum(singular**2)
     components, classes = left * singular[None], inputs.test_labels[some]
     what = f"Backbone features of {len(some)} test images, scaled to length 1, in the colours of their true classes. "
@@ -140,13 +144,14 @@ def _embeddings(page: Page, inputs: Inputs, names: Any) -> None:
         "Test images, each with its nearest other test images by cosine of the features: green of its class, orange of "
         "another. Look for what the network takes for alike."
     )
-    numbers = [["image", "class", "classes of the nearest"]]
+    numbers = [["row", "class", "classes of the nearest"]]
     for query in np.unique(np.linspace(0, len(features) - 1, 8).astype(np.int64)):
         cosines = features @ features[query]
         row = [query, *[i for i in np.argsort(-cosines, kind="stable") if i != query][:5]]
         found = inputs.test_labels[row]
         texts = [f"{names[label]} ({cosines[i]:.2f})" for i, label in zip(row, found, strict=True)]
-        if len(inputs.test_inputs.shape) == 4:
-            page.pictures(inputs.test_inputs[row], texts, ["", *np.where(found == found[0], "right", "wrong")[1:]])
-        numbers.append([f"image {query}", names[found[0]], ", ".join(texts[1:])])
-    page.table(numbers, fold="numbers")
+        shown = [f"{text}: {called(i)}" for text, i in zip([names[found[0]], *texts[1:]], row, strict=True)]
+        if is_images(inputs.test_inputs):
+            page.pictures(inputs.test_inputs[row], shown, ["", *np.where(found == found[0], "right", "wrong")[1:]])
+        numbers.append([called(query), names[found[0]], "; ".join(shown[1:])])
+    page.table(numbers, fold="numbers" * is_images(inputs.test_inputs))

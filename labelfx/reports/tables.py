@@ -79,8 +79,8 @@ class Row:
         """Times a result, the larger the better."""
         return -1 if self.headline and not self.headline.larger else 1
 
-    def shown(self, value: float) -> str:
-        return f"{100 * value:.2f}" if self.headline and self.headline.percent else f"{value:.4g}"
+    def shown(self, value: float, places: int = 2) -> str:
+        return f"{100 * value:.{places}f}" if self.headline and self.headline.percent else f"{value:.4g}"
 
     def means(self, budget: int) -> dict[Draw, float]:
         return {draw: statistics.fmean(values) for draw, values in self.results.get(budget, {}).items()}
@@ -118,15 +118,15 @@ def cells(paths: Sequence[str | Path], baseline: str | None = None) -> tuple[lis
     rows, warnings = read(paths)
     if not rows:
         raise FileNotFoundError("no results.json with results at or below " + ", ".join(map(str, paths)))
-    bases = None if baseline is None else _bases(rows, baseline)
+    bases = None if baseline is None else bases_of(rows, baseline)
     budgets = sorted({budget for row in rows for budget in row.results})
     units = {row.headline.unit for row in rows if row.headline} or {"labels"}
     unit = units.pop() if len(units) == 1 else "labels"
     lines = [["", *(c for b in budgets for c in _columns(f"{b} {unit}", baseline)), "config_hash", "commit"]]
     for row in rows:
-        found = [cell for budget in budgets for cell in _cells(row, budget, bases)]
+        found = [cell for budget in budgets for cell in cells_of(row, budget, bases)]
         lines.append([row.title, *found, " ".join(row.hashes) or "-", " ".join(row.commits) or "-"])
-        warnings += _doubts(row)
+        warnings += doubts(row)
     axes = ", ".join(dict.fromkeys(row.headline.axis for row in rows if row.headline)) or HEADLINES["class"].axis
     return lines, [axes + CAPTION, *(f"warning: {warning}" for warning in warnings)]
 
@@ -216,7 +216,7 @@ def _number(value: Any, kind: type) -> Any:
     return value
 
 
-def _bases(rows: Sequence[Row], baseline: str) -> dict[str, dict[str, Row]]:
+def bases_of(rows: Sequence[Row], baseline: str) -> dict[str, dict[str, Row]]:
     """By what is said of labels: the row that rows of an eval are compared with; of any other eval, the one at ""."""
     named: dict[str, dict[str, dict[str, Row]]] = collections.defaultdict(lambda: collections.defaultdict(dict))
     for row in sorted(rows, key=lambda row: row.headline is None):  # a headline first
@@ -232,7 +232,7 @@ def _columns(budget: str, baseline: str | None) -> list[str]:
     return [budget, "sd", "n", *([f"difference to {baseline}"] if baseline else [])]
 
 
-def _cells(row: Row, budget: int, bases: Mapping[str, Mapping[str, Row]] | None) -> list[str]:
+def cells_of(row: Row, budget: int, bases: Mapping[str, Mapping[str, Row]] | None) -> list[str]:
     runs = row.runs(budget)
     if not runs:
         return ["-"] * (3 if bases is None else 4)
@@ -274,7 +274,7 @@ def half_width(values: Any) -> Any:
     return scipy.stats.t.ppf(0.975, count - 1) * np.std(values, axis=0, ddof=1) / count**0.5 if count > 1 else math.inf
 
 
-def _doubts(row: Row) -> list[str]:
+def doubts(row: Row) -> list[str]:
     doubts = [
         f"{row.title} mixes {what}: {', '.join(found)}"
         for what, found in (("configurations", row.hashes), ("commits", row.commits))
