@@ -116,7 +116,9 @@ def test_too_few_pairs_tell_nothing():
     assert choose(rows, 40, costs)[:4] == (best, [], best, [few, elsewhere])
     assert choose([row("best", "head", DRAWS), row("other", "head", DRAWS, budget=10)], 40, {}) is None
     rows += [row("best", "head", DRAWS, budget=10)]
-    assert answer(rows, 40, costs).startswith("best, head (its own classifier) reaches 70.0 % accuracy ± 7.9 over 5 seeds;")
+    assert answer(rows, 40, costs).startswith(
+        "best, head (its own classifier) reaches 70.0 % accuracy ± 7.9 over 5 seeds;"
+    )
     assert answer(rows, 10, costs) == "best, head (its own classifier) reaches 60.0 % accuracy ± 7.9 in 5 seeds."
     told = choose(rows, 40, costs)
     said = [verdict(each, told) for each in rows[:4]]
@@ -146,13 +148,17 @@ def test_a_floor_among_few_seeds_is_no_recommendation():
     found = choose(rows, 40, costs)
     assert found.cheapest is floor and found.level and not found.decided
     said = answer(rows, 40, costs)
-    assert said.startswith("undecided, as 3 seeds cannot tell which of 3 rows is best; the highest is own_images, linear_")
+    assert said.startswith(
+        "undecided, as 3 seeds cannot tell which of 3 rows is best; the highest is own_images, linear_"
+    )
     assert said.endswith("; without any training random_encoder reaches 20.4 %.")
     # With as many seeds as narrow the intervals it is recommended, where it is as good.
     even = np.resize([0.001, -0.001], 10)
     rows = [row("", "random_encoder", 0.5 + even), row("a", "head", np.full(10, 0.5)), row("b", "head", 0.5 - even)]
     said = answer(rows, 40, costs)
-    assert said.startswith("random_encoder (a logistic regression on the features of an untrained network) reaches 50.0 %")
+    assert said.startswith(
+        "random_encoder (a logistic regression on the features of an untrained network) reaches 50.0 %"
+    )
     assert said.endswith("over 10 seeds; nothing trained here beats it.")
 
 

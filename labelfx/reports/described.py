@@ -74,7 +74,10 @@ def draws(page: Page, runs: Sequence[Found]) -> None:
 
 def configurations(page: Page, runs: Sequence[Found]) -> None:
     """What differs between runs of different names, and the first configuration of each name."""
-    firsts = {run.name: run.config for run in reversed(runs) if run.config}
+    firsts: dict[str, dict] = {}
+    for run in runs:
+        if run.config:
+            firsts.setdefault(run.name, run.config)
     if not firsts:
         return
     with page.folded("Configuration"):

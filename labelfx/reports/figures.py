@@ -14,9 +14,9 @@ import numpy as np
 from PIL import Image
 
 # Of a figure and its margins, in pixels. Text is so large that it has 13 pixels where a phone is 390 wide.
-WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 400, 280, 62, 28, 28, 50
+WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 400, 280, 62, 36, 28, 50
 WIDE = 900, 440  # of the figure that is as wide as the page
-TEXT, LETTER, LINE = 15, 8, 20  # height of letters, width of one, from one line to the next
+LETTER, LINE = 9, 20  # width of a letter, from one line to the next
 MANY = 20  # points on a line, up to which each has a dot
 # Okabe and Ito's colours without yellow: they differ for colour-blind readers too. More lines than that are dashed.
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#000000")
@@ -230,7 +230,7 @@ def mark(number: int, line: Line) -> str:
 def bars(found: Sequence[Line], x: str) -> str:
     """Horizontal bars from 0 to 1, of each line's first value, with that in % and a whisker of one sd; x names the
     axis."""
-    begin, parts, below = 12 + LETTER * min(max(len(line.name) for line in found), 22), [], 6 + 24 * len(found)
+    begin, parts, below = 12 + LETTER * min(max(len(line.name) for line in found), 20), [], 6 + 24 * len(found)
     scale = WIDTH - begin - 64
     for share in (0, 0.5, 1):
         parts.append(f'<path d="M{begin + share * scale:.1f} 2V{below}" stroke="#ccc"/>')
@@ -240,7 +240,7 @@ def bars(found: Sequence[Line], x: str) -> str:
         top, value, sd = 4 + 24 * row, line.y[0], line.sd[0] if line.sd else 0
         said = f"{line.name}: {100 * value:.2f}{f' ± {100 * sd:.2f}' if sd else ''} ({x})"
         parts.append(f"<g><title>{html.escape(said)}</title>")
-        parts.append(_text(begin - 6, top + 14, line.name, "end", limit=22))
+        parts.append(_text(begin - 6, top + 14, line.name, "end", limit=20))
         colour = GREY if line.reference else COLOURS[0]
         parts.append(f'<rect x="{begin}" y="{top}" width="{value * scale:.1f}" height="18" fill="{colour}"/>')
         if sd:

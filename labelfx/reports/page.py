@@ -206,9 +206,10 @@ def _results(
     described.augmentations(page, runs)
     _of_labels(page, runs)
     floors = list(dict.fromkeys(row.eval for row in rows if row.eval in FLOORS))
+    once = any(len(row.runs(n)) < len(row.means(n)) for row in rows if row.eval in FLOORS for n in row.results)
     page.text(
         f"Without training any network here: {', '.join(floors)}. A row that is not clearly better has learnt nothing "
-        "of use. Such a floor counts one seed for all that share what it hangs on, its labels above all."
+        f"of use.{' A floor counts once where nothing in it is drawn anew: there it has fewer seeds.' * once}"
         if floors
         else "No run here says what is reached without training (evals such as raw_pixels)."
     )
