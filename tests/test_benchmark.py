@@ -330,7 +330,7 @@ def test_small_benchmark(tmp_path, compilation_cache):
     page = benchmark(*arguments)
     results = {path.parent: json.loads(path.read_text()) for path in workdir.rglob("results.json")}
     assert len(results) == 18 and page == workdir / "report.html"
-    assert {"Label budget", "Labels saved", "Which to use"} <= set(re.findall(r"[A-Z][a-z ]+", page.read_text()))
+    assert {"Label budget", "Labels saved", "In plain words"} <= set(re.findall(r"[A-Z][a-z ]+", page.read_text()))
 
     def found(name, k, metric="head"):
         folders = [workdir / f"seed_{seed}" / f"{k}_per_class" / name for seed in (0, 1)]
@@ -341,7 +341,8 @@ def test_small_benchmark(tmp_path, compilation_cache):
 
     # Where between one and four labels a class, over the logarithm of their number, is what `supervised` has with 40?
     markdown = page.with_suffix(".md")
-    saved, cost = ({line[0]: line[1] for line in numbers(markdown, f"## {part}")} for part in ("Labels saved", "Cost"))
+    saved = {line[0]: line[1] for line in numbers(markdown, "## Labels saved")}
+    cost = {line[0]: line[-1] for line in numbers(markdown, "## Results")}
     target = found("supervised", 4).mean()
     assert saved[""] == "40 labels" and saved["supervised, head"] == f"{100 * target:.2f} %"
     for title, name, metric in (
@@ -381,10 +382,10 @@ def test_small_benchmark(tmp_path, compilation_cache):
 
     # Elsewhere the runs that a network started from are not in the folders that it names: they are found beside it.
     moved = tmp_path / "moved"
-    before = {line[0]: line[1] for line in numbers(markdown, "## Cost")}
+    before = {line[0]: line[-1] for line in numbers(markdown, "## Results")}
     shutil.move(workdir, moved)
     report([moved], tmp_path / "moved.html")
-    assert {line[0]: line[1] for line in numbers(tmp_path / "moved.md", "## Cost")} == before
+    assert {line[0]: line[-1] for line in numbers(tmp_path / "moved.md", "## Results")} == before
 
 
 WORDS = {"refund": "money back please", "card": "my card is lost", "login": "password does not work"}
@@ -418,7 +419,7 @@ def test_nodes_of_a_graph(tmp_path, capsys, compilation_cache):
     assert results.keys() == {"head", "node_words", "label_propagation", "random_encoder"}
     assert results["label_propagation"]["accuracy"] > 0.9
     text = page.with_suffix(".md").read_text()
-    assert "The floors node_words and random_encoder are" in text and "below label_propagation" in text
+    assert "Without training any network here: random_encoder, node_words, label_propagation." in text
     assert "raw_pixels" not in text
     recipes = read_recipes(data, ["fixmatch", "gcn"])
     own = dict(recipes["gcn"])
@@ -459,10 +460,11 @@ def test_sentences_of_ones_own(sentences, tmp_path, capsys, compilation_cache):
     assert results["labels"]["n"] == 6 and "weak" not in results["labels"]
     assert "linear_probe" in runs["seed_0/2_per_class/hard_negative_probe"]["metrics"]
     text = page.with_suffix(".md").read_text()
-    assert "The floors tfidf_probe and random_encoder are" in text and "24 test rows:" in text
+    assert "Without training any network here: random_encoder, tfidf_probe." in text and "24 test rows:" in text
+    assert "96 training texts, 24 test texts, 3 classes." in text and "my card is lost" in text
     assert "raw_pixels" not in text
     one = report([tmp_path / "w" / "seed_0" / "2_per_class" / "supervised"], tmp_path / "one.html")
-    assert "Pictures are left out" in one.read_text() and "<img" not in one.read_text()
+    assert "<img" not in one.read_text() and re.search("test/[0-9]+: (my card|money|password)", one.read_text())
     assert {"Confusion matrix", "Reliability", "PCA"} <= set(re.findall(r'aria-label="([^"]*)"', one.read_text()))
 
 
@@ -482,9 +484,11 @@ def test_several_labels_under_kinds_of_them(yeast, tmp_path, capsys, compilation
 
     text = page.with_suffix(".md").read_text()
     for kind in ("keep_entries 0.5", "keep_entries 1"):
-        assert all(f"{part}, {kind}" in text for part in ("## Which to use", "**Label budget", "## Labels saved"))
-    assert "10 labelled rows" in text and "mAP in %: mean and sd" in text and "test images" not in text
-    assert "The floor prevalence: what is reached without" in text
+        assert all(f"{part}, {kind}" in text for part in ("**Label budget", "## Labels saved"))
+        assert f"**With 10 labelled rows, {kind}**: undecided: " in text
+    assert "| with 10 labelled rows | mAP in % |" in text and "test images" not in text
+    assert "Without training any network here: prevalence." in text
+    assert numbers(page.with_suffix(".md"), "## The data")[0] == ["label", "training", "test"]
     thirds = numbers(page.with_suffix(".md"), "of the rarest third:")
     assert thirds[0] == ["", "labelled rows", "head", "medium", "tail", "n"]
     maps = [half["metrics"]["multilabel"][f"{name}_mAP"] for name in ("head", "medium", "tail")]

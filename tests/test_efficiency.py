@@ -124,7 +124,7 @@ def test_too_few_pairs_tell_nothing():
     said = [verdict(each, told) for each in rows[:4]]
     assert said == ["use this", "too few seeds", "clearly worse", "too few seeds"]
     alone = answer([row("best", "head", [0.9]), row("other", "head", [0.1])], 40, {})
-    assert alone.startswith("undecided, as one seed cannot tell which of 2 rows is best; the highest is best, head")
+    assert alone.startswith("undecided: one seed cannot tell which of 2 rows is best; the highest is best, head")
 
 
 def test_what_more_labels_buy():
@@ -148,9 +148,7 @@ def test_a_floor_among_few_seeds_is_no_recommendation():
     found = choose(rows, 40, costs)
     assert found.cheapest is floor and found.level and not found.decided
     said = answer(rows, 40, costs)
-    assert said.startswith(
-        "undecided, as 3 seeds cannot tell which of 3 rows is best; the highest is own_images, linear_"
-    )
+    assert said.startswith("undecided: 3 seeds cannot tell which of 3 rows is best; the highest is own_images, linear_")
     assert said.endswith("; without any training random_encoder reaches 20.4 %.")
     # With as many seeds as narrow the intervals it is recommended, where it is as good.
     even = np.resize([0.001, -0.001], 10)

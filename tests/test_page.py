@@ -5,6 +5,8 @@
 leaves its screenshots below DIR.
 """
 
+import json
+import re
 import shutil
 
 import pytest
@@ -19,6 +21,10 @@ pytestmark = pytest.mark.slow
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 AUGMENT = {"name": "crop_flip", "padding": 1, "flip": False}
 WIDTHS = {"desk": 1200, "phone": 390}
+SMALL_TEXT = """[...document.querySelectorAll('body *')].filter(e => !['TITLE', 'STYLE'].includes(e.tagName) &&
+    e.getClientRects().length && [...e.childNodes].some(n => n.nodeType == 3 && n.textContent.trim())).map(e => {
+    const svg = e.ownerSVGElement, scale = svg ? svg.getBoundingClientRect().width / svg.viewBox.baseVal.width : 1
+    return [scale * parseFloat(getComputedStyle(e).fontSize), e.textContent]}).filter(([size]) => size < 13)"""
 
 
 @pytest.fixture(scope="module")
@@ -54,31 +60,67 @@ def pages(tmp_path_factory):
 @pytest.mark.parametrize("name", ["sweep", "run", "several"])
 def test_in_a_browser(name, width, browser, pages, tmp_path):
     path = pages[name]
-    assert path.stat().st_size < 5e6
+    assert path.stat().st_size < 1.5e6
     page = browser.new_page(viewport={"width": WIDTHS[width], "height": 900})
     said, asked = [], []
     page.on("console", lambda message: said.append(message.text))
     page.on("pageerror", lambda error: said.append(str(error)))
     page.on("request", lambda request: asked.append(request.url))
     page.goto(path.as_uri())
+    first, second = page.locator("body > *").all_inner_texts()[:2]
+    assert first.endswith({"sweep": "on digits", "run": "on digits, 20 labels", "several": "on multilabel:yeast"}[name])
+    assert re.match(
+        r"With \d+ label\w*( rows, keep_entries 0.5)?: (undecided: |supervised, head )", second
+    ) and second.endswith(".")
     page.screenshot(path=tmp_path / f"{name}_{width}.png", full_page=True)
     assert not said and [url for url in asked if not url.startswith("data:")] == [path.as_uri()]
 
-    assert page.evaluate("document.documentElement.scrollWidth") <= WIDTHS[width]  # nothing to push aside
+    page.evaluate("document.querySelectorAll('details').forEach(e => e.open = true)")
+    wide = page.evaluate(
+        "[...document.querySelectorAll('body *')].filter(e => e.getBoundingClientRect().right > innerWidth + 1)"
+        ".map(e => [e.tagName, e.textContent])"
+    )
+    assert not wide and page.evaluate("document.documentElement.scrollWidth") <= WIDTHS[width]  # nothing to push aside
     boxes = page.evaluate(
-        "[...document.querySelectorAll('figure svg, .shot img')].map(e => [e.getBoundingClientRect(), e])"
+        "[...document.querySelectorAll('figure svg, .shot img')]"
+        ".filter(e => e.getClientRects().length).map(e => [e.getBoundingClientRect(), e])"
         ".map(([box, e]) => [box.width, box.height, e.naturalWidth || e.querySelectorAll('*').length])"
     )
-    assert len(boxes) >= {"sweep": 8, "run": 40, "several": 8}[name] and all(
-        w > 30 and h > 20 and parts for w, h, parts in boxes
-    )
-    sizes = page.evaluate(
-        "[...document.querySelectorAll('svg')].map(e => 12 * e.getBoundingClientRect().width / e.viewBox.baseVal.width)"
-    )
-    assert min(sizes) >= 10  # pixels, of the figures' text
-    text = page.evaluate("[...document.querySelectorAll('p, td, figcaption')].map(e => getComputedStyle(e).fontSize)")
-    assert min(float(size.removesuffix("px")) for size in text) >= 12
+    assert len(boxes) >= {"sweep": 8, "run": 40, "several": 8}[name]
+    assert not [(w, h, parts) for w, h, parts in boxes if w <= 30 or h <= 20 or not parts]
+    small = page.evaluate(SMALL_TEXT)
+    assert not small
     words = page.inner_text("body")
-    wanted = {"sweep": ("Which to use", "Labels saved", "Label budget"), "run": ("t-SNE", "Confusion matrix", "Scores")}
+    hashes = [word for word in re.findall(r"\b[0-9a-f]{7,}\b", words) if not word.isdecimal() and not word.isalpha()]
+    assert not hashes and not re.search(r"(?<![\w.>])/\w", words), "neither hashes nor folders of this machine"
+    wanted = {
+        "sweep": ("Labels saved", "Label budget", "In plain words"),
+        "run": ("t-SNE", "Confusion matrix", "Scores"),
+    }
     wanted["several"] = ("Label budget, keep_entries 0.5", "mAP in %", "labelled rows", "medium")
     assert all(word in words for word in wanted[name]) and "undefined" not in words and "NaN" not in words
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+def test_lines_say_their_values_and_can_be_switched_off(width, browser, pages):
+    page = browser.new_page(viewport={"width": WIDTHS[width], "height": 900})
+    page.goto(pages["sweep"].as_uri())
+    figure = page.locator("figure.full")
+    seen = figure.locator("svg").locator("visible=true")
+    assert seen.count() == 1  # one for wide screens, one for narrow ones
+    dots = seen.locator("g g title").all_text_contents()
+    results = json.loads(next(pages["sweep"].parent.glob("seed_0/1_per_class/supervised/results.json")).read_text())
+    assert len(dots) == 3 * figure.locator("input").count() and results["labels"]["n"] == 10
+    assert any(
+        re.fullmatch(r"supervised, head: [\d.]+ ± [\d.]+ \(accuracy in %\), 10 labels, of .*", dot) for dot in dots
+    )
+
+    def drawn():
+        shown = "[...e.querySelectorAll('g[class]')].filter(g => getComputedStyle(g).display != 'none')"
+        return seen.evaluate(f"e => {shown}.length")
+
+    before = drawn()
+    figure.locator("label", has_text="fixmatch, head").click()
+    assert drawn() == before - 1
+    figure.locator("label", has_text="fixmatch, head").click()
+    assert drawn() == before > 5

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 from recipes import tiny
 
 import labelfx
@@ -24,6 +25,7 @@ from labelfx.reports import figures
 from labelfx.reports.figures import Line
 from labelfx.reports.inspection import BINS
 from labelfx.reports.page import _chance, report
+from labelfx.reports.runs import without_folders
 from labelfx.reports.tables import table
 
 VOID = {"meta", "img", "input"}
@@ -480,3 +482,29 @@ def test_a_label_budget_is_in_percent_and_its_legend_as_the_curves_end(copy, tmp
     picture = report([tmp_path / "runs"], tmp_path / "r.html").with_suffix(".svg").read_text()
     assert picture.index(">b, head<") < picture.index(">a, head<") < picture.index(">raw_pixels<")
     assert ">accuracy in %<" in picture and ">40<" in picture and ">0.4<" not in picture
+
+
+def test_files_are_named_beside_mistakes_and_classes_are_shown(tmp_path):
+    """Of a folder of photographs: three of each class with its counts, and names that lead to the files."""
+    rng = np.random.default_rng(0)
+    for split, each in (("train", 9), ("test", 5)):
+        for name in ("cat", "dog"):
+            (tmp_path / "photos" / split / name).mkdir(parents=True)
+            for i in range(each):
+                pixels = rng.integers(0, 256, (8, 8, 3), dtype=np.uint8)
+                Image.fromarray(pixels).save(tmp_path / "photos" / split / name / f"IMG {i}.png")
+    data = {"name": f"folder:{tmp_path / 'photos'}", "image_size": 8, "channels": 3}
+    labelfx.train(tiny("supervised", data=data, labels={"name": "all_labels"}, evals={"head": {}}), tmp_path / "run")
+    out = report([tmp_path / "run"], tmp_path / "r.html")
+    page, text = Parsed(out), out.with_suffix(".md").read_text()
+    assert text.startswith("# supervised on folder:photos, 18 labels\n\n**With 18 labels**: supervised, head (its own")
+    assert "18 training images of 8 x 8 pixels, 10 test images, 2 classes." in page.text
+    assert "cat: 9 training, 5 test" in page.text and page.shots.count("shot sample") == 2
+    mistakes = [row[0] for row in numbers(out.with_suffix(".md"), "## The most confident mistakes")[1:]]
+    assert mistakes and all((tmp_path / "photos" / name).is_file() for name in mistakes)
+    assert all(name in page.text for name in mistakes) and f"{tmp_path}" not in out.read_text() + text
+
+
+def test_folders_are_left_out_of_what_went_wrong():
+    assert without_folders("no weights at /home/me/run/0.safetensors: /tmp/x") == "no weights at 0.safetensors: x"
+    assert without_folders(["1/2 of it", {"a": "folder:/data/photos"}, 3]) == ["1/2 of it", {"a": "folder:photos"}, 3]

@@ -19,12 +19,12 @@ PAIRS = 3  # below, that no difference is clear says nothing
 LOSS = 0.02
 USES = {  # evals that are a way to use a network or, of floors, to do without: in plain words
     "head": "its own classifier",
-    "linear_probe": "a logistic regression on its features, which stay as they are",
+    "linear_probe": "a logistic regression on its fixed features",
     "knn": "votes of the nearest labelled rows",
     "raw_pixels": "a logistic regression on the pixels",
     "random_encoder": "a logistic regression on the features of an untrained network",
     "multilabel": "its own classifier",
-    "multilabel_probe": "a logistic regression a label on its features, which stay as they are",
+    "multilabel_probe": "a logistic regression a label on its fixed features",
     "tfidf_probe": "a logistic regression on the words",
     "tfidf_multilabel": "a logistic regression a label on the words",
     "node_words": "a logistic regression on the words of a node, without its edges",
@@ -133,19 +133,19 @@ def answer(rows: Sequence[Row], budget: int, costs: Mapping[str, float]) -> str:
     runs, use = row.runs(budget), USES.get(row.eval, "")
     spread = f" ± {row.shown(statistics.stdev(runs), 1)}" if len(runs) > 1 else ""
     reached = f"{_shown(row, budget, 1)} {headline.words}{spread}"
-    named = row.title + f" ({use})" * bool(use)
+    named = row.title.removesuffix(said_of_rows(rows)) + f" ({use})" * bool(use)
     if choice and choice.decided:
         parts = [f"{named} reaches {reached} over {told}"]
         parts.append(f"nothing {'trained ' * (row.eval in FLOORS)}here beats it")
     elif len(here) > 1:
-        open_ = f"undecided, as {told} cannot tell which of {len(here)} rows is best"
+        open_ = f"undecided: {told} cannot tell which of {len(here)} rows is best"
         parts = [open_, f"the {'highest' if headline.larger else 'lowest'} is {named} with {reached}"]
     else:
         parts = [f"{named} reaches {reached} in {told}"]
     parts += _more(row, budget, headline)
     floor = next((each for each in here if each.eval in FLOORS), None)
     if floor and row.eval not in FLOORS:
-        parts.append(f"without any training {floor.title} reaches {_shown(floor, budget, 1)}")
+        parts.append(f"without any training {floor.eval} reaches {_shown(floor, budget, 1)}")
     return "; ".join(parts) + "."
 
 

@@ -17,7 +17,7 @@ from PIL import Image
 WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 400, 280, 62, 36, 28, 50
 WIDE = 900, 440  # of the figure that is as wide as the page
 LETTER, LINE = 9, 20  # width of a letter, from one line to the next
-MANY = 20  # points on a line, up to which each has a dot
+MANY = 20  # points on a line, up to which each has a dot; classes, up to which each has its name
 # Okabe and Ito's colours without yellow: they differ for colour-blind readers too. More lines than that are dashed.
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#000000")
 DASHES = {"solid": "", "dashed": "6 3", "dotted": "2 2", "double": "8 2 2 2"}  # by the border that looks alike
@@ -104,7 +104,7 @@ class Page:
         heads = [f'{kind} data-head="{html.escape(head)}"' for head, kind in zip(cells[0], long, strict=True)]
         lines = ["".join(f"<th{kind}>{html.escape(c)}</th>" for c, kind in zip(cells[0], long, strict=True))]
         for first, *rest in cells[1:]:
-            first = f"<td>{(marks or {}).get(first, '')}{html.escape(first)}</td>"
+            first = f"<td{long[0]}>{(marks or {}).get(first, '')}{html.escape(first)}</td>"
             pairs = zip(heads[1:], rest, strict=True)
             lines.append(first + "".join(f"<td{h}>{html.escape(c)}</td>" for h, c in pairs))
         text = f'<div class="wide"><table>{"".join(f"<tr>{line}</tr>" for line in lines)}</table></div>'
@@ -279,7 +279,7 @@ def matrix(counts: np.ndarray, names: Sequence[str]) -> str:
 
 
 def scatter(points: np.ndarray, classes: np.ndarray, names: Sequence[str]) -> str:
-    """Points [N, 2] in the colour of their class [N], whose name stands at their median."""
+    """Points [N, 2] in the colour of their class [N], whose name stands at their median, unless there are too many."""
     low, high = points.min(0, keepdims=True), points.max(0, keepdims=True)
     places = 10 + (points - low) / np.maximum(high - low, 1e-9) * np.array([[WIDTH - 20, WIDTH - 20]])
     parts = []
@@ -288,8 +288,10 @@ def scatter(points: np.ndarray, classes: np.ndarray, names: Sequence[str]) -> st
         dots = "".join(f'<circle cx="{a:.1f}" cy="{b:.1f}" r="3"/>' for a, b in own)
         parts.append(f'<g fill="{colour}" opacity="0.7"><title>{html.escape(names[index])}</title>{dots}</g>')
     parts.append('<g stroke="#fff" stroke-width="4" paint-order="stroke" font-weight="bold">')
-    for index in np.unique(classes):
+    for index in np.unique(classes) if len(names) <= MANY else ():
         x, y = np.median(places[classes == index], 0)
+        half = LETTER / 2 * min(len(names[index]), 12)
+        x = min(max(x, half), WIDTH - half)
         parts.append(_text(x, y + 4, names[index], "middle", limit=12))
     return _svg([*parts, "</g>"], WIDTH)
 

@@ -18,8 +18,8 @@ from labelfx.reports import figures
 from labelfx.reports.figures import Line, Page
 from labelfx.reports.samples import CLASSES, Loaded, is_images, name_of
 
-MAPPED = 1000  # test images on the maps of embeddings
-SCORED = 10_000  # test images that are predicted
+MAPPED = 1000  # test rows on the maps of embeddings
+SCORED = 10_000  # test rows that are predicted
 BINS = 15  # of confidence
 KNN = {"k": 20, "temperature": 0.1}  # where the run has no classifier and no kNN among its evals
 
@@ -68,11 +68,11 @@ def _predictions(
         probabilities = votes / votes.sum(1, keepdims=True)
         page.text(
             f"The run has no classifier: predictions are votes of the k = {k} nearest of {len(inputs.rows)} labelled "
-            f"images, weighted at temperature {knn['temperature']}; confidence is the winner's share of the votes."
+            f"rows, weighted at temperature {knn['temperature']}; confidence is the winner's share of the votes."
         )
     truth, predicted, confidence = inputs.test_labels, probabilities.argmax(1), probabilities.max(1)
     right = predicted == truth
-    page.text(f"Accuracy {100 * right.mean():.2f} % on {len(truth)} test images.")
+    page.text(f"Accuracy {100 * right.mean():.2f} % on {len(truth)} test rows.")
 
     counts = np.zeros((len(names), len(names)), np.int64)
     np.add.at(counts, (truth, predicted), 1)
@@ -99,7 +99,7 @@ def _predictions(
     found = [Line("found", mean, hits), Line("as it should be", [0, 1], [0, 1], None, True)]
     caption = (
         f"Expected calibration error (ECE, {BINS} bins of equal width) {ece:.4f}. Below the grey line predictions are "
-        "surer than they are right; far above it they are too modest. Bins with few images jump about."
+        "surer than they are right; far above it they are too modest. Bins with few rows jump about."
     )
     numbers = [["confidence", "accuracy", "n"], *zip(mean, hits, n, strict=True)]
     page.figure(figures.lines(found, "confidence", "accuracy"), "Reliability", caption, numbers)
@@ -128,7 +128,7 @@ def _embeddings(page: Page, inputs: Inputs, names: Any, called: Callable[[int], 
     page.heading("Embeddings")
     share = singular[:2] ** 2 / np.sum(singular**2)
     components, classes = left * singular[None], inputs.test_labels[some]
-    what = f"Backbone features of {len(some)} test images, scaled to length 1, in the colours of their true classes. "
+    what = f"Backbone features of {len(some)} test rows, scaled to length 1, in the colours of their true classes. "
     caption = what + f"The two directions of most variance, {share.sum():.0%} of it. Look for classes that lie apart."
     numbers = [["component", "share of variance"], [1, share[0]], [2, share[1]]]
     page.figure(figures.scatter(components[:, :2], classes, names), "PCA", caption, numbers)
@@ -141,7 +141,7 @@ def _embeddings(page: Page, inputs: Inputs, names: Any, called: Callable[[int], 
 
     page.heading("Nearest neighbours")
     page.text(
-        "Test images, each with its nearest other test images by cosine of the features: green of its class, orange of "
+        "Test rows, each with its nearest other test rows by cosine of the features: green of its class, orange of "
         "another. Look for what the network takes for alike."
     )
     numbers = [["row", "class", "classes of the nearest"]]

@@ -46,7 +46,7 @@ def report(paths: Iterable[str | Path], out: str | Path = "report.html", baselin
     more = f" and {len(names) - 3} more" * (len(names) > 3)
     budget = f", {runs[0].labels:,} labels" * (len(runs) == 1)
     page = Page(f"{', '.join(names[:3])}{more} on {', '.join(data) or 'unknown data'}{budget}")
-    page.missing = [*problems, *warnings]
+    page.missing = [*problems, *(each for each in warnings if " is left out: " not in each)]  # `problems` has those
     headlines = [row for row in rows if row.headline]
     costs, mixed = costs_of(runs, rows), [row.title for row in headlines if len(row.hashes) > 1]
     reason = "of several data sets" if len(data) > 1 else f"{'; '.join(mixed)}: of several configurations"
@@ -161,7 +161,7 @@ def _budgets(page: Page, rows: Sequence[Row]) -> dict[str, str]:
             full=True,
         )
         return {f"Label budget{of}": figures.lines(drawn, across, headline.axis, log=min(budgets) > 0)}
-    if headline.percent:
+    if headline.percent and len(drawn) > 1:
         caption = (
             f"On the test split at {min(budgets):,} {headline.unit}; grey is reached without training any network "
             "here, whiskers are ± 1 sd over seeds where there are several."
@@ -180,7 +180,7 @@ def _results(
 ) -> None:
     """A table for each label budget, the best row first."""
     page.heading("Results")
-    bases = bases_of(rows, baseline) if baseline else None
+    bases = bases_of(rows, baseline) if baseline and len(rows) > 1 else None
     every = _alike(row for row in rows if row.headline)
     for group in every:
         marks = {line.name: figures.mark(i, line) for i, line in enumerate(_lines_of(group))}
@@ -188,13 +188,13 @@ def _results(
             headline = next(row.headline for row in group if row.headline)
             choice = efficiency.choose(group, budget, costs) if compared else None
             head = [f"with {budget:,} {headline.unit}", headline.axis, "sd", "seeds"]
-            head += [f"difference to {baseline}"] * bool(baseline) + ["verdict"] * bool(choice) + ["device-seconds"]
+            head += [f"difference to {baseline}"] * bool(bases) + ["verdict"] * bool(choice) + ["device-seconds"]
             here = [row for row in group if row.runs(budget)]
             lines: list = [head]
             for row in sorted(here, key=lambda row: -row.sign * statistics.fmean(row.runs(budget))):
                 said = [efficiency.verdict(row, choice)] if choice else []
                 shown = [_plain(cell) for cell in cells_of(row, budget, bases)]
-                lines.append([row.title, *shown, *said, f"{costs[row.title]:.3g}" if row.title in costs else None])
+                lines.append([row.title, *shown, *said, costs.get(row.title)])
             page.table(lines, marks=marks)
     if others := [row for row in rows if not row.headline]:
         page.text("Other scores, each in a unit of its own:")

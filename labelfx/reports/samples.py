@@ -47,7 +47,7 @@ def samples(page: Page, dataset: Dataset) -> None:
     train, test = dataset.train, dataset.test or Split(dataset.train.inputs[:0], dataset.train.labels[:0])
     images, told = is_images(train.inputs), int(labelled(train.labels).sum())
     what = f"{'images' if images else 'texts' if 'tokenizer' in dataset.side else 'rows'}"
-    of = f" of {train.inputs.shape[1]} x {train.inputs.shape[2]} pixels" * images
+    of = " of {} x {} pixels".format(*train.inputs.shape[1:3]) if images else ""
     unknown = f" ({told:,} of them with a known label)" * (told < len(train.labels))
     said = f"{len(train.labels):,} training {what}{of}{unknown}, {len(test.labels):,} test {what}"
     names = dataset.class_names
@@ -59,9 +59,9 @@ def samples(page: Page, dataset: Dataset) -> None:
     each = [[_rows(split, c) for split in (train, test)] for c in range(len(names))]
     counts = [[f"{len(rows):,}" for rows in both] for both in each]
     some = [np.concatenate(both)[: EACH if len(names) <= FEW else 1] for both in each][:CLASSES]
-    if len(names) > CLASSES:
-        page.text(f"The first {CLASSES} of them:")
     if images and dataset.task == "class":
+        if len(names) > CLASSES:
+            page.text(f"The first {CLASSES} of them:")
         texts = [f"{name}: {a} training, {b} test" for name, (a, b) in zip(names, counts, strict=True) if a + b != "00"]
         shown = [train.inputs[np.sort(rows)] for rows in some if len(rows)]
         page.pictures(shown, texts[:CLASSES], ["sample"] * len(shown))
@@ -73,7 +73,7 @@ def samples(page: Page, dataset: Dataset) -> None:
         lines[0].append("an example")
         for line, rows in zip(lines[1:], some, strict=True):
             line.append(text_of(dataset, train.inputs[rows[0]]) if len(rows) else "")
-    page.table(lines, fold=f"every {lines[0][0]}" if len(lines) > FEW + 1 else "")
+    page.table(lines, fold=f"{len(lines) - 1} of them" if len(lines) > FEW + 1 else "")
 
 
 def _rows(split: Split, c: int) -> np.ndarray:
