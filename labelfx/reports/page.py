@@ -3,6 +3,7 @@
 import collections
 import re
 import statistics
+import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -37,6 +38,8 @@ def report(paths: Iterable[str | Path], out: str | Path = "report.html", baselin
     if not out.parent.is_dir():
         raise FileNotFoundError(f"--out={out}: there is no folder {out.parent}")
     runs, problems = find(folders)
+    for problem in problems:  # with its place, which the page does not tell
+        print(f"left out: {problem}", file=sys.stderr)
     groups = groups_of(runs)
     rows, warnings = read(folders)
     names, evaluated = list(dict.fromkeys(run.name for run in runs)), [row.name for row in rows]
