@@ -45,25 +45,26 @@ def report(paths: Iterable[str | Path], out: str | Path = "report.html", baselin
     names, evaluated = list(dict.fromkeys(run.name for run in runs)), [row.name for row in rows]
     if baseline is None:
         baseline = next((name for name in ("supervised", runs[0].name) if name in evaluated), None)
-    data = sorted({without_folders(run.config["data"]["name"]) for run in runs if run.config})
+    data = sorted({run.config["data"]["name"] for run in runs if run.config})
     more = f" and {len(names) - 3} more" * (len(names) > 3)
     budget = f", {runs[0].labels:,} labels" * (len(runs) == 1)
-    page = Page(f"{', '.join(names[:3])}{more} on {', '.join(data) or 'unknown data'}{budget}")
+    shown = ", ".join(map(without_folders, data)) or "unknown data"
+    page = Page(f"{', '.join(names[:3])}{more} on {shown}{budget}")
     page.missing = [*problems, *(each for each in warnings if " is left out: " not in each)]  # `problems` has those
     headlines = [row for row in rows if row.headline]
     costs, mixed = costs_of(runs, rows), [row.title for row in headlines if len(row.hashes) > 1]
     reason = "of several data sets" if len(data) > 1 else f"{'; '.join(mixed)}: of several configurations"
     compared = bool(headlines) and not mixed and len(data) < 2
     budgets: dict[str, str] = {}
+    if not headlines:
+        page.lead("No answer", f"no run here has {'the result of an eval with labels' if rows else 'results'} yet.")
+    elif not compared:
+        page.lead("No answer", f"runs on this page are not alike ({reason}), so none is named as the one to use.")
     for group in _alike(headlines):
         for number in sorted({budget for row in group for budget in row.results}) if compared else ():
             head = f"With {number:,} {_unit(group)}{efficiency.said_of_rows(group)}"
             page.lead(head, efficiency.answer(group, number, costs))
         budgets |= _budgets(page, group)
-    if not headlines:
-        page.lead("No answer", f"no run here has {'the result of an eval with labels' if rows else 'results'} yet.")
-    elif not compared:
-        page.lead("No answer", f"runs on this page are not alike ({reason}), so none is named as the one to use.")
     loaded = samples.load(page, runs) if len(data) < 2 else None
     if loaded:
         samples.samples(page, loaded.dataset)
@@ -183,7 +184,7 @@ def _results(
 ) -> None:
     """A table for each label budget, the best row first."""
     page.heading("Results")
-    bases = bases_of(rows, baseline) if baseline and len(rows) > 1 else None
+    bases = bases_of(rows, baseline) if baseline else None
     every = _alike(row for row in rows if row.headline)
     for group in every:
         marks = {line.name: figures.mark(i, line) for i, line in enumerate(_lines_of(group))}
