@@ -180,6 +180,21 @@ def test_regularisation_is_fixed_below_five_labels_in_any_class():
         assert kept == 5 or result["regularisation"] == 1e-2
 
 
+def test_classes_of_few_labels_count_alike_in_the_linear_probe():
+    """As logistic regression with balanced class weights: else so strong a penalty leaves it to the bias, and that to
+    the commonest classes. Of as many labels each nothing changes."""
+    x, test, labels, test_labels = pixels(16)
+    kept = np.concatenate([np.flatnonzero(labels == c)[: 1 + 15 * (c < 2)] for c in range(10)])  # 16, 16, 1, 1, ...
+    result = probe(x[kept], test, labels[kept], test_labels)
+    few, wide = scaled(x[kept], test)
+    how = {"C": 1 / (1e-2 * len(kept)), "tol": 1e-10, "max_iter": 10_000}
+    weighted, plain = (
+        LogisticRegression(**how, class_weight=each).fit(few, labels[kept]) for each in ("balanced", None)
+    )
+    assert result["accuracy"] == pytest.approx(weighted.score(wide, test_labels), abs=2e-3)
+    assert result["accuracy"] > plain.score(wide, test_labels) + 0.2
+
+
 def test_linear_probe_ignores_shift_scale_and_rotation_of_features():
     x, test, labels, test_labels = pixels(1)
     rotation, _ = np.linalg.qr(RNG.normal(size=(64, 64)))

@@ -43,7 +43,8 @@ def linear_probe(
     mean of the labelled ones and divided by their root-mean-square norm: one scale for all, since with a label or two
     a class the spread of a single feature says nothing. So neither scale nor number of features changes what a
     regularisation means. It is chosen from `GRID` by the held-out cross-entropy of stratified 5-fold cross-validation
-    in the label view or, where some class has fewer than 5 labels, fixed at 1e-2.
+    in the label view or, where some class has fewer than 5 labels, fixed at 1e-2; classes then count alike, however
+    many labels each has, or the bias alone would decide for the commonest.
 
     optax's L-BFGS fits all folds and the whole view at once, on the accelerator where there is one. Beyond `LARGE` rows
     x features x classes one held-out fifth stands for the folds, and all devices of this process share the rows and
@@ -62,8 +63,11 @@ def linear_probe(
     train_on = np.ones((1, len(labelled_labels)), np.float32)
     grid: tuple[float, ...] = GRID
     tolerance = TOLERANCE
-    if np.bincount(labelled_labels, minlength=num_classes).min() < FOLDS:
+    counts = np.bincount(labelled_labels, minlength=num_classes)
+    if counts.min() < FOLDS:
         grid, chosen_by = (FIXED,), f"fixed (fewer than {FOLDS} labels a class)"
+        alike = len(labelled_labels) / (np.count_nonzero(counts) * counts[labelled_labels])
+        train_on = alike.astype(np.float32)[None]
     elif large:
         train_on, tolerance, chosen_by = _folds(labelled_labels)[:1], CHOOSING, HELD_OUT
     else:

@@ -82,7 +82,8 @@ def _classify(head: Model, variables: dict[str, Any], rows: np.ndarray) -> np.nd
 
 def of_features(found: np.ndarray, rows: np.ndarray, labels: np.ndarray) -> Evidence:
     """Evidence where no network was trained on labels: that of multinomial logistic regression on the features of the
-    labelled rows, penalised as the linear probe of few labels is (`labelfx.evals.classification.linear_probe`).
+    labelled rows, penalised as the linear probe of few labels is (`labelfx.evals.classification.linear_probe`),
+    whose classes count alike.
 
     Args:
       found: float32 [N, F], features of all rows.
@@ -101,7 +102,8 @@ def of_features(found: np.ndarray, rows: np.ndarray, labels: np.ndarray) -> Evid
     x = found[rows]
     mean = x.mean(0, keepdims=True)
     scale = max(np.sqrt(np.mean(np.sum((x - mean) ** 2, 1))), np.finfo(np.float32).tiny)
-    model = LogisticRegression(C=1 / (FIXED * len(rows)), max_iter=1000).fit((x - mean) / scale, number)
+    how: dict[str, Any] = {"class_weight": "balanced", "max_iter": 1000}
+    model = LogisticRegression(C=1 / (FIXED * len(rows)), **how).fit((x - mean) / scale, number)
 
     def classify(x: np.ndarray) -> np.ndarray:
         logits = (x - mean) @ (model.coef_.T / scale) + model.intercept_[None]
