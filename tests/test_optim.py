@@ -2,6 +2,7 @@
 
 from functools import partial
 from math import cos, pi
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 
 from labelfx.loop import optim
+from labelfx.models.pretrained import read, shapes_of
 
 PARTS = ("kernel", "bias", "scale")
 COMMON = {"learning_rate": 0.1, "clip_norm": None, "accumulate": 1}
@@ -177,3 +179,82 @@ def test_step_decay_drops_once_each_fraction_is_done():
     with jax.numpy_dtype_promotion("standard"):  # as an optimiser's update does
         rates = [float(schedule(np.int32(step))) for step in range(10)]
     np.testing.assert_allclose(rates, [30.0] * 6 + [3.0] * 2 + [0.3] * 2, rtol=1e-6)
+
+
+LAYERS = {  # of the tiny encoders: how many layers lie above
+    "vit": {
+        "cls_token": 3,
+        "pos_embed": 3,
+        "patch_embed.proj/kernel": 3,
+        "blocks.0/attn.qkv/kernel": 2,
+        "blocks.1/norm2/scale": 1,
+        "norm/scale": 0,
+    },
+    "clip": {"norm_pre/scale": 3, "blocks.0/mlp.fc1/kernel": 2, "blocks.1/mlp.fc1/kernel": 1, "norm/bias": 0},
+    "siglip": {"patch_embed.proj/bias": 3, "blocks.0/norm1/bias": 2, "attn_pool.qkv/kernel": 0},
+    "dinov3": {"reg_token": 3, "blocks.0/attn.proj/kernel": 2, "norm/scale": 0},
+    "bert": {
+        "embeddings.word_embeddings/embedding": 3,
+        "embeddings.LayerNorm/scale": 3,
+        "encoder.layer.0.attention.self.query/kernel": 2,
+        "encoder.layer.1.output.LayerNorm/scale": 1,
+    },
+    "resnet18": {
+        "conv1/kernel": 6,
+        "bn1/scale": 6,
+        "layer1.0.conv1/kernel": 5,
+        "layer2.0.downsample.0/kernel": 4,
+        "layer2.1.bn2/bias": 3,
+        "layer3.0.conv2/kernel": 2,
+        "layer4.0.conv1/kernel": 1,
+    },
+    "convnext_tiny": {
+        "stem.0/kernel": 6,
+        "stages.0.blocks.0.mlp.fc1/kernel": 5,
+        "stages.1.downsample.1/kernel": 4,
+        "stages.2.downsample.1/kernel": 3,
+        "stages.2.blocks.0.gamma": 3,
+        "stages.2.blocks.1.gamma": 2,
+        "stages.3.blocks.0.norm/scale": 1,
+        "head.norm/scale": 0,
+    },
+    "tf_efficientnet_lite0": {
+        "conv_stem/kernel": 8,
+        "bn1/scale": 8,
+        "blocks.0.0.bn1/scale": 7,
+        "blocks.3.0.conv_pwl/kernel": 4,
+        "blocks.6.0.bn3/bias": 1,
+        "conv_head/kernel": 0,
+        "bn2/bias": 0,
+    },
+}
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_layer_decay_is_a_rate_for_each_layer(name):
+    schedule = partial(optim.constant, warmup_steps=0)
+    plain = partial(optim.sgd, **COMMON, momentum=0.0, weight_decay=0.0, schedule=schedule)
+    said = read(Path(__file__).parent / "pretrained" / name).description
+    shapes = shapes_of(said["family"], said["architecture"])["params"]
+    params = {"backbone": jax.tree.map(lambda leaf: np.ones(leaf.shape, leaf.dtype), shapes)}
+    params["head"] = {"Dense_0": {"kernel": np.ones((2, 2), np.float32)}}
+    tx = optim.layer_decay(4, optimizer=plain, decay=0.5)
+    updates, _ = jax.jit(tx.update)(params, tx.init(params), params)
+    found = {
+        "/".join(key.key for key in keys): float(leaf.ravel()[0])
+        for keys, leaf in jax.tree_util.tree_leaves_with_path(updates)
+    }
+    for path, above in {f"backbone/{path}": above for path, above in LAYERS[name].items()}.items():
+        assert [each for at, each in found.items() if at.startswith(path)] == pytest.approx([-0.1 * 0.5**above])
+    assert found["head/Dense_0/kernel"] == pytest.approx(-0.1)
+    assert max(LAYERS[name].values()) == -np.log2(max(found.values()) / -0.1).round()
+
+
+def test_layer_decay_wants_numbered_blocks_and_keeps_what_others_check():
+    schedule = partial(optim.constant, warmup_steps=0)
+    plain = partial(optim.sgd, **COMMON | {"accumulate": 2}, momentum=0.9, weight_decay=0.0, schedule=schedule)
+    slowed = partial(optim.layer_decay, optimizer=plain, decay=0.5)
+    with pytest.raises(ValueError, match="no parameter's path numbers a block, such as backbone/Dense_0/kernel"):
+        slowed(4).init({"backbone": {"Dense_0": {"kernel": np.ones((2, 2))}}})
+    with pytest.raises(ValueError, match="accumulate must be 1 in each"):
+        optim.by_path(4, paths=("",), optimizers=(slowed,))

@@ -11,6 +11,7 @@ All optimisers share these keywords:
     and thresholds that adapt. It is no way to a larger contrastive batch.
 """
 
+import re
 from collections.abc import Callable
 from typing import Annotated, Any
 
@@ -18,7 +19,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from labelfx.config.annotations import Fraction, NonNegative, Part, Positive, PositiveInt
+from labelfx.config.annotations import Fraction, NonNegative, Optimizer, Part, Positive, PositiveInt
 from labelfx.loop.optim.schedules import constant as constant
 from labelfx.loop.optim.schedules import cosine as cosine
 from labelfx.loop.optim.schedules import fixmatch_cosine as fixmatch_cosine
@@ -92,7 +93,7 @@ def by_path(
     steps,
     *,
     paths: tuple[str, ...],
-    optimizers: tuple[Annotated[Callable[..., Any], Part("loop.optim", ("steps",))], ...],
+    optimizers: tuple[Optimizer, ...],
 ) -> optax.GradientTransformation:
     """An optimiser of its own for each part of the parameters, by the beginning of its path (`backbone/Dense_0`); the
     first that fits counts, and "" fits all. Clipping is by part.
@@ -102,17 +103,72 @@ def by_path(
     """
     if len(paths) != len(optimizers) or not paths or paths[-1]:
         raise ValueError(f"paths = {paths}: must be as many as optimizers, the last of them ''")
-    if any(optimizer.keywords.get("accumulate", 1) > 1 for optimizer in optimizers):  # type: ignore[attr-defined]
+    every = [optimizer(steps) for optimizer in optimizers]
+    if any(isinstance(tx.init({}), optax.MultiStepsState) for tx in every):
         raise ValueError("optimizers: accumulate must be 1 in each")
 
     def label(params):
         def one(keys, _):
-            path = "/".join(str(key.key) for key in keys)
-            return next(str(i) for i, begin in enumerate(paths) if path.startswith(begin))
+            return next(str(i) for i, begin in enumerate(paths) if _path(keys).startswith(begin))
 
         return jax.tree_util.tree_map_with_path(one, params)
 
-    return optax.multi_transform({str(i): optimizer(steps) for i, optimizer in enumerate(optimizers)}, label)
+    return optax.multi_transform({str(i): tx for i, tx in enumerate(every)}, label)
+
+
+BLOCK = re.compile(r"(?:^|[/.])(?:blocks|layer|stages)\.?(\d+)(?:\.(?:blocks\.)?(\d+))?(?=[/.])")
+STEM = re.compile(r"(?:^|/)(?:bn1|cls_token|conv1|conv_stem|embeddings|norm_pre|patch_embed|pos_embed|reg_token|stem)\b")
+
+
+def layer_decay(steps, *, optimizer: Optimizer, decay: Fraction) -> optax.GradientTransformation:
+    """The updates of an optimiser times `decay` to the power of how many layers lie above: a rate of its own for each
+    layer of a pretrained encoder, decoupled weight decay included (ELECTRA, Clark et al. 2020, appendix A; BEiT, Bao et
+    al. 2022, section 3.2).
+
+    Layers are the blocks that parameters' paths number (`blocks.3/attn.qkv`, `layer2.1.conv1`,
+    `encoder.layer.5.output.dense`, `stages.1.blocks.2.norm`; what leads to a stage is of its first block), from the
+    last, at `decay`, down; then patches, positions and stem. All else lies on top, at the full rate: the last norm or
+    convolution of the encoder, heads.
+
+    Raises:
+      ValueError: no path numbers a block.
+    """
+    tx = optimizer(steps)
+
+    def init(params):
+        leaves = jax.tree_util.tree_leaves_with_path(params)
+        if leaves and not _blocks(params):
+            raise ValueError(f"layer_decay: no parameter's path numbers a block, such as {_path(leaves[0][0])}")
+        return tx.init(params)
+
+    def update(gradient, state, params):
+        updates, state = tx.update(gradient, state, params)
+        blocks = _blocks(params)
+        above = {block: len(blocks) - i for i, block in enumerate(blocks)}
+
+        def slowed(keys, leaf):
+            path = _path(keys)
+            top = len(blocks) + 1 if STEM.search(path) else 0
+            return leaf * decay ** above.get(_block(path), top)
+
+        return jax.tree_util.tree_map_with_path(slowed, updates), state
+
+    return optax.GradientTransformation(init, update)
+
+
+def _path(keys) -> str:
+    return "/".join(str(key.key) for key in keys)
+
+
+def _block(path: str) -> tuple[int, ...] | None:
+    found = BLOCK.search(path)
+    return found and tuple(int(number or 0) for number in found.groups())
+
+
+def _blocks(params) -> list[tuple[int, ...]]:
+    """The blocks that paths number, the first one first."""
+    every = (_block(_path(keys)) for keys, _ in jax.tree_util.tree_leaves_with_path(params))
+    return sorted({block for block in every if block})
 
 
 def lars(
