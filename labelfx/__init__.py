@@ -21,9 +21,10 @@ if _typing.TYPE_CHECKING:
     from labelfx.suggest import suggest as suggest
     from labelfx.table import table as table
     from labelfx.train import train as train
+    from labelfx.vote import vote as vote
 
 __version__ = "0.1.0"
-_COMMANDS = ("benchmark", "evaluate", "export", "features", "mine", "plan", "report", "suggest", "table", "train")
+_COMMANDS = tuple("benchmark evaluate export features mine plan report suggest table train vote".split())
 _OTHERS = {"ConfigError": "config", "load": "finished.encoder", "recipe": "config"}
 __all__ = sorted([*_COMMANDS, *_OTHERS])
 

@@ -19,6 +19,7 @@ QUICK = ("consistency", "contrastive", "distillation", "inter_clr", "meta_pseudo
 # A recipe of each kind of rows and labels that a method with a recipe of its own name may be given: the battery runs it
 # on its own data.
 KINDS = (
+    "finetune_pretrained",
     "frozen",
     "lora",
     "mixing",

@@ -12,7 +12,7 @@ import pytest
 from labelfx import config as configs
 from labelfx import list as listing
 
-COMMANDS = "benchmark evaluate export features list mine plan report scores suggest table train".split()
+COMMANDS = "benchmark evaluate export features list mine plan report scores suggest table train vote".split()
 
 NAMES = {
     "methods": "consistency contrastive contrastive_regression dclr dino distillation dual_encoder "
@@ -42,8 +42,9 @@ NAMES = {
     "heads": "linear projector prototypes siamese_mlp",
     "optimisers": "adam adamw by_path frozen larc lars layer_decay sgd",
     "schedules": "constant cosine fixmatch_cosine step_decay",
-    "evals": "head knn linear_evaluation linear_probe random_encoder rankme raw_pixels recall_at_k regression_error "
-    "retrieval score_distribution spearman tfidf tfidf_multilabel tfidf_probe uniformity untrained",
+    "evals": "feature_propagation head knn linear_evaluation linear_probe random_encoder rankme raw_pixels "
+    "recall_at_k regression_error retrieval score_distribution spearman tfidf tfidf_multilabel tfidf_probe uniformity "
+    "untrained",
 }
 
 RECIPES = (

@@ -204,6 +204,7 @@ def test_help_of_every_command_shows_its_own_flags(tmp_path):
         "suggest": "data backbone count out strategy labels seed",
         "report": "out baseline help",
         "table": "baseline help",
+        "vote": "out help",
         "list": "help",
     }
     assert own.keys() == COMMANDS.keys()

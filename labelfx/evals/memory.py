@@ -73,6 +73,13 @@ def _knn(sizes, *, k, temperature):
     return max(search, votes), sizes.test * sizes.classes
 
 
+def _feature_propagation(sizes, *, k, gamma, alpha):
+    rows = sizes.labelled + sizes.scored + sizes.test
+    block = min(BLOCK, rows) * (3 * sizes.features + 2 * AT_ONCE)
+    # On the host the rows, and edges both ways, by 8 bytes and the number of a row, while the matrix is made of them.
+    return rows * (3 * sizes.features + 8 * k) + block, rows * (sizes.features + 30 * k + 4 * sizes.classes)
+
+
 def _linear_evaluation(sizes, *, optimizer, epochs, batch, initial_scale, augment):
     part = batch // linear.parts_of(batch)
     weights = 8 * (sizes.features + 1) * sizes.classes
@@ -100,6 +107,7 @@ def _pairs(rows, width):
 
 
 OWN: dict[str, Any] = {
+    "feature_propagation": _feature_propagation,
     "head": lambda sizes: (3 * sizes.test * sizes.classes, sizes.test * sizes.classes),
     "knn": _knn,
     "linear_evaluation": _linear_evaluation,

@@ -106,12 +106,15 @@ class Inputs:
     def _features(self, images: Any, rows: np.ndarray | None = None) -> np.ndarray:
         return kept_features(self.model, models.backbone(self.variables), images, rows)
 
-    @functools.cached_property
-    def features(self) -> np.ndarray:
+    @property
+    def scored_rows(self) -> np.ndarray:
         """Of training images, evenly spaced where there are more than `SCORED`."""
         count = len(self.train_inputs)
-        rows = np.linspace(0, count - 1, min(count, SCORED)).astype(np.int64)
-        return self._features(self.train_inputs, rows)
+        return np.linspace(0, count - 1, min(count, SCORED)).astype(np.int64)
+
+    @functools.cached_property
+    def features(self) -> np.ndarray:
+        return self._features(self.train_inputs, self.scored_rows)
 
     @functools.cached_property
     def test_features(self) -> np.ndarray:

@@ -62,10 +62,10 @@ def build_head(
     config: configs.Run, num_outputs: int, targets: np.ndarray | None = None, inputs: np.ndarray | None = None
 ) -> Model:
     """`config.head`. Of a regression it predicts `targets` [L] or [L, T] in their units: their mean and deviation are
-    among its variables. On a frozen encoder it standardises features as `inputs` float32 [S, F] are spread."""
+    among its variables. On a pretrained encoder it standardises features as `inputs` float32 [S, F] are spread."""
     with named("config.head"):
         head = configs.build(configs.CLASSIFIERS, config.head, num_outputs=num_outputs)
-    head = scaled(head, inputs, alike=True) if config.model.get("frozen") else head
+    head = scaled(head, inputs, alike=True) if config.model.get("file") else head
     return head if targets is None else rescaled(head, *target_scale(targets))
 
 

@@ -15,8 +15,10 @@ from jax.sharding import Mesh
 from labelfx import config as configs
 from labelfx.config import ConfigError
 from labelfx.data import Dataset
+from labelfx.data.augment import to_float
 from labelfx.data.batches import View, batch_at
 from labelfx.data.miners import Miner, uniform
+from labelfx.evals import features
 from labelfx.loop import run
 from labelfx.loop.blame import blame, named
 from labelfx.loop.dispatch import complete
@@ -130,8 +132,11 @@ class Experiment:
     @functools.cached_property
     def classifier(self) -> Model:
         """The backbone with the head of the configuration."""
-        inputs = self.view.split.inputs
-        seen = inputs[sample(len(inputs))] if self.trunk else None
+        inputs, rows, seen = self.view.split.inputs, sample(len(self.view.split.inputs)), None
+        if self.trunk:
+            seen = inputs[rows]
+        elif self.config.model.get("file"):
+            seen = features(self.model, self.model.init(self.root, to_float(inputs[rows[:1]])), inputs, rows)
         return stack(backbone=self.trained_model, head=head_of(self.config, self.dataset, self.view, seen))
 
     @property

@@ -32,6 +32,30 @@ def cross_entropy(
     return mean_of_said(optax.softmax_cross_entropy(logits, target), label >= 0, weight)
 
 
+def vote_cross_entropy(logits: jax.Array, votes: jax.Array, weight: jax.Array | None = None) -> jax.Array:
+    """Mean cross-entropy to the shares of a row's votes, the mean of their one-hot vectors: of annotators, or of
+    several networks in self-training on their agreement (Zhang, Mai et al. 2025, arXiv 2503.09707).
+
+    Args:
+      logits: [B, C], of any float dtype; computed on in float32 or float64.
+      votes: int [B, M], the class that each of M named, from 0 to C - 1, or -1: abstains.
+      weight: float [B], from 0 up: times the loss; 0 leaves a row out, None is 1 for all.
+
+    Returns:
+      A scalar: the sum over rows that have a vote and a weight above 0, over their number; 0 without any.
+
+    Raises:
+      ValueError: shapes differ.
+    """
+    if votes.ndim != 2 or logits.shape[:-1] != votes.shape[:1]:
+        raise ValueError(f"logits must be [B, C] and votes [B, M], got {logits.shape}, {votes.shape}")
+    logits = check_rows(logits, {}, entries=False)
+    count = jnp.sum(votes >= 0, axis=1)
+    shares = jnp.sum(jax.nn.one_hot(votes, logits.shape[-1], dtype=logits.dtype), axis=1)
+    shares /= jnp.maximum(count, 1).astype(logits.dtype)[:, None]
+    return mean_of_said(optax.softmax_cross_entropy(logits, shares), count > 0, weight)
+
+
 def soft_cross_entropy(logits: jax.Array, target: jax.Array, weight: jax.Array | None = None) -> jax.Array:
     """Mean cross-entropy to distributions: given ones, such as the shares of annotators, or inferred.
 

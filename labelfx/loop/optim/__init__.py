@@ -117,7 +117,9 @@ def by_path(
 
 
 BLOCK = re.compile(r"(?:^|[/.])(?:blocks|layer|stages)\.?(\d+)(?:\.(?:blocks\.)?(\d+))?(?=[/.])")
-STEM = re.compile(r"(?:^|/)(?:bn1|cls_token|conv1|conv_stem|embeddings|norm_pre|patch_embed|pos_embed|reg_token|stem)\b")
+STEM = re.compile(
+    r"(?:^|/)(?:bn1|cls_token|conv1|conv_stem|embeddings|norm_pre|patch_embed|pos_embed|reg_token|stem)\b"
+)
 
 
 def layer_decay(steps, *, optimizer: Optimizer, decay: Fraction) -> optax.GradientTransformation:
@@ -144,12 +146,12 @@ def layer_decay(steps, *, optimizer: Optimizer, decay: Fraction) -> optax.Gradie
     def update(gradient, state, params):
         updates, state = tx.update(gradient, state, params)
         blocks = _blocks(params)
-        above = {block: len(blocks) - i for i, block in enumerate(blocks)}
 
         def slowed(keys, leaf):
             path = _path(keys)
-            top = len(blocks) + 1 if STEM.search(path) else 0
-            return leaf * decay ** above.get(_block(path), top)
+            block = _block(path)
+            below = blocks.index(block) if block else -1 if STEM.search(path) else len(blocks)
+            return leaf * decay ** (len(blocks) - below)
 
         return jax.tree_util.tree_map_with_path(slowed, updates), state
 
