@@ -14,7 +14,7 @@ from labelfx.config import ConfigError
 from labelfx.data.augment import to_float
 from labelfx.data.sources.images import digits
 from labelfx.evals import kept
-from labelfx.loop.run import load_variables, pretrained_weights
+from labelfx.loop.run import load_teacher, load_variables, pretrained_weights
 from labelfx.models import backbone
 from labelfx.models.adapters import lora
 from labelfx.models.backbones import pretrained
@@ -131,10 +131,9 @@ def test_lora_starts_as_the_model_is_and_moves_nothing_else(tmp_path):
     changed = jax.tree.map(lambda leaf: leaf + 0.1, variables["params"])
     by_hand = jax.tree.map(lambda leaf: leaf, {"params": variables["base"]})
     for path, own in changed.items():
-        *modules, last = path.split("/")
-        node = by_hand["params"]
-        for module in modules:
-            node = node[module]
+        block, last = path.split(".attn.")
+        node = by_hand["params"][block]
+        last = f"attn.{last}"
         node[last]["kernel"] = node[last]["kernel"] + 2 * own["down"] @ own["up"]
     np.testing.assert_allclose(
         with_updates.apply(variables | {"params": changed}, x, train=False)[0],
@@ -149,6 +148,18 @@ def test_lora_starts_as_the_model_is_and_moves_nothing_else(tmp_path):
     after = load_variables(tmp_path / "run")
     assert equal(after["base"]["backbone"], read(ENCODER).weights()["params"])
     assert all(np.any(leaf) for leaf in jax.tree.leaves(after["params"]["backbone"]))
+
+
+@pytest.mark.parametrize("name", ["frozen", "lora"])
+def test_a_run_on_the_encoder_teaches_a_small_network(tmp_path, name):
+    labelfx.train(tiny(name), tmp_path / "teacher")
+    teacher, test = load_teacher(tmp_path / "teacher", 10), digits().test
+    logits = teacher.model.apply(teacher.variables, to_float(test.inputs[:64]), train=False)[0]["head"]
+    expected = labelfx.load(tmp_path / "teacher").predict(test.inputs[:64])
+    np.testing.assert_allclose(jax.nn.softmax(logits), expected, rtol=1e-4, atol=1e-5)
+    config = tiny("distillation", teacher=str(tmp_path / "teacher"), evals={"head": {}})
+    student = labelfx.train(config, tmp_path / "student")
+    assert student["training"]["parameters"] < 3_000 and "accuracy" in student["metrics"]["head"]
 
 
 @pytest.mark.parametrize(

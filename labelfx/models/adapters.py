@@ -50,12 +50,12 @@ def lora(model: Model, *, rank: int, alpha: float, paths: tuple[str, ...]) -> Mo
         for i, (path, (inputs, outputs)) in enumerate(sorted(targets(base).items())):
             bound = 1 / math.sqrt(inputs)
             down = jax.random.uniform(jax.random.fold_in(rng, i), (inputs, rank), minval=-bound, maxval=bound)
-            new[path.removesuffix("/kernel")] = {"down": down, "up": jnp.zeros((rank, outputs))}
+            new[_name(path.split("/"))] = {"down": down, "up": jnp.zeros((rank, outputs))}
         return {"params": new, "base": base, **variables}
 
     def merged(variables):
         def one(keys, leaf):
-            own = variables["params"].get("/".join(key.key for key in keys[:-1])) if keys[-1].key == "kernel" else None
+            own = variables["params"].get(_name([key.key for key in keys])) if keys[-1].key == "kernel" else None
             return leaf if own is None else leaf + (alpha / rank * own["down"] @ own["up"]).reshape(leaf.shape)
 
         return jax.tree_util.tree_map_with_path(one, variables["base"])
@@ -66,3 +66,8 @@ def lora(model: Model, *, rank: int, alpha: float, paths: tuple[str, ...]) -> Mo
         return outputs, {"base": variables["base"], **state}
 
     return model._replace(init=init, apply=apply)
+
+
+def _name(path: list[str]) -> str:
+    """Of the update of a kernel at this path: without a "/", at which a file of weights would take it apart."""
+    return ".".join(path[:-1])
