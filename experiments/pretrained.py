@@ -135,8 +135,9 @@ def rows_of(data: Path, path: Path) -> None:
     """Writes `ROWS` of CIFAR-10 to `path`, where it is not there."""
     if path.exists():
         return
-    whole, rng, arrays = sources.cifar10(data_dir=str(data)), np.random.default_rng(0), {}
+    whole, rng = sources.cifar10(data_dir=str(data)), np.random.default_rng(0)
     assert whole.test is not None
+    arrays: dict[str, Any] = {}
     for name, split in (("train", whole.train), ("test", whole.test)):
         rows = np.sort(rng.permutation(len(split.labels))[: ROWS[name]])
         arrays |= {f"{name}_images": split.inputs[rows], f"{name}_labels": split.labels[rows]}
