@@ -10,6 +10,9 @@ from ml_collections import ConfigDict
 
 
 def get_config() -> ConfigDict:
+    common = dict(schedule=dict(name="cosine", warmup_steps=0), clip_norm=None, accumulate=1)
+    head = dict(name="sgd", learning_rate=0.03, momentum=0.9, weight_decay=0.1, **common)
+    updates = dict(name="adamw", learning_rate=3e-4, b1=0.9, b2=0.999, weight_decay=1e-4, **common)
     return ConfigDict(
         dict(
             name="lora",
@@ -32,16 +35,7 @@ def get_config() -> ConfigDict:
                 augment=dict(name="crop_flip", padding=1, flip=False),
                 objective=dict(name="cross_entropy", label_smoothing=0.0),
             ),
-            optimizer=dict(
-                name="adamw",
-                learning_rate=1e-3,
-                b1=0.9,
-                b2=0.999,
-                weight_decay=1e-4,
-                schedule=dict(name="cosine", warmup_steps=0),
-                clip_norm=None,
-                accumulate=1,
-            ),
+            optimizer=dict(name="by_path", paths=("head/", ""), optimizers=(head, updates)),
             batch=dict(labelled=32, unlabelled=0),
             batches=dict(name="uniform"),
             steps=100,
