@@ -13,7 +13,8 @@ from labelfx import config as configs
 from labelfx.config import ConfigError
 from labelfx.data.augment import to_float
 from labelfx.data.sources.images import digits
-from labelfx.evals import kept
+from labelfx.evals import features, kept
+from labelfx.loop.frozen import sample
 from labelfx.loop.run import load_teacher, load_variables, pretrained_weights
 from labelfx.models import backbone
 from labelfx.models.adapters import lora
@@ -147,6 +148,9 @@ def test_lora_starts_as_the_model_is_and_moves_nothing_else(tmp_path):
     labelfx.train(tiny("lora", evals={"head": {}}), tmp_path / "run")
     after = load_variables(tmp_path / "run")
     assert equal(after["base"]["backbone"], read(ENCODER).weights()["params"])
+    rows = digits().train.inputs
+    before = features(model, read(ENCODER).weights(), rows, sample(len(rows)))
+    np.testing.assert_allclose(after["scale"]["head"]["mean"], before.mean(0), rtol=1e-4, atol=1e-5)
     assert all(np.any(leaf) for leaf in jax.tree.leaves(after["params"]["backbone"]))
 
 

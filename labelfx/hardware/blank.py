@@ -91,6 +91,9 @@ class Blanks:
 class Blank(Experiment):
     """A run on blank images, from a blank backbone: what its arrays look like, never what is in them."""
 
+    def seen(self) -> None:
+        """No row goes through an encoder."""
+
     def trained(self, field: str, index: int, where: str) -> Any:
         own = field == "backbone" or where == "previous"
         config = self.config if own else run.load_config(configs.place(where))

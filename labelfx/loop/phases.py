@@ -132,12 +132,18 @@ class Experiment:
     @functools.cached_property
     def classifier(self) -> Model:
         """The backbone with the head of the configuration."""
-        inputs, rows, seen = self.view.split.inputs, sample(len(self.view.split.inputs)), None
+        return stack(backbone=self.trained_model, head=head_of(self.config, self.dataset, self.view, self.seen()))
+
+    def seen(self) -> np.ndarray | None:
+        """Features of some rows, float32 [S, F], by which a head on a pretrained encoder standardises them: as the
+        encoder is before it is trained."""
+        inputs, rows = self.view.split.inputs, sample(len(self.view.split.inputs))
         if self.trunk:
-            seen = inputs[rows]
-        elif self.config.model.get("file"):
-            seen = features(self.model, self.model.init(self.root, to_float(inputs[rows[:1]])), inputs, rows)
-        return stack(backbone=self.trained_model, head=head_of(self.config, self.dataset, self.view, seen))
+            return inputs[rows]
+        if not self.config.model.get("file"):
+            return None
+        with named("config.model"):
+            return features(self.model, self.model.init(self.root, to_float(inputs[rows[:1]])), inputs, rows)
 
     @property
     def trained_model(self) -> Model:
