@@ -34,7 +34,8 @@ BASELINE = "encoder frozen, linear probe"
 
 class Line(NamedTuple):
     """A recipe with `changes`, by dotted path; `shown`, row of the table -> EVAL/METRIC of its results; the lines of
-    whose runs it learns the `votes`. What is not `told` a label trains once a seed, and serves every budget."""
+    whose runs it learns the `votes`, or one as its `teacher`. What is not `told` a label trains once a seed, and serves
+    every budget."""
 
     name: str
     recipe: str
@@ -43,6 +44,7 @@ class Line(NamedTuple):
     budgets: tuple[str, ...] = tuple(BUDGETS)
     seeds: int = 5
     votes: tuple[str, ...] = ()
+    teacher: str = ""
     told: bool = True
 
 
@@ -106,6 +108,16 @@ def lines(encoder: str) -> list[Line]:
             votes=("frozen", "lora", "finetuned"),
         ),
         Line(
+            "distilled",
+            "distillation",
+            {"method.augment": WEAK, "method.teacher_augment": WEAK, "batch": {"labelled": 16, "unlabelled": 48}}
+            | {"evals": {"head": {}}},
+            {"from nothing, taught by low-rank updates": own["head"]},
+            budgets=tuple(PER_CLASS),
+            seeds=3,
+            teacher="lora",
+        ),
+        Line(
             "fixmatch",
             "fixmatch",
             {"method.weak": WEAK, "method.strong": STRONG, "evals": {"head": {}}, "steps": 1000},
@@ -150,17 +162,20 @@ def rows_of(data: Path, path: Path) -> None:
 
 def train(line: Line, budget: str, seed: int, data: str, workdir: Path) -> Mapping[str, Any]:
     """The results of a run of a line."""
-    folder = workdir / line.name / budget.replace(" ", "_") / f"{seed}"
+    place = Path(budget.replace(" ", "_")) / f"{seed}"
+    folder = workdir / line.name / place
     seeds = {"seed": seed, "label_seed": seed, "data_seed": seed}
     common = {"name": line.name, "data": {"name": f"npz:{data}"}, "labels": BUDGETS[budget], **seeds}
     common |= {"save_every": 10**6, "keep": 1}
     changes = common | line.changes
+    if line.teacher:
+        changes["teacher"] = str(workdir / line.teacher / place)
     if line.votes:
-        folder.mkdir(parents=True, exist_ok=True)
-        labelfx.vote(
-            [workdir / name / folder.relative_to(workdir / line.name) for name in line.votes], folder / "votes.npz"
-        )
-        changes["labels"] = {"name": "every", "weak": {"name": "recorded", "path": str(folder / "votes.npz")}}
+        votes = folder / "votes.npz"
+        if not votes.exists():
+            folder.mkdir(parents=True, exist_ok=True)
+            labelfx.vote([workdir / name / place for name in line.votes], votes)
+        changes["labels"] = {"name": "every", "weak": {"name": "recorded", "path": str(votes)}}
     if line.told:
         return labelfx.train(labelfx.recipe(line.recipe, changes), folder / "run" if line.votes else folder)
     shared = workdir / line.name / f"{seed}"
