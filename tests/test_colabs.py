@@ -30,6 +30,8 @@ from traitlets.config import Config
 
 ROOT = Path(__file__).parents[1]
 NOTEBOOKS = sorted((ROOT / "colabs").glob("*.ipynb"))
+# As `data_root` of conftest.py: EfficientNet-Lite0, which forty_labels would download.
+ENCODER = Path(os.environ.get("LABELFX_ENCODER", ROOT.parent / "shared" / "models" / "efficientnet_lite0"))
 # Of what Colab has on its GPUs: googlecolab/backend-info, pip-freeze.gpu.txt, June 2026.
 COLAB = """
 numpy==2.0.2 ipykernel==6.17.1 ipython==7.34.0 protobuf==5.29.6 tensorflow-datasets==4.9.10 tensorflow-metadata==1.21.0
@@ -65,6 +67,7 @@ def execute(path: Path, folder: Path) -> nbformat.NotebookNode:
         "PYTHONPATH": str(ROOT),
         "IPYTHONDIR": str(folder / "ipython"),
         "JUPYTER_CONFIG_DIR": str(folder / "jupyter"),
+        "LABELFX_ENCODER": str(ENCODER),
         "JAX_PLATFORMS": "cpu",
         "XLA_FLAGS": FLAGS,
         "XDG_CACHE_HOME": str(folder.parent / "cache"),  # the notebooks share compiled programs
@@ -82,6 +85,8 @@ def code_cells(path):
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_it_runs(path, tmp_path_factory):
+    if path.stem == "forty_labels" and not ENCODER.is_dir():
+        pytest.skip(f"no encoder: {ENCODER} is not a folder (set LABELFX_ENCODER)")
     begin, before = time.perf_counter(), resource.getrusage(resource.RUSAGE_CHILDREN)
     try:
         execute(path, tmp_path_factory.mktemp("colab"))
@@ -125,7 +130,7 @@ def top_level(source):
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_it_is_small_and_tells_nothing_of_a_machine(path):
-    assert path.stat().st_size < 400_000
+    assert path.stat().st_size < (1_500_000 if path.stem == "forty_labels" else 400_000)  # photographs are large
     texts = [output for cell in code_cells(path) for output in cell.outputs if output.output_type == "stream"]
     for text in [output.text for output in texts]:
         assert not re.search(r"/(tmp|home|root|work|Users|opt|usr|content|var)/", text), text
@@ -235,7 +240,7 @@ def test_the_first_cell_beside_the_packages_of_colab(tmp_path):
 
 def test_the_readme_names_every_notebook():
     named = set(re.findall(r"\(([a-z_]+\.ipynb)\)", (ROOT / "colabs" / "README.md").read_text()))
-    assert named == {path.name for path in NOTEBOOKS} and len(NOTEBOOKS) == 5
+    assert named == {path.name for path in NOTEBOOKS} and len(NOTEBOOKS) == 6
 
 
 def save(path: Path) -> None:
