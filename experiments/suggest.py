@@ -33,7 +33,7 @@ from labelfx.labels.evidence import of_features
 from labelfx.loop.results import commit
 from labelfx.models.pretrained import described
 from labelfx.reports.efficiency import labels_saved
-from labelfx.reports.figures import Page, to_picture
+from labelfx.reports.figures import Line, Page, alone, lines, to_picture
 from labelfx.reports.tables import Draw, Row
 
 HERE = Path(__file__).parent / "suggest"
@@ -52,6 +52,7 @@ BUDGETS = (10, 20, 40, 100)
 BATCH = 20  # labels that are asked for at once, at most
 MOST = 3000
 BALANCED = "balanced (no strategy)"
+DRAWN = ("uniform", BALANCED, "typiclust", "dropquery")  # in the picture
 STRATEGIES = ["uniform", BALANCED, *"typiclust probcover k_centre entropy margin badge dropquery clue".split()]
 
 
@@ -135,6 +136,17 @@ def run(name: str, data: Path, encoder: str, workdir: Path, seeds: range) -> Non
                 HERE.mkdir(exist_ok=True)
                 configs.write_text(path, json.dumps(done, indent=1) + "\n")
                 configs.write_text(HERE / "README.md", page())
+        configs.write_text(path.with_suffix(".svg"), picture(done))
+
+
+def picture(done: dict[str, dict[str, dict[str, Any]]]) -> str:
+    """Accuracy over the number of labels, of `DRAWN`, as SVG; bands are one standard deviation."""
+    found = []
+    for strategy in DRAWN:
+        of = [[100 * seed["accuracy"][str(budget)] for seed in done[strategy].values()] for budget in BUDGETS]
+        sd = [statistics.stdev(each) for each in of] if len(of[0]) > 1 else None
+        found.append(Line(strategy, BUDGETS, list(map(statistics.fmean, of)), sd, strategy == BALANCED))
+    return alone(lines(found, "labels in all", "accuracy, %", log=True, full=True))
 
 
 def page() -> str:
@@ -164,7 +176,14 @@ def page() -> str:
         heading, reading, *saved = table.markdown[2:]
         saved = saved if reading in parts else [reading, *saved]
         commits = sorted({str(values["commit"])[:9] for seeds in done.values() for values in seeds.values()})
-        parts += [f"## {path.stem}", table.markdown[1], f"#{heading}", *saved, f"At commit {', '.join(commits)}."]
+        parts += [
+            f"## {path.stem}",
+            f"![accuracy over the number of labels]({path.stem}.svg)",
+            table.markdown[1],
+            f"#{heading}",
+            *saved,
+            f"At commit {', '.join(commits)}.",
+        ]
     return "\n\n".join(parts).replace(", linear_probe", "") + "\n"
 
 
