@@ -116,6 +116,10 @@ def test_lines_say_their_values_and_can_be_switched_off(width, browser, pages):
         re.fullmatch(r"supervised, head: [\d.]+ ± [\d.]+ \(accuracy in %\), 10 labels, of .*", dot) for dot in dots
     )
 
+    (column,) = (text for text in seen.locator("rect title").all_text_contents() if text.startswith("10 labels"))
+    values = [float(line.rpartition(": ")[2]) for line in column.splitlines()[1:]]
+    assert len(values) == figure.locator("input").count() and values == sorted(values, reverse=True)
+
     def drawn():
         shown = "[...e.querySelectorAll('g[class]')].filter(g => getComputedStyle(g).display != 'none')"
         return seen.evaluate(f"e => {shown}.length")

@@ -151,8 +151,9 @@ class Page:
 
 
 def lines(found: Sequence[Line], x: str, y: str, *, log: bool = False, full: bool = False, legend: bool = True) -> str:
-    """Lines over common axes; x and y name the axes, and a dot tells its values where the pointer rests on it. With
-    `log` x is logarithmic, and its ticks are the values that there are. With `full` it is as wide as the page."""
+    """Lines over common axes; x and y name the axes. A dot, and the column of all that are above each other, tell their
+    values where the pointer rests. With `log` x is logarithmic, and its ticks are the values that there are. With
+    `full` it is as wide as the page."""
     width, height = WIDE if full else (WIDTH, HEIGHT)
     across, up = (np.concatenate([np.asarray(line[i], float) for line in found]) for i in (1, 2))
     spread = np.concatenate([np.zeros(len(line.y)) if line.sd is None else np.asarray(line.sd) for line in found])
@@ -184,13 +185,23 @@ def lines(found: Sequence[Line], x: str, y: str, *, log: bool = False, full: boo
     parts.append(f'<path d="M{LEFT} {TOP}V{plot_bottom}H{plot_right}" fill="none" stroke="#666"/>')
     parts.append(_text((LEFT + plot_right) / 2, height - 7, x, "middle"))
     parts.append(_text(4, 15, y))
+    for one in np.unique(across) if len(np.unique(across)) <= MANY else ():  # where dots lie over each other
+        (along,) = (float(point.split(",")[0]) for point in place([one], [top]))
+        here = [(y_, line.name) for line in found for x_, y_ in zip(line.x, line.y, strict=True) if x_ == one]
+        said = html.escape(
+            "\n".join([f"{_short(one)} {x}", *(f"{name}: {_short(y_)}" for y_, name in sorted(here)[::-1])])
+        )
+        size = f'width="40" height="{plot_bottom - TOP}"'
+        parts.append(f'<rect x="{along - 20:.1f}" y="{TOP}" {size} opacity="0"><title>{said}</title></rect>')
     for row, line in enumerate(found):
         colour, dash = _style(row, line)
         parts.append(f'<g class="s{row}"><title>{html.escape(line.name)}</title>')
         if line.sd is not None:
             low, high = np.asarray(line.y) - line.sd, np.asarray(line.y) + line.sd
             around = " ".join([*place(line.x, high), *place(line.x[::-1], low[::-1])])
-            parts.append(f'<polygon points="{around}" fill="{colour}" class="band" opacity="0.15"/>')
+            parts.append(
+                f'<polygon points="{around}" fill="{colour}" class="band" opacity="0.15" pointer-events="none"/>'
+            )
         points = place(line.x, line.y)
         stroke = f'stroke="{colour}" stroke-width="2" stroke-dasharray="{DASHES[dash]}"'
         parts.append(f'<polyline points="{" ".join(points)}" fill="none" {stroke}/>')
@@ -199,7 +210,7 @@ def lines(found: Sequence[Line], x: str, y: str, *, log: bool = False, full: boo
             said = f"{line.name}: {_short(value)}{f' ± {_short(sd)}' if sd else ''} ({y}), {_short(one)} {x}"
             dot = 'cx="{}" cy="{}"'.format(*point.split(","))
             parts.append(f'<g><title>{html.escape(said)}</title><circle {dot} r="3" fill="{colour}"/>')
-            parts.append(f'<circle {dot} r="10" opacity="0"/></g>')  # that is easy to point at
+            parts.append(f'<circle {dot} r="6" opacity="0"/></g>')  # that is easy to point at
         parts.append("</g>")
         if len(found) > 1 and legend:
             below = height + 6 + LINE * row

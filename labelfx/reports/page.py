@@ -151,8 +151,8 @@ def _budgets(page: Page, rows: Sequence[Row]) -> dict[str, str]:
     if len(budgets) > 1:
         caption = (
             f"{metric} on the test split by the number of {headline.unit}; bands are ± 1 sd over seeds, grey lines are "
-            "reached without training any network here. Point at a dot for its values; a box switches a line off. "
-            "Bands of paired runs may overlap and yet differ: which is better is in the tables below."
+            "reached without training any network here. Point at a dot or beside it for values; a box switches a line off."
+            " Bands of paired runs may overlap and yet differ: which is better is in the tables below."
         )
         scale = 100 if headline.percent else 1
         drawn = [line._replace(y=[scale * y for y in line.y], sd=[scale * sd for sd in line.sd]) for line in drawn]
@@ -203,8 +203,9 @@ def _results(
     if others := [row for row in rows if not row.headline]:
         page.text("Other scores, each in a unit of its own:")
         for budget in sorted({budget for row in others for budget in row.results}):
-            lines = [[f"with {budget:,} labels", "value", "sd", "seeds"]]
-            page.table(lines + [[row.title, *cells_of(row, budget, None)] for row in others if row.runs(budget)])
+            lines = [[f"with {budget:,} labels", "value", "sd", "seeds"] + [f"difference to {baseline}"] * bool(bases)]
+            here = [row for row in others if row.runs(budget)]
+            page.table(lines + [[row.title, *map(_plain, cells_of(row, budget, bases))] for row in here])
     for doubt in (doubt for row in rows for doubt in doubts(row)):
         page.text("Beware: " + re.sub(r"( mixes \w+):.*", r"\1", doubt) + ".")
     described.augmentations(page, runs)
