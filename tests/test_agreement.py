@@ -1,5 +1,7 @@
 """Self-training on the agreement of several runs: their votes, and what is learnt of them."""
 
+import json
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -8,6 +10,7 @@ from recipes import recipe, tiny
 from test_pretrained_runs import FROZEN
 
 import labelfx
+from labelfx import config as configs
 from labelfx.config import ConfigError
 from labelfx.data.sources.images import digits
 from labelfx.evals.kept import kept_in
@@ -98,17 +101,30 @@ def test_a_frozen_encoder_votes_by_its_kept_features(tmp_path):
     assert len(rows) and (train.labels[rows] == votes.vote[rows]).all()  # told
 
 
+def test_runs_that_read_texts_in_their_own_tokens_vote(tmp_path):
+    rows = [{"text": f"{'the cat sat' if i % 2 else 'dogs run on'} {i}", "y": "ab"[i % 2]} for i in range(60)]
+    (tmp_path / "own.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    data = {"name": f"jsonl:{tmp_path / 'own.jsonl'}", "inputs": ("text",), "labels": ("y",), "task": "class"}
+    data |= {"test": "30%", "test_seed": 0, "max_length": 8}
+    for size in (280, 300):
+        config = configs.recipe("own_sentences") | {"data": data | {"vocab_size": size}, "steps": 25, "devices": 1}
+        config |= {"batch": {"labelled": 8, "unlabelled": 0}, "labels": {"name": "per_class", "k": 2}, "evals": {}}
+        labelfx.train(config, tmp_path / f"{size}")
+    votes = labelfx.vote([tmp_path / "280", tmp_path / "300"], tmp_path / "votes.npz")
+    assert votes.judge.max() == 1 and len(votes.vote) == 2 * (votes.row.max() + 1)
+
+
 def test_what_cannot_vote_is_said_in_a_line(weak, tmp_path):
     out = tmp_path / "votes.npz"
     with pytest.raises(ConfigError, match="no workdirs"):
         labelfx.vote([], out)
     with pytest.raises(ConfigError, match=r"--out=.*votes.csv: must end in .npz"):
         labelfx.vote([weak / "0"], tmp_path / "votes.csv")
-    labelfx.train(tiny("simclr"), tmp_path / "simclr")
+    labelfx.train(tiny("simclr", steps=0), tmp_path / "simclr")
     with pytest.raises(ConfigError, match=r"simclr: trained no classifier that names one class a row"):
         labelfx.vote([weak / "0", tmp_path / "simclr"], out)
     merged = {"name": "digits", "merge": ((0, 1), (2, 3), (4, 5, 6, 7, 8, 9))}
-    labelfx.train(tiny("supervised", data=merged), tmp_path / "merged")
+    labelfx.train(tiny("supervised", data=merged, steps=0), tmp_path / "merged")
     with pytest.raises(ConfigError, match=r"merged: other training rows or classes than .*/0"):
         labelfx.vote([weak / "0", tmp_path / "merged"], out)
     assert not out.exists()
