@@ -11,17 +11,15 @@ FILE holds `names` (paths below the folder, sorted, with `/`; of a split, `test/
 arrays of an .npz, or columns of a .parquet, which needs pyarrow (`pip install 'labelfx[export]'`).
 """
 
-import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 
 from labelfx.config import ConfigError, command, local, replacing
 from labelfx.data import DataError
-from labelfx.data.decode import image_files, listing, read_all
-from labelfx.data.decoders import decoded
-from labelfx.finished.encoder import BATCH, Encoder, load
+from labelfx.data.pictures import blocks_of
+from labelfx.finished.encoder import Encoder, load
 from labelfx.loop.run import keep_compiled_programs, load_config, load_data
 
 
@@ -63,30 +61,13 @@ def _of_split(encoder: Encoder, workdir: Path, split: str) -> tuple[np.ndarray, 
 def _of_folder(encoder: Encoder, root: Path) -> tuple[np.ndarray, np.ndarray]:
     if not root.is_dir():
         raise ConfigError(f"--images={root}: neither a folder nor 'train' or 'test'")
-    height, width, channels = encoder.shape if len(encoder.shape) == 3 else (0, 0, 0)
-    if channels not in (1, 3):
+    if len(encoder.shape) != 3 or encoder.shape[2] not in (1, 3):
         raise ConfigError(f"--images={root}: files are grey or RGB images, this run's rows are of {encoder.shape}")
-
-    def read(some: Sequence[str]) -> Iterator[np.ndarray | DataError]:
-        return decoded([f"{root / name}" for name in some], (height, width, channels))
-
-    files, left_out = image_files(root)
-    count = len(files) + len(left_out)
-    names: list[str] = []
-    chunks = []
-    results = read_all(read, files, root)
-    for start in range(0, len(files), BATCH):
-        found = dict(zip(files[start : start + BATCH], results, strict=False))
-        left_out |= {name: str(value) for name, value in found.items() if isinstance(value, DataError)}
-        images = {name: value for name, value in found.items() if not isinstance(value, DataError)}
-        if images:
-            names += images
-            chunks.append(encoder(np.stack([*images.values()])))
-    if left_out:
-        print(f"{root}: {len(left_out):,} of {count:,} files left out: {listing(root, left_out)}", file=sys.stderr)
-    if not names:
-        raise ConfigError(f"--images={root}: not one of its {count} files can be read as an image")
-    return np.array(names), np.concatenate(chunks)
+    try:
+        found = [(names, encoder(images)) for names, images in blocks_of(root, encoder.shape)]
+    except DataError as error:
+        raise ConfigError(f"--images={error}") from None
+    return np.concatenate([names for names, _ in found]), np.concatenate([each for _, each in found])
 
 
 def _writer(out: Path) -> Callable[..., None]:

@@ -31,10 +31,10 @@ from PIL import Image
 import labelfx
 from labelfx import config as configs
 from labelfx.config import ConfigError, command, local, make_folder, write_text
-from labelfx.data import DataError, Dataset, known, row_names
+from labelfx.data import Dataset, known, row_names
 from labelfx.data.decode import load_image
 from labelfx.data.sources.folders import UNLABELLED, folder
-from labelfx.data.sources.own import _csv, _jsonl, _parquet
+from labelfx.data.sources.own import TABLES, sentences
 from labelfx.data.tokens import Tokenizer
 from labelfx.features import _of_folder
 from labelfx.labels import queries
@@ -43,8 +43,6 @@ from labelfx.labels.evidence import of_features
 from labelfx.loop.run import keep_compiled_programs, load_config, load_data
 from labelfx.reports.contact_sheet import contact_sheet
 from labelfx.reports.figures import to_picture
-
-TABLES = {".csv": _csv, ".jsonl": _jsonl, ".parquet": _parquet}
 
 
 class Rows(NamedTuple):
@@ -132,7 +130,9 @@ def _read(data: str, encoder: Any) -> Rows:
     root = local(data)
     try:
         if root.suffix in TABLES and root.is_file():
-            texts, labels = _sentences(root)
+            if encoder.tokenizer is None:
+                raise ConfigError(f"holds sentences; {encoder.workdir} is an encoder of other rows")
+            texts, labels = sentences(root)
             names = row_names(texts)
             told = {name: label for name, label in zip(names, labels, strict=True) if label}
             return Rows(names, encoder(texts), told, None, texts)
@@ -153,19 +153,6 @@ def _of_source(dataset: Dataset, said: np.ndarray, encoder: Any, root: Path | No
     features, names = encoder(inputs), row_names(inputs)  # in this order: files that cannot be read are known then
     told = {names[row]: dataset.class_names[said[row]] for row in np.flatnonzero(known(said))}
     return Rows(names, features, told, root, inputs)
-
-
-def _sentences(path: Path) -> tuple[list[str], list[str]]:
-    """The columns `text` and `label`; without the latter nothing is labelled."""
-    read = TABLES[path.suffix]
-    try:
-        columns = read(path, ("text", "label"))
-    except DataError:
-        raise
-    except ValueError:
-        columns = read(path, ("text",))
-    texts, *labels = ([("" if each is None else str(each)).strip() for each in column] for column in columns.values())
-    return texts, labels[0] if labels else [""] * len(texts)
 
 
 def _different(features: np.ndarray, labelled: np.ndarray) -> np.ndarray:

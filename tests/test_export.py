@@ -90,7 +90,7 @@ def test_load_is_what_evals_see(run, encoder):
 
 
 def test_what_cannot_be_loaded_or_encoded_is_one_line(run, encoder, tmp_path):
-    for wrong in (IMAGES[..., 0], IMAGES[:0], IMAGES / np.float32(255), IMAGES[:, :4]):
+    for wrong in (IMAGES[..., 0], IMAGES[:0], IMAGES / np.float32(255), [], {}, None, IMAGES[0] / np.float32(255)):
         with pytest.raises(ValueError, match=r"this run's encoder takes uint8 \[N, 8, 8, 1\] with N > 0"):
             encoder(wrong)
     with pytest.raises(FileNotFoundError, match="no config.json there; give the workdir of a run"):

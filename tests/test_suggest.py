@@ -194,7 +194,7 @@ def test_sentences(tmp_path):
             said = lines[int(row["file"][6:])]["text"]
             assert row["text"].replace(" ", "") == said.replace(" ", "") and row["text"].strip() in page
         (tmp_path / "out/suggested.csv").unlink()
-    with pytest.raises(ConfigError, match="--data=.*pics.csv: rows are list"):
+    with pytest.raises(ConfigError, match="--data=.*pics.csv: holds sentences; .*images is an encoder of other rows"):
         (tmp_path / "pics.csv").write_text("text\nhello\n")
         labelfx.train(tiny("supervised", model=MLP), tmp_path / "images")
         labelfx.suggest(tmp_path / "pics.csv", tmp_path / "images", 1, tmp_path / "out")

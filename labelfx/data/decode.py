@@ -41,7 +41,7 @@ def decode(path: Path, shape: tuple[int, int, int]) -> np.ndarray:
       DataError: not an image of 8 or 16 bits a channel; one line with the file.
     """
     image = load_image(path)
-    _check_depth(path, image)
+    check_depth(path, image)
     return fitted(image, shape)
 
 
@@ -87,7 +87,13 @@ def check_header(path: Path) -> None:
                 if stream.read() != end:  # cut short, or something stands behind the image
                     stream.seek(0)
                     CHECKS[image.format](stream)
-    _check_depth(path, image)
+    check_depth(path, image)
+
+
+def size_of(path: Path) -> tuple[int, int]:
+    """Width and height of an image file by its header, as it lies there. DataError where it cannot be read."""
+    with _opened(path) as image:
+        return image.size
 
 
 @contextlib.contextmanager
@@ -111,7 +117,8 @@ def _why(error: Exception) -> str:
     return "of no known format" if isinstance(error, UnidentifiedImageError) else " ".join(str(error).split())
 
 
-def _check_depth(path: Path, image: Image.Image) -> None:
+def check_depth(path: Path | str, image: Image.Image) -> None:
+    """DataError where an image's levels are neither 8 nor 16 bits; `path` is what it is called."""
     if image.mode in ("I", "F"):  # integers of 32 bits and floats, which Pillow would clip at 255 without a word
         raise DataError(f"{path}: pixels are of mode {image.mode}; must have 8 or 16 bits a channel")
 

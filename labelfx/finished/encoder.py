@@ -1,20 +1,25 @@
 """The network that a finished run trained, as a function: `labelfx.load(workdir)`."""
 
+import contextlib
 import dataclasses
 import sys
 import typing
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from PIL import Image
 
 from labelfx import models
-from labelfx.config import ConfigError, place, read_json
-from labelfx.data import Task, tokens
+from labelfx.config import ConfigError, local, place, read_json
+from labelfx.data import Task
 from labelfx.data.augment import to_float
+from labelfx.data.pictures import BLOCK, blocks_of, is_image, pictures
 from labelfx.data.tokens import Tokenizer
+from labelfx.data.tokens import read as read_tokenizer
 from labelfx.evals import features, head_outputs
 from labelfx.loop.networks import build_head, build_model
 from labelfx.loop.run import TOKENIZER, load_config, load_variables
@@ -23,7 +28,6 @@ from labelfx.models.backbones import pretrained
 from labelfx.models.pretrained import read
 from labelfx.models.pretrained.files import NAME as WEIGHTS
 
-BATCH = 256
 MAX_LENGTH = 128  # tokens of a text, for an encoder that no run says it of
 
 
@@ -58,27 +62,49 @@ class Encoder:
     def _rows(self) -> str:
         return f"{self.dtype} [N, {', '.join(map(str, self.shape))}]"
 
-    def __call__(self, images: Any) -> np.ndarray:
-        """Features, float32 [N, F], of images uint8 [N, H, W, C] or token ids int32 [N, L] with N > 0, in an array or
-        lazy (`labelfx.data.Split`), or of texts, a list of N strings. They are those that evals see.
+    def __call__(self, rows: Any) -> np.ndarray:
+        """Features, float32 [N, F], of what the run's rows are. They are those that evals see; one thing is N = 1.
+
+        Of a run on images: a file or a folder (its images in the order of their names, see `labelfx.read_images`), a
+        Pillow image, an array uint8 [H, W] or [H, W, C], or a list of files, Pillow images and arrays; an array uint8
+        [N, H, W, C]. They may be of any size, grey or in colour: each is made what the run trained on, in the way of
+        the source `folder`. Of a run on texts: a sentence or a list of them, or token ids int32 [N, L]. Of vectors:
+        [F] or [N, F], numbers. Arrays of the run's own shape and dtype may be lazy (`labelfx.data.Split`).
 
         Raises:
-          ValueError: rows of another shape or dtype than the run's.
+          FileNotFoundError: no such file or folder.
+          DataError, ValueError: a file cannot be read; rows of another shape or dtype than the run's; none at all.
         """
-        rows, batch = self._read(images)
-        return features(self.model, self.variables, rows, batch=batch)
+        return np.concatenate([features(self.model, self.variables, x, batch=_batch(x)) for x in self._blocks(rows)])
 
-    def _read(self, images: Any) -> tuple[Any, int]:
-        """Rows of what the encoder is given, and how many a call takes: padded to a power of 2, few programs are
-        compiled, and one image does not cost as much as 256."""
-        if self.tokenizer is not None and isinstance(images, list) and all(isinstance(text, str) for text in images):
-            images = self.tokenizer(images)
-        shape, dtype = np.shape(images), getattr(images, "dtype", type(images).__name__)
+    def _blocks(self, given: Any) -> Iterator[Any]:
+        """Rows as the network takes them, of pictures a few at a time."""
+        single = isinstance(given, str | Path | Image.Image)
+        if hasattr(given, "__array__") and not single:
+            given = np.asarray(given)  # of JAX, PyTorch, pandas
+            given = given.tolist() if given.dtype.kind in "UO" else given
+        listed = [given] if single else given
+        if self.tokenizer is not None and isinstance(listed, list | tuple) and all(isinstance(x, str) for x in listed):
+            given = self.tokenizer(listed)
+        elif self.dtype == "uint8" and len(self.shape) == 3 and self.shape[2] in (1, 3):
+            if isinstance(given, str | Path) and (folder := local(given)).is_dir():
+                yield from (images for _, images in blocks_of(folder, self.shape))
+                return
+            if isinstance(given, np.ndarray) and given.dtype == np.uint8 and given.shape[1:] != self.shape:
+                listed = [given] if is_image(given) else list(given) if given.ndim == 4 else given
+            if isinstance(listed, list | tuple) and len(listed):
+                yield from pictures(listed, self.shape)
+                return
+        elif self.dtype == "float32" and len(self.shape) == 1 and isinstance(given, np.ndarray | list | tuple):
+            with contextlib.suppress(TypeError, ValueError):  # what is no number is refused below
+                given = np.asarray(given, np.float32)
+                given = given[None] if given.shape == self.shape else given
+        shape, dtype = np.shape(given), getattr(given, "dtype", type(given).__name__)
         if dtype != self.dtype or shape[1:] != self.shape or not shape[0]:
             raise ValueError(f"rows are {dtype} {list(shape)}; this run's encoder takes {self._rows} with N > 0")
-        return images, min(BATCH, 1 << (shape[0] - 1).bit_length())
+        yield given
 
-    def predict(self, images: Any) -> np.ndarray:
+    def predict(self, rows: Any) -> np.ndarray:
         """Probabilities of `class_names`, float32 [N, classes], for what `encoder` takes: of classes that exclude each
         other, or of several labels by themselves; of dense labels those of every pixel, [N, H, W, classes]. Of a
         regression the targets, float32 [N, targets], in their units.
@@ -88,8 +114,8 @@ class Encoder:
         """
         if self.head is None:
             raise ValueError("the method of this run trains no classifier; fit one on the features")
-        rows, batch = self._read(images)
-        return np.asarray(self._activated(head_outputs(self.model, self.variables, *self.head, rows, batch=batch)))
+        found = [head_outputs(self.model, self.variables, *self.head, x, batch=_batch(x)) for x in self._blocks(rows)]
+        return np.asarray(self._activated(np.concatenate(found)))
 
     def outputs(self, images: jax.Array) -> dict[str, jax.Array]:
         """`features` and, where there is a classifier, `probabilities`: the pure function that `export` writes; of a
@@ -104,6 +130,12 @@ class Encoder:
 
     def _activated(self, logits):
         return {"several": jax.nn.sigmoid, "target": lambda x: x}.get(self.task, jax.nn.softmax)(logits)
+
+
+def _batch(rows: Any) -> int:
+    """How many rows a call takes: padded to a power of 2, few programs are compiled, and one image does not cost as
+    much as 256."""
+    return min(BLOCK, 1 << (len(rows) - 1).bit_length())
 
 
 def load(workdir: str | Path) -> Encoder:
@@ -147,28 +179,31 @@ def load(workdir: str | Path) -> Encoder:
     if _shapes(read) != expected:
         raise ConfigError(f"{workdir}: its weights are not of the network in config.json on rows of {list(shape)}")
     head = (parts["head"], models.part(variables, "head")) if parts else None
-    tokenizer = _tokenizer(folder / TOKENIZER) if "vocab_size" in config.data else None
+    tokenizer = _tokenizer(folder / TOKENIZER)
     return Encoder(model, models.backbone(variables), head, shape, dtype, names, task, folder, tokenizer)
 
 
 def _from_elsewhere(place: Path) -> Encoder:
     try:
         found = read(place)
+        said, tokenizer = found.description, None
+        if said["takes"] == "text":
+            length = min(MAX_LENGTH, said["architecture"].get("positions", MAX_LENGTH))
+            folder = place.parent if place.is_file() else place
+            tokenizer = read_tokenizer(folder, said["architecture"]["vocab_size"], length)
     except (OSError, ValueError) as error:
         raise ConfigError(str(error)) from None
     print(f"{place}: {found.said}", file=sys.stderr)
-    said = found.description
     how: dict[str, Any] = {"file": str(place), "image_size": 0, "lora": None, "norm": "stored", "dtype": "float32"}
     model = pretrained(None, **how, frozen=True, description=said)
-    if said["takes"] == "text":
-        tokenizer = tokens.read(place, said["architecture"]["vocab_size"], MAX_LENGTH)
-        return Encoder(model, found.weights(), None, (MAX_LENGTH,), "int32", (), "none", place, tokenizer)
+    if tokenizer is not None:
+        return Encoder(model, found.weights(), None, (length,), "int32", (), "none", place, tokenizer)
     size = said["preprocessing"]["size"]
     return Encoder(model, found.weights(), None, (size, size, 3), "uint8", (), "none", place)
 
 
 def _tokenizer(path: Path) -> Tokenizer | None:
-    """Of a run on texts; older runs kept none."""
+    """Of a run on texts, but older ones kept none."""
     if not path.exists():
         return None
     tokenizer = Tokenizer(path.read_text("utf-8"))

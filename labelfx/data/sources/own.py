@@ -282,3 +282,26 @@ def _parquet(path: Path, wanted: Sequence[str]) -> Table:
         if bad := [value for value in values if not isinstance(value, str | int | float | None)]:
             raise DataError(f"{path}: column {name!r} holds {_short(bad[0])}; must be texts or numbers")
     return columns
+
+
+TABLES = {".csv": _csv, ".jsonl": _jsonl, ".parquet": _parquet}
+
+
+def sentences(path: Path) -> tuple[list[str], list[str]]:
+    """The columns `text` and `label` of a file whose suffix is among `TABLES`: N strings each, a label "" where none is
+    given. Without a column `label` nothing is labelled.
+
+    Raises:
+      DataError, ValueError, FileNotFoundError: it cannot be read, or has no column `text`.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such file")
+    read = TABLES[path.suffix]
+    try:
+        columns = read(path, ("text", "label"))
+    except DataError:
+        raise
+    except ValueError:
+        columns = read(path, ("text",))
+    texts, *labels = ([_text(each) for each in column] for column in columns.values())
+    return texts, labels[0] if labels else [""] * len(texts)
