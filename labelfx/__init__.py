@@ -9,14 +9,18 @@ import typing as _typing
 
 if _typing.TYPE_CHECKING:
     from labelfx.benchmark import benchmark as benchmark
+    from labelfx.compare import compare as compare
     from labelfx.config import ConfigError as ConfigError
     from labelfx.config import recipe as recipe
+    from labelfx.data.pictures import read_images as read_images
     from labelfx.evaluate import evaluate as evaluate
     from labelfx.export import export as export
     from labelfx.features import features as features
     from labelfx.finished.encoder import load as load
+    from labelfx.fit import fit as fit
     from labelfx.mine import mine as mine
     from labelfx.plan import plan as plan
+    from labelfx.predict import predict as predict
     from labelfx.report import report as report
     from labelfx.suggest import suggest as suggest
     from labelfx.table import table as table
@@ -24,8 +28,28 @@ if _typing.TYPE_CHECKING:
     from labelfx.vote import vote as vote
 
 __version__ = "0.1.0"
-_COMMANDS = tuple("benchmark evaluate export features mine plan report suggest table train vote".split())
-_OTHERS = {"ConfigError": "config", "load": "finished.encoder", "recipe": "config"}
+_COMMANDS = (
+    "benchmark",
+    "compare",
+    "evaluate",
+    "export",
+    "features",
+    "fit",
+    "mine",
+    "plan",
+    "predict",
+    "report",
+    "suggest",
+    "table",
+    "train",
+    "vote",
+)
+_OTHERS = {
+    "ConfigError": "config",
+    "load": "finished.encoder",
+    "read_images": "data.pictures",
+    "recipe": "config",
+}
 __all__ = sorted([*_COMMANDS, *_OTHERS])
 
 # Modules that lie in a room now, under the names by which scripts of before import them.

@@ -16,15 +16,15 @@ from recipes import AUGMENT, ENCODER
 from test_report import numbers
 
 from labelfx import config as configs
-from labelfx.benchmark import _main, _value
-from labelfx.config import ConfigError
+from labelfx.compare import _main
+from labelfx.config import ConfigError, command
 from labelfx.data.sources.images import digits
 from labelfx.loop.run import load_data
 from labelfx.reports import label_budgets, sweep
 from labelfx.reports.label_budgets import (
     AUGMENTATIONS,
+    adapt,
     benchmark,
-    fit,
     jobs,
     judge,
     label_view,
@@ -280,7 +280,8 @@ def test_an_eval_of_what_is_not_trained(tmp_path):
     ],
 )
 def test_values_of_overrides(word, value):
-    assert _value(f"x={word}", word) == value and type(_value("", word)) is type(value)
+    found = command.changes([f"x={word}"])["x"]
+    assert found == value and type(found) is type(value)
 
 
 @pytest.mark.parametrize(
@@ -293,21 +294,19 @@ def test_values_of_overrides(word, value):
     ],
 )
 def test_mistakes_in_flags(flag, message, tmp_path):
-    given = {"data": "digits", "methods": ["simclr"], "labels": ["1"], "workdir": tmp_path, "override": []}
-    given |= {"seeds": 1, "first_seed": 0, "augment": "data", "weak": [], "draw": ["balanced"], "backbone": ""}
+    given = {"data": "digits", "methods": ["simclr"], "labels": ["1"], "override": [], "backbone": ""}
+    given |= {"seeds": 1, "first_seed": 0, "augment": "data", "weak": [], "draw": ["balanced"]}
     with pytest.raises(ConfigError, match=message):
-        _main(types.SimpleNamespace(**given | flag))
+        _main(types.SimpleNamespace(**given | flag), tmp_path)
 
 
 def test_a_sweep_is_shared_by_seeds(tmp_path, monkeypatch):
     taken = []
-    monkeypatch.setattr(
-        sys.modules["labelfx.benchmark"], "benchmark", lambda *arguments: taken.append(list(arguments[3]))
-    )
-    given = {"data": "digits", "methods": ["simclr"], "labels": ["1"], "workdir": tmp_path, "override": []}
-    given |= {"augment": "data", "weak": [], "draw": ["balanced"], "backbone": ""}
+    monkeypatch.setattr(sys.modules["labelfx.compare"], "compare", lambda *_, seeds, **__: taken.append(list(seeds)))
+    given = {"data": "digits", "methods": ["simclr"], "labels": ["1"], "override": [], "backbone": ""}
+    given |= {"augment": "data", "weak": [], "draw": ["balanced"]}
     for share in ({"first_seed": 0, "seeds": 3}, {"first_seed": 3, "seeds": 2}):
-        _main(types.SimpleNamespace(**given | share))
+        _main(types.SimpleNamespace(**given | share), tmp_path)
     assert taken == [[0, 1, 2], [3, 4]]
 
 
@@ -423,7 +422,7 @@ def test_nodes_of_a_graph(tmp_path, capsys, compilation_cache):
     assert "raw_pixels" not in text
     recipes = read_recipes(data, ["fixmatch", "gcn"])
     own = dict(recipes["gcn"])
-    fit(recipes, data_of(data))
+    adapt(recipes, data_of(data))
     assert recipes["gcn"] == own and recipes["fixmatch"]["model"] == own["model"]
 
 
@@ -504,24 +503,24 @@ def test_what_suits_the_rows_and_the_labels(sentences, yeast):
     recipes = read_recipes(sentences, ["own_sentences", "fixmatch"])
     dataset = data_of(sentences)
     own = dict(recipes["own_sentences"])
-    lines = fit(recipes, dataset)
+    lines = adapt(recipes, dataset)
     assert recipes["own_sentences"] == own and [line.partition(":")[0] for line in lines] == ["supervised", "fixmatch"]
     assert recipes["supervised"] == own | {"name": "supervised"} and recipes["fixmatch"]["model"] == own["model"]
     assert list(judge(dataset).floors) == ["tfidf_probe", "random_encoder"]
     recipes = read_recipes(sentences, ["regression"])  # an mlp would take ids for numbers
     with jax.numpy_dtype_promotion("standard"):  # as outside of tests
-        fit(recipes, dataset)
+        adapt(recipes, dataset)
     assert recipes["regression"]["model"] == own["model"]
 
     recipes, dataset = read_recipes(yeast, ["regression"]), data_of(yeast)
-    fit(recipes, dataset)
+    adapt(recipes, dataset)
     assert recipes["supervised"]["model"]["name"] == "mlp"
     assert {recipe["method"]["objective"]["name"] for recipe in recipes.values()} == {"binary_cross_entropy"}
     assert judge(dataset).head == {"multilabel": {"threshold": 0.5, "k": (1, 3)}} and not judge(dataset).floors
 
     recipes, dataset = read_recipes(DIGITS, METHODS), digits()
     before = copy.deepcopy(recipes)
-    assert fit(recipes, dataset) == [] and recipes == before
+    assert adapt(recipes, dataset) == [] and recipes == before
     assert judge(dataset).floors == {"raw_pixels": {}, "random_encoder": {}}
 
 
@@ -534,7 +533,7 @@ def test_a_method_of_classes_is_refused_for_several_labels(yeast, tmp_path):
 def test_targets_are_judged_by_their_error(tmp_path):
     """Nothing judges features alone, so pre-training is fine-tuned only."""
     recipes, dataset = read_recipes({"name": "diabetes"}, ["simclr"]), data_of({"name": "diabetes"})
-    fit(recipes, dataset)
+    adapt(recipes, dataset)
     every = list(jobs(recipes, (20, "all"), [0], tmp_path, dataset.task, judge(dataset)))
     names = [job.folder.relative_to(tmp_path / "seed_0").as_posix() for job in every]
     expected = [

@@ -45,6 +45,11 @@ REFUSED = {
     "features": lambda run, at: labelfx.features(at, "test", "out.npz"),
     "features of": lambda run, at: labelfx.features(run, at, "out.npz"),
     "features to": lambda run, at: labelfx.features(run, "test", at + ".npz"),
+    "predict": lambda run, at: labelfx.predict(at, "images", "out.csv"),
+    "fit": lambda run, at: labelfx.fit("digits", at),
+    "fit of": lambda run, at: labelfx.fit(at, "out"),
+    "predict of": lambda run, at: labelfx.predict(run, at, "out.csv"),
+    "predict to": lambda run, at: labelfx.predict(run, "images", at + ".csv"),
     "suggest": lambda run, at: labelfx.suggest("train", at, 1, "out"),
     "suggest of": lambda run, at: labelfx.suggest(at, run, 1, "out"),
     "suggest to": lambda run, at: labelfx.suggest("train", run, 1, at),
@@ -80,7 +85,7 @@ REFUSED = {
 
 
 RUNS = {"train", "train, a path", "evaluate", "evaluate to", "load", "report", "table", "scores", "features", "export"}
-RUNS |= {"teacher", "suggest"}  # may be in a bucket
+RUNS |= {"teacher", "suggest", "predict"}  # may be in a bucket
 
 
 def on(**data):

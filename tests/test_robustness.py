@@ -193,9 +193,12 @@ def test_help_of_every_command_shows_its_own_flags(tmp_path):
     """A line each, and those of no library."""
     own = {
         "train": "config config.KEY.KEY workdir",
+        "fit": "data out backbone labels override recipe seed",
+        "compare": "out augment backbone data draw first_seed labels methods override seeds weak",
         "benchmark": "workdir augment backbone data draw first_seed labels methods override seeds weak",
         "evaluate": "workdir",
         "features": "images out workdir",
+        "predict": "images out workdir",
         "export": "out workdir",
         "scores": "workdir",
         "plan": "config config.KEY.KEY topology fsdp image_shape num_classes num_examples",

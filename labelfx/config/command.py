@@ -5,14 +5,14 @@ import logging
 import os
 import re
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
 from absl import app, flags
 from absl import logging as absl_logging
 
-from labelfx.config import ConfigError, Written, recipe
+from labelfx.config import ConfigError, Written, literal, recipe
 from labelfx.config.errors import located, outside
 from labelfx.data import DataError
 from labelfx.loop.checkpoint import CheckpointError
@@ -87,10 +87,32 @@ def run(main: Callable[[Any], Any], *, config: bool, strings: Mapping[str, str] 
     app.run(guarded, flags_parser=parse)
 
 
+def changes(words: Sequence[str]) -> dict[str, Any]:
+    """What the flags `--override=PATH=VALUE` say, by dotted path.
+
+    Raises:
+      ConfigError: one has no value, or one that begins as a dict, list or tuple and is none.
+    """
+    found = {}
+    for word in words:
+        path, equals, value = word.partition("=")
+        if not equals:
+            raise ConfigError(f"--override={word}: must be PATH=VALUE, as in steps=1000")
+        found[path] = literal(value)
+        if isinstance(found[path], str) and value.startswith(tuple("{[(")):
+            raise ConfigError(
+                f"--override={word}: neither Python nor JSON, as in {{'name': 'crop_flip', 'flip': True}}"
+            )
+    return found
+
+
 def _help(required: Mapping[str, str]) -> str:
     """What the command's module says of it, and its flags."""
     lines = [inspect.getdoc(sys.modules["__main__"]) or "", "", "Flags:"]
-    others = FLAGS.flags_by_module_dict().get(sys.argv[0], [])
+    defined = FLAGS.flags_by_module_dict()
+    others = [
+        flag for module in defined for flag in defined[module] if module == sys.argv[0] or module.startswith("labelfx.")
+    ]
     found = [(f"--{name}=", f"{meaning}; required") for name, meaning in required.items()]
     if "config" in required:
         found.append(("--config.KEY.KEY=", "replaces a value of the configuration"))

@@ -1,4 +1,4 @@
-"""Every method at every label budget on the same splits: the runs of `labelfx.benchmark`, and what of them hangs on the
+"""Every method at every label budget on the same splits: the runs of `labelfx.compare`, and what of them hangs on the
 kind of rows (models, augmentations, floors) and of labels (objectives, evals, what a budget counts)."""
 
 import dataclasses
@@ -17,11 +17,12 @@ from labelfx import config as configs
 from labelfx.config import ConfigError
 from labelfx.config.checks import find
 from labelfx.config.errors import first_line
-from labelfx.data import Dataset, Task
+from labelfx.data import Dataset, Task, labelled
 from labelfx.evals.kept import kept_in
 from labelfx.evals.tasks import HEADLINES
 from labelfx.labels.queries import PUBLISHED
 from labelfx.loop import run
+from labelfx.loop.picks import network_of, source_of
 from labelfx.models.pretrained import described
 from labelfx.reports import sweep
 from labelfx.reports.page import report
@@ -81,44 +82,57 @@ class Judged(NamedTuple):
 IMAGES_OF_CLASSES = Judged({"head": {}}, {"linear_probe": {}}, {"raw_pixels": {}, "random_encoder": {}})
 
 
-def benchmark(
-    data: Mapping[str, Any],
-    methods: Iterable[str],
-    budgets: Iterable[int | str],
-    seeds: Iterable[int],
-    workdir: str | Path,
-    overrides: Mapping[str, Any] | None = None,
+METHODS = ("hard_negative", "fixmatch")  # where a user names none: with unlabelled rows before labels come, and beside
+BUDGETS = {"class": (1, 4, 25, 100), "rows": (10, 50, 200, 1000)}  # fewer than there are, and all
+FEW_SEEDS = 3  # where each run is dear: photographs, or an encoder that others trained
+
+
+def compare(
+    data: Any,
+    out: str | Path,
+    *,
+    methods: Iterable[str] = (),
+    labels: Iterable[int | str] = (),
+    backbone: str = "",
+    seeds: int | Iterable[int] = 0,
+    changes: Mapping[str, Any] | None = None,
     augment: Literal["data", "recipe"] = "data",
     weak: Iterable[str] = (),
     draw: Iterable[str] = ("balanced",),
-    backbone: str = "",
 ) -> Path:
-    """Runs what has no results yet, and writes and returns `workdir/report.html`.
+    """How many labels does each method save on these data? Runs what has no results yet, and writes and returns
+    `out/report.html`.
 
     Args:
-      data: `config.data` of every run.
-      methods: names or files of recipes.
-      budgets: labels a class or, where labels are no classes, rows; or "all".
-      seeds: each is a run's `seed`, `label_seed` and `data_seed`.
-      workdir: a folder for all runs.
-      overrides: dotted path -> value, for every recipe that has the path.
+      data: a folder of images, a `.csv`, `.jsonl` or `.parquet` file of sentences, a source's name, or `config.data` of
+        every run (`labelfx.loop.picks.source_of`).
+      out: a folder for all runs.
+      methods: names or files of recipes; by default those of `METHODS` that take the labels.
+      labels: labels a class or, where labels are no classes, rows; or "all". By default some numbers below what is
+        there, and all.
+      backbone: a file or folder of weights that every method starts from, by low-rank updates as in the recipe `lora`;
+        then `frozen`, a classifier on its features, is among the methods, and what a linear probe makes of it a floor.
+      seeds: how many, or which; each is a run's `seed`, `label_seed` and `data_seed`. By default 5, and 3 where the
+        data are a folder or there is a backbone.
+      changes: dotted path -> value, for every recipe that has the path; of `data` for all.
       augment: "data", that of `AUGMENTATIONS` for every recipe, or "recipe", each its own.
       weak: kinds and strengths of what is said of labels, see `weak_label`; every run is made under each of them. By
         default the truth is said.
       draw: how rows are chosen, see `label_view`; every run is made with each. The first is what others are compared
         with: rows of the page by another bear its name. Where labels are no classes, "balanced" is "uniform".
-      backbone: a file or folder of weights that every method starts from, by low-rank updates as in the recipe `lora`;
-        then `frozen`, a classifier on its features, is among the methods, and what a linear probe makes of it a floor.
 
     Raises:
-      ConfigError: a run could not be made as asked for, one in `workdir` has another configuration, or
-        another process is at work in there.
+      ConfigError: a run could not be made as asked for, one in `out` has another configuration, or another process is
+        at work in there.
     """
-    folder = configs.local(workdir).absolute()
+    folder = configs.local(out).absolute()
     said = description_of(backbone) if backbone else {}
-    if said.get("takes") == "text":
-        data = {**data, "tokenizer": backbone, "vocab_size": said["architecture"]["vocab_size"]}
-    recipes = read_recipes(data, methods)
+    if isinstance(data, tuple):
+        raise ConfigError("data: arrays in memory are read by labelfx.fit; here give a file, such as one of npz:FILE")
+    source, _, picked = source_of(data, folder, backbone, said, changes := dict(changes or {}), trained=True)
+    sized = bool(picked)
+    named = list(methods)
+    recipes = read_recipes(source, named or METHODS)
     kinds: list[dict[str, Any] | None] = [weak_label(word) for word in dict.fromkeys(weak)] or [None]
     draws = list(dict.fromkeys(draw))
     for word in draws:
@@ -130,20 +144,32 @@ def benchmark(
     judged = judge(dataset)
     for kind in kinds:
         check_said(kind, dataset)
-    for line in fit(recipes, dataset):
+    if not named and dataset.task != "class":
+        del recipes["fixmatch"]  # whose pseudo-labels are classes
+    if isinstance(seeds, int):
+        dear = bool(backbone) or source["name"].startswith("folder:")
+        seeds = range(seeds or (FEW_SEEDS if dear else 5))
+    seeds, wanted = list(seeds), list(labels) or default_budgets(dataset)
+    if not named or not list(labels):
+        picked.append(f"methods {', '.join(recipes)}; labels {', '.join(map(str, wanted))}; {len(seeds)} seeds")
+    for line in [*picked, *adapt(recipes, dataset)]:
         print(line, file=sys.stderr)
     if backbone:
         model = start_from(recipes, backbone, said, dataset)
         judged = judged._replace(floors=floors_with(judged.floors, model, dataset.task))
+    elif sized and (network := network_of(source["image_size"])):
+        print(f"the model of every row: {configs.one_line(network)}, by the images and the machine", file=sys.stderr)
+        for recipe in recipes.values():
+            recipe["model"] = dict(network)
     if augment == "data":
         for line in set_augmentations(recipes.values(), dataset.train.inputs):
             print(line, file=sys.stderr)
-    for path, value in (overrides or {}).items():
+    for path, value in changes.items():
         if left_out := override(recipes, path, value):
             print(f"--override={path}: not in {', '.join(left_out)}, left as it was there", file=sys.stderr)
     distinct: dict[int, int | str] = {}
     classes = len(dataset.class_names)
-    for budget in budgets:
+    for budget in wanted:
         balanced = dataset.task == "class" and "balanced" in draws
         view = label_view(budget, dataset.task, "balanced" if balanced else "uniform", classes)
         count = _count(view, dataset.train.labels)
@@ -156,6 +182,32 @@ def benchmark(
     with run.claim(folder), kept_in(folder):
         sweep.work_off(every)
     return report([folder], folder / "report.html", BASELINE)
+
+
+def benchmark(
+    data: Mapping[str, Any],
+    methods: Iterable[str],
+    budgets: Iterable[int | str],
+    seeds: Iterable[int],
+    workdir: str | Path,
+    overrides: Mapping[str, Any] | None = None,
+    augment: Literal["data", "recipe"] = "data",
+    weak: Iterable[str] = (),
+    draw: Iterable[str] = ("balanced",),
+    backbone: str = "",
+) -> Path:
+    """`compare` by its former name, with its arguments in another order and none by default."""
+    how: dict[str, Any] = {"augment": augment, "weak": weak, "draw": draw, "backbone": backbone}
+    return compare(data, workdir, methods=methods, labels=budgets, seeds=seeds, changes=overrides, **how)
+
+
+def default_budgets(dataset: Dataset) -> list[int | str]:
+    """Numbers of labels below what there is of the rarest class or, where there are no classes, of rows; and all."""
+    labels = dataset.train.labels
+    if dataset.task == "class":
+        most = int(np.bincount(labels[labels >= 0], minlength=len(dataset.class_names)).min())
+        return [*(budget for budget in BUDGETS["class"] if budget < most), "all"]
+    return [*(budget for budget in BUDGETS["rows"] if budget < labelled(labels).sum()), "all"]
 
 
 def jobs(
@@ -263,7 +315,7 @@ def judge(dataset: Dataset) -> Judged:
     raise ConfigError(f"--data: labels are {dataset.task}; a benchmark takes {', '.join(OBJECTIVES)}")
 
 
-def fit(recipes: dict[str, dict[str, Any]], dataset: Dataset) -> list[str]:
+def adapt(recipes: dict[str, dict[str, Any]], dataset: Dataset) -> list[str]:
     """Gives recipes what suits the rows and the task in place of what cannot read them; returns lines that say so.
 
     Args:
@@ -297,6 +349,14 @@ def description_of(backbone: str) -> dict[str, Any]:
         raise ConfigError(f"--backbone: {error}") from None
 
 
+def start_size(said: Mapping[str, Any], inputs: Any) -> int:
+    """`config.model.image_size` of an encoder of others, by what its file says, for these inputs; of texts 0."""
+    if said["takes"] != "images" or len(inputs.shape) != 4:
+        return 0
+    patch, side = said["architecture"].get("patch", 1), max(SMALL, min(inputs.shape[1:3]))
+    return math.ceil(side / patch) * patch
+
+
 def start_from(
     recipes: dict[str, dict[str, Any]], backbone: str, said: Mapping[str, Any], dataset: Dataset
 ) -> dict[str, Any]:
@@ -306,11 +366,7 @@ def start_from(
       recipes: name -> configuration, changed in place; `BASELINE` is among them.
       said: its description.
     """
-    size = 0
-    if said["takes"] == "images":
-        patch, side = said["architecture"].get("patch", 1), max(SMALL, min(dataset.train.inputs.shape[1:3]))
-        size = math.ceil(side / patch) * patch
-    change = {"file": backbone, "image_size": size}
+    change = {"file": backbone, "image_size": start_size(said, dataset.train.inputs)}
     for recipe in recipes.values():
         recipe["model"] = configs.recipe("lora")["model"] | change
     frozen = DEFAULTS | configs.recipe("frozen")
