@@ -25,10 +25,18 @@ from labelfx.loop.training import Loop
 
 
 def train(
-    config: ConfigDict | Mapping[str, Any], workdir: str | Path, *, dataset: Dataset | None = None
+    config: ConfigDict | Mapping[str, Any],
+    workdir: str | Path,
+    *,
+    dataset: Dataset | None = None,
+    writer: metrics.MetricWriter | None = None,
 ) -> dict[str, Any]:
-    """Trains, evaluates, and returns what it writes to `workdir/results.json`. Started again, it resumes. `dataset`:
-    arrays in memory, for a configuration with `data=dict(name="arrays")`.
+    """Trains, evaluates, and returns what it writes to `workdir/results.json`. Started again, it resumes.
+
+    Args:
+      dataset: arrays in memory, for a configuration with `data=dict(name="arrays")`.
+      writer: is given every log beside the workdir, and at the end the evals as `EVAL/METRIC`: any writer of
+        `clu.metric_writers`, or your own (`labelfx.loop.metrics.MetricWriter`).
 
     Raises:
       ConfigError: the configuration cannot run, or is not the one that the workdir was started with, or another
@@ -69,10 +77,14 @@ def train(
                     # not before all of it is known to be right
                     run.begin(checked, folder, view, data.side.get("tokenizer"), weights)
                     if jax.process_index() == 0:
-                        writer = metrics.Writer(folder, start=loop.done)
-                        loop.record.writer = stack.enter_context(contextlib.closing(writer))
+                        logs = metrics.Writer(folder, start=loop.done, also=writer)
+                        loop.record.writer = stack.enter_context(contextlib.closing(logs))
                 loop.run()
-        return results.finish(checked, folder, data, loop.view, model, run.load_variables(folder), loop.summary())
+        found = results.finish(checked, folder, data, loop.view, model, run.load_variables(folder), loop.summary())
+        if writer is not None and jax.process_index() == 0:
+            writer.write_scalars(loop.done, metrics.scalars_of(found["metrics"]))
+            writer.flush()
+        return found
 
 
 def main() -> None:

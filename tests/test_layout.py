@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from recipes import tiny
 
 import labelfx
 from labelfx import config as configs
@@ -87,16 +88,17 @@ def test_what_the_package_offers():
     import labelfx.benchmark
     import labelfx.train  # which would put the module there
 
-    commands = set("benchmark evaluate export features mine plan report suggest table train vote".split())
+    commands = "benchmark compare evaluate export features fit mine plan predict report suggest table train vote".split()
+    commands = {*commands}
     assert (
         set(dir(labelfx))
-        == {*commands, "load", "recipe", "ConfigError", "__version__"}
+        == {*commands, "load", "read_images", "recipe", "ConfigError", "__version__"}
         == {
             *labelfx.__all__,
             "__version__",
         }
     )
-    for name in commands | {"load", "recipe"}:
+    for name in commands | {"load", "read_images", "recipe"}:
         function = getattr(labelfx, name)
         assert inspect.isfunction(function) and function.__name__ == name and inspect.getdoc(function)
     assert pydoc.render_doc(labelfx.train).startswith("Python Library Documentation: function train in module")
@@ -113,6 +115,34 @@ def test_a_recipe_is_found_by_name_or_path(tmp_path):
     assert locate("configs/moco.py").endswith("configs/moco.py")
     with pytest.raises(ConfigError, match="did you mean 'moco'"):
         locate("mocco")
+
+
+class Kept:
+    """A user's writer."""
+
+    def __init__(self):
+        self.written, self.flushed = [], 0
+
+    def write_scalars(self, step, scalars):
+        self.written.append((step, dict(scalars)))
+
+    def flush(self):
+        self.flushed += 1
+
+
+def test_a_users_writer_is_given_what_the_workdir_is(tmp_path):
+    own = Kept()
+    config = tiny("supervised", evals={"head": {}}, eval_every=4)
+    found = labelfx.train(config, tmp_path, writer=own)
+    logged = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert [{"step": step, **scalars} for step, scalars in own.written[:-1]] == logged and own.flushed > 1
+    step, scalars = own.written[-1]
+    assert step == 6 and scalars["head/accuracy"] == found["metrics"]["head"]["accuracy"]
+
+
+def test_clus_writers_fit(tmp_path):
+    writers = pytest.importorskip("clu.metric_writers", reason="clu's writers need TensorFlow")
+    metrics.Writer(tmp_path, start=0, also=writers.LoggingWriter()).write(1, {"loss": 0.5})
 
 
 def test_metrics_are_json_and_tensorboard(tmp_path):

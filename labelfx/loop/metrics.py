@@ -9,9 +9,9 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -89,13 +89,27 @@ def read(path: Path) -> list[dict[str, Any]]:
     return kept
 
 
+class MetricWriter(Protocol):
+    """What a user's writer has; those of `clu.metric_writers` do."""
+
+    def write_scalars(self, step: int, scalars: Mapping[str, float]) -> None: ...
+
+    def flush(self) -> None: ...
+
+
+def scalars_of(found: Mapping[str, Mapping[str, Any]]) -> dict[str, float]:
+    """The numbers of evals, as `EVAL/METRIC`."""
+    return {f"{name}/{key}": v for name, part in found.items() for key, v in part.items() if type(v) is float}
+
+
 class Writer:
-    """Writes scalars of a workdir. On a resume, lines from after the restored step are dropped first.
+    """Writes scalars of a workdir, and to `also`. On a resume, lines from after the restored step are dropped first.
 
     No object of a bucket grows: what is written for one lies on this machine, from where `send` brings all of it.
     """
 
-    def __init__(self, workdir: Path, *, start: int):
+    def __init__(self, workdir: Path, *, start: int, also: MetricWriter | None = None):
+        self.also = also
         self.workdir, self.sent = workdir, time.monotonic()
         self.here = None if isinstance(workdir, Path) else tempfile.TemporaryDirectory()
         folder = workdir if self.here is None else Path(self.here.name)
@@ -115,6 +129,8 @@ class Writer:
         except OSError as error:
             error.filename = str(self.path.parent)  # a full disk does not say where
             raise
+        if self.also is not None:
+            self.also.write_scalars(step, scalars)
         if time.monotonic() - self.sent > SEND_EVERY:
             self.send()
 
@@ -128,6 +144,8 @@ class Writer:
             self.sent = time.monotonic()
 
     def close(self) -> None:
+        if self.also is not None:
+            self.also.flush()
         for each in (self.lines, self.events):
             with contextlib.suppress(OSError):  # `write` has raised it already, and its message is the one to read
                 each.close()

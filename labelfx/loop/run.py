@@ -29,6 +29,7 @@ from labelfx.loop.networks import build_head, build_model
 from labelfx.loop.said import check_evals, check_said, chosen, identity, view_of
 from labelfx.models import Model, Trained, stack
 from labelfx.models.pretrained import read as read_pretrained
+from labelfx.models.pretrained.files import NAME as WEIGHTS
 
 TOKENIZER = "tokenizer.json"
 
@@ -157,6 +158,8 @@ def load_config(workdir: Path) -> configs.Run:
       FileNotFoundError, ConfigError: there is none, or it cannot run; one line that names the file.
     """
     path = workdir / "config.json"
+    if workdir.suffix == ".safetensors" or (workdir / WEIGHTS).exists():
+        raise ConfigError(f"{workdir}: weights of others, no run; take model=dict(name='pretrained', file=...)")
     if not path.exists():
         raise FileNotFoundError(f"{workdir}: no config.json there; give the workdir of a run")
     found = configs.read_json(path)

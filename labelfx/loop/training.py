@@ -176,9 +176,8 @@ class Loop(Experiment):
         variables = self.variables()
         what = self.config, self.dataset, self.view, self.model, self.whole(variables), self.phase.index
         found = distributed.by_the_first(lambda: results.run_evals(*what))
-        scalars = {f"{name}/{key}": v for name, part in found.items() for key, v in part.items() if type(v) is float}
         if self.record.writer is not None:
-            self.record.writer.write(self.done, scalars)
+            self.record.writer.write(self.done, metrics.scalars_of(found))
         self.choose(variables)
         seconds = time.perf_counter() - begin
         self.clock += seconds
