@@ -131,7 +131,9 @@ def _check_fields(builder: Callable, value: Any, path: str, named: str = "", com
         elif parameter.default is not parameter.empty:
             checked[key] = parameter.default
         else:
-            raise ConfigError(f"{path}.{key}: missing; must be {describe(parameter.annotation)}")
+            needed = [each for each in takes if takes[each].default is parameter.empty and each not in value]
+            more = f" (and {', '.join(needed[1:])}, missing too)" if needed[1:] else ""
+            raise ConfigError(f"{path}.{key}: missing; must be {describe(parameter.annotation)}{more}")
     return checked
 
 

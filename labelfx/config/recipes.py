@@ -6,6 +6,7 @@ import difflib
 import inspect
 import json
 import runpy
+import sys
 import types
 import typing
 from collections.abc import Mapping
@@ -75,8 +76,9 @@ def literal(text: str) -> Any:
 def recipe(name: str, changes: Mapping[str, Any] = types.MappingProxyType({})) -> dict[str, Any]:
     """The configuration of a recipe, by its name or file, with values replaced by dotted path: {"method.ema": 0.99}.
 
-    A part that is replaced by its name alone, {"data.name": "npz:FILE"}, keeps the keys that both functions take. A
-    config file may return the result, with or without further changes.
+    A part that is replaced by its name alone, {"data.name": "npz:FILE"}, keeps the keys that both functions take; a
+    line on standard error names those that it goes without. A config file may return the result, with or without
+    further changes.
 
     Raises:
       ConfigError: there is no such recipe, its file fails, or the configuration with the changes cannot run.
@@ -96,16 +98,18 @@ def recipe(name: str, changes: Mapping[str, Any] = types.MappingProxyType({})) -
     config = found if isinstance(found, ConfigDict) else ConfigDict(found)
     with config.ignore_type(), config.unlocked():
         # Names come before the keys of what they pick, and a whole dict before what is in it.
-        for path in sorted(changes, key=lambda path: (path.count("."), not path.endswith(".name"))):
-            _change(config, path, changes[path], name)
+        order = sorted(changes, key=lambda path: (path.count("."), not path.endswith(".name")))
+        lines = [_change(config, path, changes[path], name) for path in order]
     found = plain(config)
     if changes:
         check(found)
+    for line in filter(None, lines):
+        print(line, file=sys.stderr)
     return found
 
 
-def _change(config: ConfigDict, path: str, value: Any, name: str) -> None:
-    """Sets the value at a dotted path."""
+def _change(config: ConfigDict, path: str, value: Any, name: str) -> str:
+    """Sets the value at a dotted path; returns what there is to say of it."""
     *parents, last = path.split(".")
     node: Any = config
     rule: Any = Fields(Run)
@@ -118,10 +122,11 @@ def _change(config: ConfigDict, path: str, value: Any, name: str) -> None:
     takes = _takes(rule, {"name": value} if named else node, path)
     if isinstance(value, Written):
         value = str(value) if named or (last in takes and takes[last].annotation is str) else literal(value)
-    if named:
-        for key in [key for key in node if key not in takes]:
-            del node[key]
+    dropped = [key for key in node if key not in takes and key != "name"] if named else []
+    for key in dropped:
+        del node[key]
     node[last] = value
+    return f"config.{path} = {value}: goes without {', '.join(dropped)}, which it does not take" if dropped else ""
 
 
 def _takes(rule: Any, node: Any, path: str) -> Mapping[str, inspect.Parameter]:
