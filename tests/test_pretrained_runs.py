@@ -182,6 +182,12 @@ def test_what_does_not_fit_is_said_in_a_line(tmp_path, changes, line):
     assert line in str(error.value) and "\n" not in str(error.value)
 
 
+@pytest.mark.parametrize("place", [ENCODER, ENCODER / "model.safetensors"])
+def test_weights_of_others_are_no_run_to_start_from(place, tmp_path):
+    with pytest.raises(ConfigError, match=r"weights of others, no run; take model=dict.name='pretrained', file="):
+        labelfx.train(tiny("finetune", backbone=str(place)), tmp_path / "run")
+
+
 def test_a_frozen_encoder_sees_no_augmented_row(tmp_path):
     method = tiny("supervised")["method"]
     with pytest.raises(ConfigError, match=r"config.method.augment.name = 'crop_flip' must be 'identity'"):
