@@ -12,9 +12,8 @@ import pytest
 from labelfx import config as configs
 from labelfx import list as listing
 
-COMMANDS = (
-    "benchmark compare evaluate export features fit list mine plan predict report scores suggest table train vote".split()
-)
+COMMANDS = "benchmark compare evaluate export features fit list mine plan predict report scores suggest table train"
+COMMANDS = [*COMMANDS.split(), "vote"]
 
 NAMES = {
     "methods": "consistency contrastive contrastive_regression dclr dino distillation dual_encoder "

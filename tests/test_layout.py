@@ -88,7 +88,9 @@ def test_what_the_package_offers():
     import labelfx.benchmark
     import labelfx.train  # which would put the module there
 
-    commands = "benchmark compare evaluate export features fit mine plan predict report suggest table train vote".split()
+    commands = (
+        "benchmark compare evaluate export features fit mine plan predict report suggest table train vote".split()
+    )
     commands = {*commands}
     assert (
         set(dir(labelfx))

@@ -151,8 +151,8 @@ def _budgets(page: Page, rows: Sequence[Row]) -> dict[str, str]:
     if len(budgets) > 1:
         caption = (
             f"{metric} on the test split by the number of {headline.unit}; bands are ± 1 sd over seeds, grey lines are "
-            "reached without training any network here. Point at a dot or beside it for values; a box switches a line off."
-            " Bands of paired runs may overlap and yet differ: which is better is in the tables below."
+            "reached without training any network here. Point at a dot or beside it for values; a box switches a line "
+            "off. Bands of paired runs may overlap and yet differ: which is better is in the tables below."
         )
         scale = 100 if headline.percent else 1
         drawn = [line._replace(y=[scale * y for y in line.y], sd=[scale * sd for sd in line.sd]) for line in drawn]
