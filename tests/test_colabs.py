@@ -69,7 +69,7 @@ def execute(path: Path, folder: Path) -> nbformat.NotebookNode:
         "JUPYTER_CONFIG_DIR": str(folder / "jupyter"),
         "LABELFX_ENCODER": str(ENCODER),
         "JAX_PLATFORMS": "cpu",
-        "XLA_FLAGS": FLAGS,
+        "XLA_FLAGS": "" if path.stem == "forty_labels" else FLAGS,  # its encoder runs for longer than it compiles
         "XDG_CACHE_HOME": str(folder.parent / "cache"),  # the notebooks share compiled programs
     }
     options = {"timeout": 600, "record_timing": False, "coalesce_streams": True}
