@@ -193,6 +193,7 @@ def test_what_cannot_be_predicted_is_one_line(grey, photos, tmp_path):
         assert not (tmp_path / out).exists()
 
 
+@pytest.mark.slow
 def test_fit_picks_a_recipe_and_says_why(photos, tmp_path, capsys):
     small = {"model": MLP, "steps": 25, "data.image_size": 8, "evals": {}, "devices": 1}
     encoder = labelfx.fit(photos, tmp_path / "own", changes=small)

@@ -49,13 +49,18 @@ def kept_features(model: Model, variables: Any, inputs: Any, rows: np.ndarray | 
     return np.asarray(kept_rows(model, variables, inputs, rows)[rows])
 
 
+def at_once(shape: tuple[int, ...]) -> int:
+    """How many rows of this shape go through a network together."""
+    pixels = math.prod(shape[:2]) if len(shape) == 3 else 1
+    return min(256, max(8, MOST // pixels))
+
+
 def kept_rows(model: Model, variables: Any, inputs: Any, rows: np.ndarray | None = None) -> np.ndarray:
     """Features of a frozen encoder, float32 [N, F], in which those of `rows` (int [L], by default all) are there, and
     of others that were kept; the rest is 0."""
     rows, folder = np.arange(len(inputs)) if rows is None else rows, _folder.get()
     lazy = not isinstance(inputs, np.ndarray)
-    pixels = math.prod(inputs.shape[1:3]) if len(inputs.shape) == 4 else 1
-    batch = min(256, max(8, MOST // pixels))
+    batch = at_once(inputs.shape[1:])
     row = jax.ShapeDtypeStruct(inputs.shape, inputs.dtype)
     shape = len(inputs), jax.eval_shape(lambda x: _one(model, variables, x), row).shape[-1]
     if folder is None or (lazy and not hasattr(inputs, "which")):

@@ -17,10 +17,11 @@ from labelfx import models
 from labelfx.config import ConfigError, local, place, read_json
 from labelfx.data import Task
 from labelfx.data.augment import to_float
-from labelfx.data.pictures import BLOCK, blocks_of, is_image, pictures
+from labelfx.data.pictures import blocks_of, is_image, pictures
 from labelfx.data.tokens import Tokenizer
 from labelfx.data.tokens import read as read_tokenizer
 from labelfx.evals import features, head_outputs
+from labelfx.evals.kept import at_once
 from labelfx.loop.networks import build_head, build_model
 from labelfx.loop.run import TOKENIZER, load_config, load_variables
 from labelfx.models import Model
@@ -135,7 +136,7 @@ class Encoder:
 def _batch(rows: Any) -> int:
     """How many rows a call takes: padded to a power of 2, few programs are compiled, and one image does not cost as
     much as 256."""
-    return min(BLOCK, 1 << (len(rows) - 1).bit_length())
+    return min(at_once(np.shape(rows)[1:]), 1 << (len(rows) - 1).bit_length())
 
 
 def load(workdir: str | Path) -> Encoder:
