@@ -20,7 +20,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import jax
 from absl import flags as absl_flags
 
 from labelfx import config as configs
@@ -28,7 +27,7 @@ from labelfx.config import ConfigError, command
 from labelfx.data import Dataset, labelled
 from labelfx.finished.encoder import Encoder, load
 from labelfx.loop import run
-from labelfx.loop.picks import network_of, source_of
+from labelfx.loop.picks import fitting, network_of, source_of
 from labelfx.reports.label_budgets import (
     BASELINES,
     DEFAULTS,
@@ -91,7 +90,7 @@ def fit(
         config = first | _adapted(recipe, source, found, lines)
     else:
         config = DEFAULTS | first | _picked(found, count, backbone, said, bool(why), lines)
-    config["batch"] = _fitting(config["batch"], len(found.train.labels))
+    config["batch"] = fitting(config["batch"], len(found.train.labels))
     for path, value in left.items():
         override({"fit": config}, path, value)
     for line in [*lines, *why]:
@@ -132,7 +131,7 @@ def _picked(
             tuned = configs.recipe("finetune")
             phase = {key: tuned[key] for key in ("optimizer", "steps")} | {"backbone": "previous"}
             phase["method"] = tuned["method"] | {"objective": objective}
-            phase["batch"] = _fitting(tuned["batch"], count)
+            phase["batch"] = fitting(tuned["batch"], count)
             picked["phases"] = ({}, phase)
     else:
         picked["method"] = picked["method"] | {"objective": objective}
@@ -153,12 +152,6 @@ def _adapted(recipe: str, source: Mapping[str, Any], dataset: Dataset, lines: li
     lines += set_augmentations([found], dataset.train.inputs)
     evals = found["evals"] if dataset.test is not None else {}
     return {key: found[key] for key in found.keys() - {"labels", "seed", "label_seed", "data_seed"}} | {"evals": evals}
-
-
-def _fitting(batch: Mapping[str, int], count: int) -> dict[str, int]:
-    """Sizes of a batch of no more rows than there are, which all devices share."""
-    devices = jax.device_count()
-    return {stream: min(size, count) // devices * devices or min(size, count) for stream, size in batch.items()}
 
 
 def main() -> None:

@@ -271,6 +271,9 @@ def test_compare_picks_what_is_not_said(photos, tmp_path, monkeypatch, capsys):
     assert "images of 24 pixels a side, as this machine has no accelerator (half of yours have 26 or more)" in said
     assert "methods supervised, hard_negative, fixmatch; labels 1, 4, all; 3 seeds" in said
 
+    assert "hard_negative: batches of rows (labelled=0, unlabelled=40)" in said  # as there are no more
+    assert {job.config["batch"]["unlabelled"] for job in asked if job.folder.name == "hard_negative"} == {40}
+
     asked.clear()
     labelfx.compare("digits", tmp_path / "digits", methods=["moco"], labels=[4], seeds=[7], changes={"steps": 9})
     folders = {job.folder.relative_to(tmp_path / "digits").as_posix() for job in asked}

@@ -155,3 +155,10 @@ def network_of(size: int) -> dict[str, Any] | None:
         return None
     stem = "imagenet" if size >= 96 else "cifar"
     return {"name": "resnet18", "stem": stem, "width": 64, "dtype": "bfloat16"}
+
+
+def fitting(batch: Mapping[str, int], count: int) -> dict[str, int]:
+    """Sizes of a batch of no more rows than the `count` that there are, which all devices share."""
+    devices = jax.device_count()
+    smaller = {stream: count // devices * devices or count for stream, size in batch.items() if size > count}
+    return {**batch, **smaller}

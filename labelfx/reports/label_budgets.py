@@ -22,7 +22,7 @@ from labelfx.evals.kept import kept_in
 from labelfx.evals.tasks import HEADLINES
 from labelfx.labels.queries import PUBLISHED
 from labelfx.loop import run
-from labelfx.loop.picks import network_of, source_of
+from labelfx.loop.picks import fitting, network_of, source_of
 from labelfx.models.pretrained import described
 from labelfx.reports import sweep
 from labelfx.reports.page import report
@@ -164,6 +164,11 @@ def compare(
     if augment == "data":
         for line in set_augmentations(recipes.values(), dataset.train.inputs):
             print(line, file=sys.stderr)
+    for recipe in recipes.values():
+        for phase in (recipe, *(phase for phase in recipe["phases"] if "batch" in phase)):
+            if (batch := fitting(phase["batch"], len(dataset.train.labels))) != phase["batch"]:
+                phase["batch"] = batch
+                print(f"{recipe['name']}: batches of {configs.one_line({'name': 'rows', **batch})}", file=sys.stderr)
     for path, value in changes.items():
         if left_out := override(recipes, path, value):
             print(f"--override={path}: not in {', '.join(left_out)}, left as it was there", file=sys.stderr)
