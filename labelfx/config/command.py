@@ -116,7 +116,7 @@ def _help(required: Mapping[str, str]) -> str:
     found = [(f"--{name}=", f"{meaning}; required") for name, meaning in required.items()]
     if "config" in required:
         found.append(("--config.KEY.KEY=", "replaces a value of the configuration"))
-    for flag in sorted(others, key=lambda flag: flag.name):
+    for flag in sorted((flag for flag in others if flag.name not in required), key=lambda flag: flag.name):
         default = f"; {flag.default_as_str} by default" if flag.default else ""
         found.append((f"--{flag.name}=", " ".join(flag.help.split()).rstrip(".") + default))
     return "\n".join([*lines, *(f"  {flag:<22}{meaning}" for flag, meaning in found)])
