@@ -65,7 +65,9 @@ def _main(values: Any, out: str) -> None:
 
 def main(folder: str = "out") -> None:
     """The command, whose flag `folder` is the folder for all runs."""
-    flags.DEFINE_list("methods", [], "Recipes, by name or file; by default two that suit the labels.")
+    flags.DEFINE_list(
+        "methods", [], "Recipes, by name or file; by default two that suit the labels, with a backbone none."
+    )
     flags.DEFINE_list("labels", [], "Labels a class (rows, where no classes), or all; by default what there is allows.")
     flags.DEFINE_string("backbone", "", "A file or folder of weights that every method starts from.")
     flags.DEFINE_integer(

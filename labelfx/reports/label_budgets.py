@@ -107,7 +107,7 @@ def compare(
       data: a folder of images, a `.csv`, `.jsonl` or `.parquet` file of sentences, a source's name, or `config.data` of
         every run (`labelfx.loop.picks.source_of`).
       out: a folder for all runs.
-      methods: names or files of recipes; by default those of `METHODS` that take the labels.
+      methods: names or files of recipes; by default those of `METHODS` that take the labels, with a backbone none.
       labels: labels a class or, where labels are no classes, rows; or "all". By default some numbers below what is
         there, and all.
       backbone: a file or folder of weights that every method starts from, by low-rank updates as in the recipe `lora`;
@@ -132,7 +132,7 @@ def compare(
     source, _, picked = source_of(data, folder, backbone, said, changes := dict(changes or {}), trained=True)
     sized = bool(picked)
     named = list(methods)
-    recipes = read_recipes(source, named or METHODS)
+    recipes = read_recipes(source, named or (() if backbone else METHODS))
     kinds: list[dict[str, Any] | None] = [weak_label(word) for word in dict.fromkeys(weak)] or [None]
     draws = list(dict.fromkeys(draw))
     for word in draws:
@@ -145,7 +145,7 @@ def compare(
     for kind in kinds:
         check_said(kind, dataset)
     if not named and dataset.task != "class":
-        del recipes["fixmatch"]  # whose pseudo-labels are classes
+        recipes.pop("fixmatch", None)  # whose pseudo-labels are classes
     if isinstance(seeds, int):
         dear = bool(backbone) or source["name"].startswith("folder:")
         seeds = range(seeds or (FEW_SEEDS if dear else 5))
@@ -366,17 +366,19 @@ def start_from(
     recipes: dict[str, dict[str, Any]], backbone: str, said: Mapping[str, Any], dataset: Dataset
 ) -> dict[str, Any]:
     """Gives every recipe the encoder of a file to start from, and puts `frozen` among them; returns the frozen model.
+    `BASELINE` becomes the recipe `lora`, which is supervised training in the way that suits such an encoder.
 
     Args:
       recipes: name -> configuration, changed in place; `BASELINE` is among them.
       said: its description.
     """
     change = {"file": backbone, "image_size": start_size(said, dataset.train.inputs)}
-    for recipe in recipes.values():
-        recipe["model"] = configs.recipe("lora")["model"] | change
-    frozen = DEFAULTS | configs.recipe("frozen")
+    tuned, frozen = (DEFAULTS | configs.recipe(name) for name in ("lora", "frozen"))
     kept = {field: recipes[BASELINE][field] for field in ("data", "keep")}
     objective = {"objective": recipes[BASELINE]["method"]["objective"]}
+    recipes[BASELINE] = tuned | kept | {"name": BASELINE, "method": tuned["method"] | objective}
+    for recipe in recipes.values():
+        recipe["model"] = tuned["model"] | change
     recipes["frozen"] = frozen | kept | {"model": frozen["model"] | change, "method": frozen["method"] | objective}
     return recipes["frozen"]["model"]
 
