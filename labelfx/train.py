@@ -18,7 +18,7 @@ from labelfx.loop.checkpoint import Checkpoints
 from labelfx.loop.dispatch import IN_FLIGHT as IN_FLIGHT
 from labelfx.loop.dispatch import check_divisible
 from labelfx.loop.dispatch import jit_step as jit_step
-from labelfx.loop.frozen import Trunk, check_augmentations
+from labelfx.loop.frozen import Trunk, check_augmentations, pretrained_weights
 from labelfx.loop.mesh import announce, make_mesh, products
 from labelfx.loop.stopping import listening
 from labelfx.loop.training import Loop
@@ -56,7 +56,7 @@ def train(
         with metrics.telling(f"reading {checked.data['name']}"):
             data, view = run.load_data(checked, folder, dataset)
             distributed.meet("the data set is read")
-        weights = run.pretrained_weights(checked, folder)
+        weights = pretrained_weights(checked, folder)
         model = run.build_model(checked, data, weights=weights)
         trunk = Trunk(model, weights) if weights and checked.model["frozen"] else None
         if trunk:

@@ -14,8 +14,8 @@ from labelfx.config import ConfigError
 from labelfx.data.augment import to_float
 from labelfx.data.sources.images import digits
 from labelfx.evals import features, kept
-from labelfx.loop.frozen import sample
-from labelfx.loop.run import load_teacher, load_variables, pretrained_weights
+from labelfx.loop.frozen import pretrained_weights, sample
+from labelfx.loop.run import load_teacher, load_variables
 from labelfx.models import backbone
 from labelfx.models.adapters import lora
 from labelfx.models.backbones import pretrained

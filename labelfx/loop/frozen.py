@@ -1,7 +1,11 @@
-"""A frozen encoder: rows go through it once, and what is trained reads their features."""
+"""What a run starts from where others trained it; and a frozen encoder, which rows go through once, so that what is
+trained reads their features."""
 
+import sys
+from pathlib import Path
 from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 
 from labelfx import config as configs
@@ -9,9 +13,38 @@ from labelfx.config import ConfigError
 from labelfx.data import Some
 from labelfx.data.batches import View
 from labelfx.evals.kept import kept_rows
+from labelfx.finished import weights
 from labelfx.models import Model
+from labelfx.models.pretrained import read
 
 SAMPLE = 512  # rows by whose features all are standardised, evenly spaced
+PRETRAINED = "pretrained.safetensors"
+
+
+def pretrained_weights(config: configs.Run, workdir: Path) -> dict[str, Any] | None:
+    """What a pretrained model starts from: read from its file, and once the run has begun from `weights/` in its
+    workdir; None of other models.
+
+    Raises:
+      ConfigError: the file is not there, or is not that of the configuration.
+    """
+    said = config.model.get("description")
+    if not said:
+        return None
+    kept = workdir / "weights" / PRETRAINED
+    if (workdir / "config.json").exists():
+        return weights.load(kept)
+    try:
+        found = read(config.model["file"])
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"config.model.file: {error}") from None
+    if found.description["sha256"] != said["sha256"]:
+        raise ConfigError(
+            f"config.model.file = {config.model['file']!r}: another file than the configuration describes"
+        )
+    if jax.process_index() == 0:
+        print(f"{config.model['file']}: {found.said}", file=sys.stderr)
+    return found.weights()
 
 
 class Trunk(NamedTuple):

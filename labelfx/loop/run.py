@@ -6,7 +6,6 @@ import json
 import logging
 import os
 import socket
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -24,11 +23,10 @@ from labelfx.finished import weights
 from labelfx.labels.answers import answered
 from labelfx.loop import asking, bucket
 from labelfx.loop.blame import named
-from labelfx.loop.frozen import with_backbone
+from labelfx.loop.frozen import PRETRAINED, with_backbone
 from labelfx.loop.networks import build_head, build_model
 from labelfx.loop.said import check_evals, check_said, chosen, identity, view_of
 from labelfx.models import Model, Trained, stack
-from labelfx.models.pretrained import read as read_pretrained
 from labelfx.models.pretrained.files import NAME as WEIGHTS
 
 TOKENIZER = "tokenizer.json"
@@ -193,35 +191,6 @@ def best(workdir: Path) -> dict[str, Any] | None:
     """`step`, `value` and `file` in `weights/` of the best step up to now, see `config.keep_best`."""
     path = workdir / "weights" / "best.json"
     return configs.read_json(path) if path.exists() else None
-
-
-PRETRAINED = "pretrained.safetensors"
-
-
-def pretrained_weights(config: configs.Run, workdir: Path) -> dict[str, Any] | None:
-    """What a pretrained model starts from: read from its file, and once the run has begun from `weights/` in its
-    workdir; None of other models.
-
-    Raises:
-      ConfigError: the file is not there, or is not that of the configuration.
-    """
-    said = config.model.get("description")
-    if not said:
-        return None
-    kept = workdir / "weights" / PRETRAINED
-    if (workdir / "config.json").exists():
-        return weights.load(kept)
-    try:
-        found = read_pretrained(config.model["file"])
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"config.model.file: {error}") from None
-    if found.description["sha256"] != said["sha256"]:
-        raise ConfigError(
-            f"config.model.file = {config.model['file']!r}: another file than the configuration describes"
-        )
-    if jax.process_index() == 0:
-        print(f"{config.model['file']}: {found.said}", file=sys.stderr)
-    return found.weights()
 
 
 def load_teacher(workdir: Path, num_classes: int, *, own: tuple[Model, int] | None = None) -> Trained:
