@@ -142,7 +142,7 @@ def run(name: str, data: Path, encoder: str, workdir: Path, seeds: range) -> Non
 def picture(done: dict[str, dict[str, dict[str, Any]]]) -> str:
     """Accuracy over the number of labels, of `DRAWN`, as SVG; bands are one standard deviation."""
     found = []
-    for strategy in DRAWN:
+    for strategy in (each for each in DRAWN if each in done):
         of = [[100 * seed["accuracy"][str(budget)] for seed in done[strategy].values()] for budget in BUDGETS]
         sd = [statistics.stdev(each) for each in of] if len(of[0]) > 1 else None
         found.append(Line(strategy, BUDGETS, list(map(statistics.fmean, of)), sd, strategy == BALANCED))

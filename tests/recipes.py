@@ -41,7 +41,9 @@ def recipe(name: str) -> dict:
     spec.loader.exec_module(module)
     config = plain(module.get_config())
     if "file" in config["model"]:  # which nothing has by default
-        config["model"] |= {"file": str(ENCODER), "image_size": 16}
+        # Where all is trained, one whose keys have no bias: its gradient is 0, and Adam makes steps of rounding.
+        file = ENCODER.parent / "dinov3" if name == "finetune_pretrained" else ENCODER
+        config["model"] |= {"file": str(file), "image_size": 16}
     return config
 
 
