@@ -216,7 +216,7 @@ def _results(
         f"Without training any network here: {', '.join(floors)}. A row that is not clearly better has learnt nothing "
         f"of use.{' A floor counts once where nothing in it is drawn anew: there it has fewer seeds.' * once}"
         if floors
-        else "No run here says what is reached without training (evals such as raw_pixels)."
+        else "Nothing here says what is reached without training (evals such as raw_pixels)."
     )
     if tested := _tested(runs):
         best = max(statistics.fmean(row.runs(n)) for row in rows if row.metric == "accuracy" for n in row.results)
