@@ -178,7 +178,7 @@ def _shown(rows: Rows, row: int) -> Image.Image | str:
 def main() -> None:
     strings = {
         "data": "a folder of images, a .csv, .jsonl or .parquet file of sentences, or train: that of the run",
-        "backbone": "the encoder: a finished run's folder",
+        "backbone": "the encoder: a finished run's folder, or a file or folder of weights",
         "count": "how many rows to suggest",
         "out": "the folder for suggested.csv and suggested.html",
     }

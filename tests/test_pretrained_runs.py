@@ -1,6 +1,5 @@
 """Runs that start from an encoder that others trained."""
 
-import json
 import shutil
 
 import jax
@@ -67,7 +66,7 @@ def test_rows_go_through_a_frozen_encoder_once(tmp_path, monkeypatch):
     assert {path.name for path in (tmp_path / "few").iterdir()}.isdisjoint({"features"})
     variables = load_variables(tmp_path / "few")
     assert equal(backbone(variables)["params"], read(ENCODER).weights()["params"])  # stored once, and not touched
-    assert "backbone" not in json.dumps([*(jax.tree.structure(load_variables(tmp_path / "few", 0)).node_data()[1])])
+    assert load_variables(tmp_path / "few", 0)["params"].keys() == {"head"}
 
 
 def test_a_frozen_run_predicts_for_raw_rows_as_its_evals_saw_them(tmp_path):
