@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from labelfx.config import command, write_text
+from labelfx.config import command, make_folder, write_text
 from labelfx.data import Split
 from labelfx.data.batches import batch_at, label_view
 from labelfx.data.miners import uniform
@@ -52,5 +52,11 @@ def columns(rows: int = ROWS) -> str:
     return "\n".join(lines) + "\n"
 
 
+def main(values: Any) -> None:
+    make_folder(Path(values.workdir))  # before the minutes that the table takes
+    write_text(Path(values.workdir) / "columns.md", table := columns())
+    print(table)
+
+
 if __name__ == "__main__":
-    command.run(lambda values: write_text(Path(values.workdir) / "columns.md", columns()), config=False)
+    command.run(main, config=False)
