@@ -157,8 +157,10 @@ def rows_of(data: Path, path: Path) -> None:
         np.savez(file, **arrays, class_names=np.array(whole.class_names))
 
 
-def train(line: Line, budget: str, seed: int, data: str, workdir: Path) -> Mapping[str, Any]:
-    """The results of a run of a line."""
+def train(line: Line, budget: str, seed: int, data: str, workdir: Path, every: Mapping[str, Line]) -> Mapping[str, Any]:
+    """The results of a run of a line, after those that it learns from where they are not in `workdir`."""
+    for name in {*line.votes, line.teacher} - {""}:
+        train(every[name], budget, seed, data, workdir, every)
     place = Path(budget.replace(" ", "_")) / f"{seed}"
     folder = workdir / line.name / place
     seeds = {"seed": seed, "label_seed": seed, "data_seed": seed}
@@ -186,14 +188,15 @@ def run(data: Path, encoder: str, workdir: Path, seeds: range) -> None:
     found = json.loads(path.read_text()) if path.exists() else {}
     workdir.mkdir(parents=True, exist_ok=True)
     rows_of(data, workdir / "rows.npz")
-    for line in lines(encoder):
+    every = {line.name: line for line in lines(encoder)}
+    for line in every.values():
         for seed in range(seeds.start, min(seeds.stop, line.seeds)):
             for budget in line.budgets:
                 if all(str(seed) in found.get(row, {}).get(budget, {}) for row in line.shown):
                     continue
                 begin = time.process_time()
                 with kept_in(workdir):
-                    results = train(line, budget, seed, str(workdir / "rows.npz"), workdir)
+                    results = train(line, budget, seed, str(workdir / "rows.npz"), workdir, every)
                 about = {"minutes": (time.process_time() - begin) / 60, "commit": results["commit"]}
                 for row, where in line.shown.items():
                     name, metric = where.split("/")
