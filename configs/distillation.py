@@ -25,8 +25,9 @@ def get_config() -> ConfigDict:
             method=dict(
                 name="distillation",
                 augment=augment(),
-                teacher_augment=augment(),
-                temperature=2.0,
+                soft_labels=dict(name="teachers", augment=augment(), combine="probabilities"),
+                soft_objective=dict(name="kd", temperature=2.0),
+                objective=dict(name="cross_entropy", label_smoothing=0.0),
                 soft_weight=0.9,
             ),
             optimizer=dict(

@@ -109,7 +109,7 @@ def lines(encoder: str) -> list[Line]:
         Line(
             "distilled",
             "distillation",
-            {"method.augment": WEAK, "method.teacher_augment": WEAK, "batch": {"labelled": 16, "unlabelled": 48}}
+            {"method.augment": WEAK, "method.soft_labels.augment": WEAK, "batch": {"labelled": 16, "unlabelled": 48}}
             | {"evals": {"head": {}}},
             {"from nothing, taught by low-rank updates": own["head"]},
             budgets=tuple(PER_CLASS),

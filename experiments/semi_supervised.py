@@ -79,7 +79,7 @@ def jobs(data: Mapping[str, Any], settings: Mapping[str, Any], workdir: Path, se
         yield job("mpl hard_sampled + finetune", "finetune", start)
 
         yield job("supervised large", "supervised", alone | {"model.width": LARGE})
-        same_view = {f"method.{name}": settings["strong"] for name in ("augment", "teacher_augment")}
+        same_view = {f"method.{name}": settings["strong"] for name in ("augment", "soft_labels.augment")}
         for teacher, by in (("supervised_large", "large"), ("supervised", "self")):
             for batch, suffix in ((alone["batch"], ""), (BATCH, " + unlabelled")):
                 changes = same_view | {"teacher": str(folder / teacher), "batch": batch}

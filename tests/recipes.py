@@ -57,8 +57,10 @@ def recipe_of(method: str) -> str:
 
 
 def with_augment(method: dict, augment: dict) -> dict:
-    """The method's configuration with this augmentation in place of each of its own."""
-    return {k: augment if isinstance(v, dict) and v.get("name") in AUGMENT else v for k, v in method.items()}
+    """The method's configuration with this augmentation in place of each of its own, and of its parts."""
+    if method.get("name") in AUGMENT:
+        return augment
+    return {k: with_augment(v, augment) if isinstance(v, dict) else v for k, v in method.items()}
 
 
 def tiny(name: str, **changes) -> dict:

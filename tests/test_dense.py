@@ -164,7 +164,9 @@ def test_what_cannot_say_where_pixels_come_from_has_no_dense_labels():
     columns = {"input": IMAGES, "label": np.zeros((5, 8, 8), np.int32)}
     keys = dict(padding=1, flip=False, operations=1, magnitude=1.0, probability=0.5, cutout=0.0)
     for unplaced in (augment.randaugment(**keys), lambda rng, images: images):
-        with pytest.raises(ValueError, match="does not say where its pixels come from has no dense labels; take ident"):
+        with pytest.raises(
+            ValueError, match="does not say where its pixels come from has no dense labels, no label map; take ident"
+        ):
             augment.augmented(unplaced, jax.random.key(0), columns)
         with pytest.raises(ValueError, match="does not say where its pixels come from"):
             augment.restyled(unplaced, jax.random.key(0), IMAGES)

@@ -1,5 +1,7 @@
 """Distillation from a trained teacher and mutual learning, against NumPy and on the digits."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -17,8 +19,11 @@ from labelfx.loop import run
 from labelfx.loop.training import Loop
 from labelfx.methods.from_teachers.distillation import distillation
 from labelfx.methods.from_teachers.mutual_learning import mutual_learning
+from labelfx.methods.targets.soft_labels.networks import teachers
 from labelfx.models import Trained, stack
 from labelfx.models.heads import linear
+from labelfx.objectives.classification import cross_entropy
+from labelfx.objectives.distillation import kd
 
 CLASSES = 3
 
@@ -66,7 +71,7 @@ def some_batch(rng, labelled=4, unlabelled=6):
 @pytest.fixture(scope="module")
 def teacher():
     model = stack(backbone=affine("w", 5), head=linear(features=CLASSES))
-    return Trained(model, model.init(jax.random.key(7), jnp.ones((1, 2, 2, 1))))
+    return Trained(model, model.init(jax.random.key(7), jnp.ones((1, 2, 2, 1))), (*range(CLASSES),))
 
 
 @pytest.mark.parametrize("labelled, unlabelled, soft_weight", [(4, 6, 0.3), (4, 0, 0.9), (0, 6, 1.0)])
@@ -74,15 +79,17 @@ def test_a_step_of_distillation(labelled, unlabelled, soft_weight, teacher):
     method = distillation(
         with_head(affine("w", 5), CLASSES),
         optax.sgd(1.0),
-        teacher,
+        10,
+        "class",
         augment=identity,
-        teacher_augment=lambda rng, images: 1 - images,
-        temperature=2.5,
+        soft_labels=teachers((teacher,), "class", CLASSES, augment=lambda rng, images: 1 - images, combine="logits"),
+        soft_objective=functools.partial(kd, temperature=2.5),
         soft_weight=soft_weight,
+        objective=functools.partial(cross_entropy, label_smoothing=0.0),
     )
     batch = some_batch(np.random.default_rng(0), labelled, unlabelled) | {"frozen": method.frozen}
     state = method.init(jax.random.key(0), batch)
-    assert method.frozen is teacher.variables
+    assert method.frozen[0] is teacher.variables
     image = np.concatenate([batch[name]["input"] for name in ("labelled", "unlabelled") if name in batch])
     target = logits_of(teacher.variables, 1 - image)
 
@@ -92,6 +99,7 @@ def test_a_step_of_distillation(labelled, unlabelled, soft_weight, teacher):
         return soft_weight * soft_loss(logits, target, 2.5) + (1 - soft_weight) * hard
 
     after, metrics = jax.jit(method.step)(state, batch, jax.random.key(1))
+    state, after = state.student, after.student
     np.testing.assert_allclose(metrics["loss"], loss(state.params), rtol=1e-5)
     gradient = jax.tree.map(lambda a, b: np.asarray(a, np.float64) - np.asarray(b), state.params, after.params)
     rng = np.random.default_rng(1)
@@ -198,7 +206,10 @@ def test_the_teacher_is_in_no_checkpoint_and_stays_as_it_was(taught, tmp_path, m
     labelfx.train(tiny("distillation", model=MODEL, teacher=str(folder)), tmp_path / "run")
     parameters = 4
     assert sum(np.ndim(leaf) > 0 for leaf in seen[-1]) == 3 * parameters  # and AdamW's two moments of each
-    before, loaded = weights.load(folder / "weights/0.safetensors"), run.load_teacher(folder, 10).variables
+    before, loaded = (
+        weights.load(folder / "weights/0.safetensors"),
+        run.load_teacher(folder, [*map(str, range(10))]).variables,
+    )
     jax.tree.map(np.testing.assert_array_equal, before, loaded)
 
 
@@ -215,7 +226,7 @@ def test_rounds_of_self_distillation(taught, tmp_path):
 @pytest.mark.parametrize(
     "changes, message",
     [
-        ({"teacher": ""}, "config.teacher: missing; distillation takes one, a run's workdir or 'previous'"),
+        ({"teacher": ""}, "config.teacher: missing; teachers takes one, a run's workdir or 'previous'"),
         ({"teacher": "previous"}, "config.teacher = 'previous': the first phase has none before it"),
         ({"batch": {"labelled": 0, "unlabelled": 16}}, "config.method: soft_weight = 0.9: must be 1 where"),
     ],
@@ -227,13 +238,15 @@ def test_one_line(changes, message, taught, tmp_path):
 
 
 def test_a_teacher_that_does_not_fit(taught, tmp_path):
-    with pytest.raises(ConfigError, match="has 10 classes, these data 7"):
-        run.load_teacher(taught[0], 7)
+    digits = [*map(str, range(10))]
+    with pytest.raises(ConfigError, match="knows '7', no class of these data; allowed: 0, 1, 2, 3, 4, 5, 6$"):
+        run.load_teacher(taught[0], digits[:7])
+    assert run.load_teacher(taught[0], digits[::-1]).classes == (*range(9, -1, -1),)
     labelfx.train(tiny("simclr", model=MODEL), tmp_path / "simclr")
     with pytest.raises(ConfigError, match="has trained no classifier"):
-        run.load_teacher(tmp_path / "simclr", 10)
+        run.load_teacher(tmp_path / "simclr", digits)
     with pytest.raises(FileNotFoundError, match="no config.json there"):
-        run.load_teacher(tmp_path / "nothing", 10)
+        run.load_teacher(tmp_path / "nothing", digits)
 
 
 def test_a_teacher_counts_by_the_hash_of_its_run(taught, tmp_path):

@@ -89,7 +89,7 @@ def test_bfloat16_is_computed_in_float32():
 
 
 def test_shapes_are_checked():
-    message = r"student_logits and teacher_logits must have one shape \[B, C\], got \(4, 3\) and \(1, 3\)"
+    message = r"student_logits and teacher_logits must have one shape \[..., C\], got \(4, 3\) and \(1, 3\)"
     with pytest.raises(ValueError, match=message):
         distillation.kd(jnp.ones((4, 3)), jnp.ones((1, 3)), temperature=1.0)
     with pytest.raises(ValueError, match=r"got \(3,\) and \(3,\)"):

@@ -42,7 +42,8 @@ def build(name, model, image, *, tx=None, **changes):
         num_classes=CLASSES,
         num_examples=1500,
         backbone=trained,
-        teacher=Trained(net, trained),
+        teachers=(Trained(net, trained, (*range(CLASSES),)),),
+        task="class",
     )
     streams = {"labelled": stream, "unlabelled": stream}
     return method, streams | {"audit": streams} | ({"frozen": method.frozen} if method.frozen else {})

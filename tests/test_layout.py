@@ -58,6 +58,7 @@ def test_what_changes_results_has_no_default():
     makes of its map, and rows are not mixed with each other, unless a config says not."""
     allowed = {"remat": False, "norm_groups": 1, "block_size": None, "outputs": "features", "mix": None}
     allowed["description"] = None  # of a pretrained file, which says it itself
+    allowed["adversary"] = None  # nor does a second network judge the first
     allowed["matrix"] = None  # complementary labels are drawn without preference
     allowed["tokenizer"] = ""  # of texts is learnt from them
     for part in listing.SECTIONS.values():

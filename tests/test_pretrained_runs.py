@@ -156,7 +156,7 @@ def test_lora_starts_as_the_model_is_and_moves_nothing_else(tmp_path):
 @pytest.mark.parametrize("name", ["frozen", "lora"])
 def test_a_run_on_the_encoder_teaches_a_small_network(tmp_path, name):
     labelfx.train(tiny(name), tmp_path / "teacher")
-    teacher, test = load_teacher(tmp_path / "teacher", 10), digits().test
+    teacher, test = load_teacher(tmp_path / "teacher", [*map(str, range(10))]), digits().test
     logits = teacher.model.apply(teacher.variables, to_float(test.inputs[:64]), train=False)[0]["head"]
     expected = labelfx.load(tmp_path / "teacher").predict(test.inputs[:64])
     np.testing.assert_allclose(jax.nn.softmax(logits), expected, rtol=1e-4, atol=1e-5)

@@ -36,8 +36,9 @@ def get_config() -> ConfigDict:
             method=dict(
                 name="distillation",
                 augment=crop(),
-                teacher_augment=crop(),
-                temperature=1.0,
+                soft_labels=dict(name="teachers", augment=crop(), combine="probabilities"),
+                soft_objective=dict(name="kd", temperature=1.0),
+                objective=dict(name="cross_entropy", label_smoothing=0.0),
                 soft_weight=1.0,
             ),
             optimizer=dict(

@@ -59,5 +59,6 @@ from labelfx.config.schema import (
     guess,
     names,
     nearest,
+    places,
     plain,
 )

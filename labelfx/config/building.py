@@ -6,7 +6,7 @@ import typing
 from collections.abc import Iterator, Mapping
 from typing import Annotated, Any
 
-from labelfx.config.annotations import Augment, Part
+from labelfx.config.annotations import Augment, Fields, Part
 from labelfx.config.checks import find
 from labelfx.config.rooms import parameters
 from labelfx.config.schema import METHODS, function
@@ -30,7 +30,7 @@ def build(part: Part, node: Mapping, **provided: Any) -> Any:
     leading arguments come later (`Part.positional`)."""
     builder, argument = find(part, node["name"], part.where)
     positional, takes = parameters(builder)
-    keywords = {key: _build_value(takes[key].annotation, node[key]) for key in takes}
+    keywords = {key: _build_value(takes[key].annotation, node[key], provided) for key in takes}
     if part.positional:
         return functools.partial(builder, **keywords)
     if argument:
@@ -38,12 +38,15 @@ def build(part: Part, node: Mapping, **provided: Any) -> Any:
     return builder(*(provided[name] for name in positional), **keywords)
 
 
-def _build_value(annotation: Any, value: Any) -> Any:
+def _build_value(annotation: Any, value: Any, provided: Mapping[str, Any]) -> Any:
     arguments = typing.get_args(annotation)
     if typing.get_origin(annotation) is Annotated and isinstance(arguments[-1], Part):
-        return build(arguments[-1], value)
+        return build(arguments[-1], value, **provided)
+    if typing.get_origin(annotation) is Annotated and isinstance(arguments[-1], Fields) and arguments[0] is not dict:
+        takes = parameters(arguments[-1].function)[1]
+        return arguments[0](**{key: _build_value(takes[key].annotation, value[key], provided) for key in takes})
     if typing.get_origin(annotation) in (typing.Union, types.UnionType):
-        return None if value is None else _build_value(arguments[0], value)
+        return None if value is None else _build_value(arguments[0], value, provided)
     if typing.get_origin(annotation) is tuple:
-        return tuple(_build_value(arguments[0], each) for each in value)
+        return tuple(_build_value(arguments[0], each, provided) for each in value)
     return value

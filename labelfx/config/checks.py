@@ -1,6 +1,7 @@
 """The whole configuration against the signatures of the builders, before any data is touched."""
 
 import dataclasses
+import inspect
 import math
 import types
 import typing
@@ -25,6 +26,7 @@ from labelfx.config.schema import (
     guess,
     names,
     nearest,
+    places,
     plain,
 )
 
@@ -91,6 +93,8 @@ def _check(annotation: Any, value: Any, path: str) -> Any:
             raise wrong
         return value
     if origin is tuple:
+        if arguments[0] is str and isinstance(value, str):
+            value = (value,) if value else ()
         if not isinstance(value, tuple | list):
             raise wrong
         return tuple(_check(arguments[0], item, f"{path}[{i}]") for i, item in enumerate(value))
@@ -226,14 +230,14 @@ def _check_run(config: dict[str, Any]) -> Run:
         checked["evals"][name] = _check_fields(function(EVALS, name), keywords, path, named=name)
     for index, phase in enumerate(phases(checked)):
         path = f"config.phases[{index}]" if checked["phases"] else "config"
-        method = phase["method"]["name"]
-        for field in TRAINED:
-            wants = field in parameters(function(METHODS, method))[0]
-            if wants and not phase[field]:
-                raise ConfigError(f"{path}.{field}: missing; {method} takes one, a run's workdir or 'previous'")
-            if phase[field] and not wants:
-                raise ConfigError(f"{path}.{field} = {phase[field]!r}: {method} takes no {field}")
-            if phase[field] == "previous" and index == 0:
+        takes = arguments_of(METHODS, phase["method"])
+        for field, argument in TRAINED.items():
+            who = takes.get(argument)
+            if who and not phase[field]:
+                raise ConfigError(f"{path}.{field}: missing; {who} takes one, a run's workdir or 'previous'")
+            if phase[field] and not who:
+                raise ConfigError(f"{path}.{field} = {phase[field]!r}: {phase['method']['name']} takes no {field}")
+            if "previous" in places(phase[field]) and index == 0:
                 raise ConfigError(f"{path}.{field} = 'previous': the first phase has none before it; give a workdir")
         if not any(phase["batch"].values()):
             raise ConfigError(f"{path}.batch: both sizes are 0; give labelled or unlabelled images to each step")
@@ -250,6 +254,27 @@ def _check_run(config: dict[str, Any]) -> Run:
         found, most = checked["steps_per_dispatch"], checked["log_every"]
         raise ConfigError(f"config.steps_per_dispatch = {found}: must be at most config.log_every = {most}")
     return Run(**checked)
+
+
+def arguments_of(part: Part, node: Mapping[str, Any]) -> dict[str, str]:
+    """What a run must provide to a checked part and to those within it: name -> the first that takes it."""
+    positional, takes = parameters(find(part, node["name"], part.where)[0])
+    found = {} if part.positional else dict.fromkeys(positional, node["name"])
+    for key, value in node.items():
+        rule = rule_of(takes.get(key))
+        if isinstance(rule, Part):
+            for each in value if isinstance(value, tuple) else filter(None, (value,)):
+                found = arguments_of(rule, each) | found
+    return found
+
+
+def rule_of(parameter: inspect.Parameter | None) -> Any:
+    """The part or the fields that a key takes, or that each item of its tuple does."""
+    annotation = parameter.annotation if parameter else None
+    if typing.get_origin(annotation) in (typing.Union, types.UnionType, tuple):  # X | None, tuple[X, ...]
+        annotation = typing.get_args(annotation)[0]
+    arguments = typing.get_args(annotation)
+    return arguments[-1] if arguments else None
 
 
 def phases(config: Any) -> list[dict]:

@@ -11,12 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from labelfx.config.annotations import Part
-from labelfx.config.checks import check, find
+from labelfx.config.checks import check, find, rule_of
 from labelfx.config.errors import ConfigError
 from labelfx.config.files import place, read_json, recorded
-from labelfx.config.recipes import rule_of
 from labelfx.config.rooms import hashes, outside_files, parameters, used_files
-from labelfx.config.schema import EVALS, NEUTRAL, TRAINED, Run, flatten, function, plain
+from labelfx.config.schema import EVALS, NEUTRAL, TRAINED, Run, flatten, function, places, plain
 
 
 def outside_code(config: Run) -> dict[str, str]:
@@ -46,13 +45,17 @@ def what_matters(config: Any) -> dict[str, Any]:
 
 def config_hash(config: Any) -> str:
     """Twelve hex digits that the runs of one row of a table share: seeds and labels are left out of `what_matters`, and
-    a backbone counts by the hash of the run that it comes from."""
+    a backbone or a teacher counts by the hash of the run that it comes from."""
     kept = {}
     for path, value in what_matters(config).items():
         if path in ("config.seed", "config.label_seed", "config.data_seed") or path.startswith("config.labels."):
             continue
-        if path.rpartition(".")[2] in TRAINED and value not in ("", "previous"):
-            value = config_hash(read_json(place(value) / "config.json"))
+        if path.rpartition(".")[2] in TRAINED:
+            every = [
+                each if each == "previous" else config_hash(read_json(place(each) / "config.json"))
+                for each in places(value)
+            ]
+            value = every if len(every) > 1 else "".join(every)
         kept[path] = value
     return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()[:12]
 

@@ -17,7 +17,8 @@ WIDTH = 120
 SECTIONS = {
     "methods": configs.METHODS,
     "objectives": Part("objectives"),
-    "pseudo-labels": Part("methods.targets"),
+    "pseudo-labels": Part("methods.targets.pseudo_labels"),
+    "soft labels": Part("methods.targets.soft_labels"),
     "data sources": configs.DATA,
     "label views": configs.LABELS,
     "what is said": configs.WEAK,

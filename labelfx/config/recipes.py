@@ -8,7 +8,6 @@ import json
 import runpy
 import sys
 import types
-import typing
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from labelfx.config.annotations import Fields, Part
-from labelfx.config.checks import check, find
+from labelfx.config.checks import check, find, rule_of
 from labelfx.config.errors import ConfigError, located
 from labelfx.config.rooms import folders, parameters
 from labelfx.config.schema import METHODS, Run, names, nearest, plain
@@ -137,15 +136,6 @@ def _takes(rule: Any, node: Any, path: str) -> Mapping[str, inspect.Parameter]:
         takes = parameters(find(rule, node["name"], f"config.{path}")[0])[1]
         return takes | (parameters(rule.common)[1] if rule.common else {})
     return {}
-
-
-def rule_of(parameter: inspect.Parameter | None) -> Any:
-    """The part or the fields that a key takes, or that each item of its tuple does."""
-    annotation = parameter.annotation if parameter else None
-    if typing.get_origin(annotation) in (typing.Union, types.UnionType, tuple):  # X | None, tuple[X, ...]
-        annotation = typing.get_args(annotation)[0]
-    arguments = typing.get_args(annotation)
-    return arguments[-1] if arguments else None
 
 
 def _nodes(config: ConfigDict, path: str = "") -> list[str]:

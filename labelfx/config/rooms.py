@@ -22,7 +22,8 @@ from pathlib import Path
 from labelfx.config.errors import PACKAGE, ConfigError, located, place
 
 ROOMS = tuple(
-    "methods objectives methods.targets labels.rules labels.queries data.sources data.labels data.weak data.propensity "
+    "methods objectives methods.targets.pseudo_labels methods.targets.soft_labels labels.rules labels.queries "
+    "data.sources data.labels data.weak data.propensity "
     "data.augment data.mixing data.pairs data.miners mining.rules models.backbones models.classifiers models.heads "
     "loop.optim evals".split()
 )
@@ -176,6 +177,6 @@ def _below(package: types.ModuleType) -> dict[str, Path]:
             if files.setdefault(info.name, file) != file:
                 raise ConfigError(f"{file}: {files[info.name]} is there already; give it another name")
             name = f"{package.__name__}.{info.name}"
-            if name.removeprefix("labelfx.") not in ROOMS:
+            if not any(f"{room}.".startswith(f"{name.removeprefix('labelfx.')}.") for room in ROOMS):
                 found |= _below(load(name)) if info.ispkg else {name: file}
     return found

@@ -14,7 +14,8 @@ from labelfx.config.rooms import functions, load, method_modules, parameters
 
 # What a run provides to builders, by the name of their positional parameters.
 PROVIDED = {
-    "methods": ("model", "classifier", "tx", "steps", "num_classes", "num_examples", "backbone", "teacher"),
+    "methods": ("model", "classifier", "tx", "steps", "num_classes", "num_examples", "backbone", "teachers", "task"),
+    "methods.targets.soft_labels": ("teachers", "num_classes", "num_examples", "classifier", "task"),
     "data.weak": ("label", "rng", "num_classes", "rows", "inputs", "columns"),
     "data.miners": ("model", "bag"),
     "data.augment": (),
@@ -97,7 +98,7 @@ class Run:
         default_factory=lambda: {"name": "linear"}
     )  # on the features
     backbone: str = ""  # for methods that start from one: a run's workdir, or "previous" for the phase before
-    teacher: str = ""  # for methods that learn from a trained network: likewise
+    teacher: tuple[str, ...] = ()  # for what learns from trained networks: likewise, of one the place alone will do
     refresh_every: NonNegativeInt = 0  # steps between refreshes of the table; 0: at the start of a phase only
     ask: Annotated[dict, QUERIES] | None = None  # rows whose labels a phase buys, by the network of the phase before
     phases: tuple[dict, ...] = ()  # each phase replaces some of PHASE_FIELDS; () is one phase without changes
@@ -115,7 +116,8 @@ class Run:
 
 
 PHASE_FIELDS = ("method", "optimizer", "batch", "batches", "steps", "backbone", "teacher", "refresh_every", "ask")
-TRAINED = ("backbone", "teacher")  # fields that name a run whose weights a phase takes
+# Fields that name runs whose weights a phase takes, and what its method, or a part of it, then has as an argument.
+TRAINED = {"backbone": "backbone", "teacher": "teachers"}
 NEUTRAL = tuple(
     f"config.{field}"
     for field in (
@@ -193,6 +195,11 @@ def plain(config: Any) -> Any:
     if isinstance(config, tuple | list):
         return tuple(plain(v) for v in config)
     return config
+
+
+def places(value: str | Iterable[str]) -> list[str]:
+    """The runs that a field of `TRAINED` names, whether it holds one or several."""
+    return [each for each in ([value] if isinstance(value, str) else value) if each]
 
 
 def flatten(tree: Any, path: str = "config") -> dict[str, Any]:

@@ -4,7 +4,7 @@ A builder (`identity`, `noise`, `crop_flip`, `simclr`, `simclr_resized`, `small_
 `Augmentation`, `augment(rng, images) -> images`: uint8 or float [B, H, W, C] to float in [0, 1], or near it for
 `noise`, of the same shape but for `simclr_resized`, and float32 unless the images are of another float type.
 Every image draws its own random numbers, and those of row i depend on `(rng, i)` only: not on the batch size, nor on
-`jit`.
+`jit`. Instead of one `rng` there may be one for each row, keys [B], which are then all that its view depends on.
 
 The other functions act on one float image [H, W, C] in [0, 1]. Those named `random_*` take `rng` first. Interpolation
 is bilinear and repeats the border, but for RandAugment's `affine`, which is as published.
@@ -55,14 +55,23 @@ def augmented(
         return augment(rng, images), columns
     if label.shape != images.shape[:3]:
         raise ValueError(f"dense labels are {list(label.shape)}, images {list(images.shape)}; must have their pixels")
-    placed = _placing(augment)
+    views, placements = placed(augment, rng, images)
+    return views, columns | {"label": jax.vmap(labels_at)(placements, label)}
+
+
+def placed(augment: Callable[..., jax.Array], rng: jax.Array, images: jax.Array) -> tuple[jax.Array, Placement | None]:
+    """The views of images, and where each comes from; None where nothing has moved.
+
+    Raises:
+      ValueError: the augmentation cannot tell where its pixels come from.
+    """
+    placing = _placing(augment)
 
     def view(rng, image):
-        placement = placed.draw(rng, image)
-        return placed.apply(rng, placement, image), placement
+        placement = placing.draw(rng, image)
+        return placing.apply(rng, placement, image), placement
 
-    views, placements = _each(view, rng, images)
-    return views, columns | {"label": jax.vmap(labels_at)(placements, label)}
+    return _each(view, rng, images)
 
 
 def restyled(augment: Callable[..., jax.Array], rng: jax.Array, images: jax.Array) -> jax.Array:
@@ -84,7 +93,9 @@ def _placing(augment):
     if isinstance(augment, Augmentation) and augment.draw is not None:
         return augment
     able = "identity, noise, crop_flip, simclr or small_grey"
-    raise ValueError(f"an augmentation that does not say where its pixels come from has no dense labels; take {able}")
+    raise ValueError(
+        f"an augmentation that does not say where its pixels come from has no dense labels, no label map; take {able}"
+    )
 
 
 def identity() -> Augmentation:
@@ -105,6 +116,8 @@ class _Noise(Augmentation):
     def __call__(self, rng: jax.Array, images: jax.Array) -> jax.Array:
         if images.ndim != 2:
             return super().__call__(rng, images)
+        if rng.ndim:
+            raise ValueError("noise of vectors is in units of their batch: a view is not a function of its own key")
         return images + jnp.std(images, 0, keepdims=True) * super().__call__(rng, jnp.zeros_like(images))
 
 
@@ -445,7 +458,7 @@ def random_cutout(rng, image, side):
 
 
 def _each(change, rng, images):
-    rngs = jax.vmap(lambda row: jax.random.fold_in(rng, row))(jnp.arange(len(images)))
+    rngs = rng if rng.ndim else jax.vmap(lambda row: jax.random.fold_in(rng, row))(jnp.arange(len(images)))
     return jax.vmap(change)(rngs, to_float(images))
 
 

@@ -9,6 +9,7 @@ from absl import flags
 
 from labelfx.data import Some, Split, unknown
 from labelfx.data.miners import Miner
+from labelfx.data.stored import Stored
 from labelfx.data.weak import COLUMNS, Said, blank
 
 
@@ -89,13 +90,14 @@ def batch_at(
     miner: Miner,
     table: dict[str, np.ndarray],
     reads: Container[str] | None = None,
+    stored: Stored | None = None,
     own: Callable[[int], np.ndarray] = everything,
     inputs: bool = True,
 ) -> dict[str, Any]:
     """The batch of a global step (see `labelfx.methods.Method`), as NumPy arrays.
 
     Columns are what is said of the rows, and what a table says in its place; of them come those of `reads`, by default
-    all.
+    all; and of what is stored of a row's views, that of those drawn.
     `own` picks the rows of a batch that this process reads, from the size of the batch; without `inputs` there are only
     their `index`es, for a step that holds the images itself.
     """
@@ -115,6 +117,9 @@ def batch_at(
             rows = miner.rows(np.random.Generator(np.random.Philox([seed, 2, step])), rows, table)
         mine = own(sizes[name])
         rows, extra = rows[mine], {key: value[mine] for key, value in extra.items()}
+        if stored:
+            views = stored.drawn(np.random.Generator(np.random.Philox([seed, 3 + stream, step])), sizes[name])[mine]
+            extra |= {"view": views, **{key: column[rows[:, None], views] for key, column in stored.columns.items()}}
         batch[name] = {
             "index": rows.astype(np.int32),
             **{key: column[rows] for key, column in columns.items()},

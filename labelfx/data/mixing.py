@@ -1,6 +1,7 @@
 """Mixing of the rows of a batch, on the device, inside the jitted step: each row with a partner of the same batch.
 
-A builder (`mixup`, `cutmix`) returns `mix(rng, n, shape) -> Mix` for `n` rows of this shape. `blend` mixes rows and
+A builder (`mixup`, `cutmix`, `selfmix`) returns `mix(rng, n, shape) -> Mix` for `n` rows of this shape, of which, with
+`crops=`, as many in a row are views of one image. `blend` mixes rows and
 targets by it, `blended` a loss. One share is drawn for all rows of a batch, as the authors of both do: so any objective
 can be mixed, whatever it takes the mean over.
 """
@@ -24,14 +25,14 @@ class Mix(NamedTuple):
     mask: jax.Array | None
 
 
-Mixing = Callable[[jax.Array, int, tuple[int, ...]], Mix]
+Mixing = Callable[..., Mix]
 
 
 def mixup(*, alpha: Positive) -> Mixing:
     """Averages of two rows, the share from Beta(alpha, alpha) (Zhang et al. 2018, ICLR, eq. 1; 0.1 to 0.4 on
     ImageNet, 1 on CIFAR-10)."""
 
-    def mix(rng, n, shape):
+    def mix(rng, n, shape, crops=1):
         rng_partner, rng_share = jax.random.split(rng)
         return Mix(jax.random.permutation(rng_partner, n), jax.random.beta(rng_share, alpha, alpha), None)
 
@@ -45,22 +46,46 @@ def cutmix(*, alpha: Positive) -> Mixing:
     outside of the image is cut off, so that the share of a mix is counted: that of the pixels that stay.
     """
 
-    def mix(rng, n, shape):
-        if len(shape) != 3:
-            raise ValueError(f"cutmix takes images [B, H, W, C], got rows of shape {shape}; mixup takes any")
+    def mix(rng, n, shape, crops=1):
         rng_partner, rng_share, rng_centre = jax.random.split(rng, 3)
-        sides = jnp.array(shape[:2])
-        ratio = jnp.sqrt(1 - jax.random.beta(rng_share, alpha, alpha))
-        size = jnp.round(ratio * sides.astype(ratio.dtype)).astype(sides.dtype)
-        low = jax.random.randint(rng_centre, (2,), 0, sides, sides.dtype) - size // 2
-        rows, columns = (
-            (jnp.arange(side) >= first) & (jnp.arange(side) < first + length)
-            for side, first, length in zip(shape[:2], low, size, strict=True)
-        )
-        mask = jnp.where(rows[:, None] & columns[None], 0.0, 1.0)
+        mask = _box(rng_share, rng_centre, shape, alpha, "cutmix")
         return Mix(jax.random.permutation(rng_partner, n), jnp.mean(mask), mask)
 
     return mix
+
+
+def selfmix(*, alpha: Positive) -> Mixing:
+    """`cutmix` of views of one image: the partner of each is the next of the same image, so that what is in both stays
+    what it is (SelfMix; Shen 2023, FerKD, ICCV, whose training code is not released).
+
+    Raises:
+      ValueError: there is one view of each image.
+    """
+
+    def mix(rng, n, shape, crops=1):
+        if crops < 2:
+            raise ValueError("selfmix mixes views of one image, of which a step has one; take stored labels, crops = 2")
+        rng_share, rng_centre = jax.random.split(rng)
+        mask = _box(rng_share, rng_centre, shape, alpha, "selfmix")
+        views = jnp.arange(n).reshape(-1, crops)
+        return Mix(jnp.roll(views, -1, 1).ravel(), jnp.mean(mask), mask)
+
+    return mix
+
+
+def _box(rng_share, rng_centre, shape, alpha, name):
+    """1 [H, W] where an image stays itself, 0 in a box of the share 1 - Beta(alpha, alpha)."""
+    if len(shape) != 3:
+        raise ValueError(f"{name} takes images [B, H, W, C], got rows of shape {shape}; mixup takes any")
+    sides = jnp.array(shape[:2])
+    ratio = jnp.sqrt(1 - jax.random.beta(rng_share, alpha, alpha))
+    size = jnp.round(ratio * sides.astype(ratio.dtype)).astype(sides.dtype)
+    low = jax.random.randint(rng_centre, (2,), 0, sides, sides.dtype) - size // 2
+    rows, columns = (
+        (jnp.arange(side) >= first) & (jnp.arange(side) < first + length)
+        for side, first, length in zip(shape[:2], low, size, strict=True)
+    )
+    return jnp.where(rows[:, None] & columns[None], 0.0, 1.0)
 
 
 def blend(mix: Mix, x: jax.Array) -> jax.Array:

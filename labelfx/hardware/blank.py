@@ -94,9 +94,9 @@ class Blank(Experiment):
     def seen(self) -> None:
         """No row goes through an encoder."""
 
-    def trained(self, field: str, index: int, where: str) -> Any:
-        own = field == "backbone" or where == "previous"
-        config = self.config if own else run.load_config(configs.place(where))
+    def one_trained(self, field: str, folder: Path, phase: int | None) -> Any:
+        own = field == "backbone" or phase is not None
+        config = self.config if own else run.load_config(folder)
         network = self.model if own else networks.build_model(config, self.dataset)
         model = stack(backbone=network, head=networks.build_head(config, self.dataset.num_outputs))
         images = self.view.split.inputs
@@ -104,7 +104,7 @@ class Blank(Experiment):
         image = jax.ShapeDtypeStruct((1, *images.shape[1:]), dtype)
         shapes = jax.eval_shape(model.init, self.root, image)
         variables = jax.tree.map(lambda x: np.broadcast_to(np.zeros((), x.dtype), x.shape), shapes)
-        return Trained(model, variables) if field == "teacher" else variables
+        return Trained(model, variables, (*range(self.dataset.num_outputs),)) if field == "teacher" else variables
 
     def check_memory(self, shapes: Any) -> None:
         """The compiler's to say."""

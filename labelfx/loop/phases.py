@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -80,8 +80,9 @@ class Experiment:
             "num_classes": len(self.dataset.class_names),
             "num_examples": len(self.view.truth),
             "bag": self.view.split.columns.get("bag"),
+            "task": self.dataset.task,
         }
-        provided |= {field: self.trained(field, index, config[field]) for field in configs.TRAINED if config[field]}
+        provided |= {argument: self.trained(field, index, config[field]) for field, argument in configs.TRAINED.items()}
         with named("config.method"):
             method = configs.build(configs.METHODS, config["method"], **provided)
         with named("config.batches"):
@@ -163,22 +164,31 @@ class Experiment:
         """Whether the training images lie on the devices."""
         return self.config.data["placement"] == "device"
 
-    def trained(self, field: str, index: int, where: str) -> Any:
-        """The variables that a phase starts from, or the teacher that it learns from."""
-        own = where == "previous"
-        folder = self.workdir if own else configs.place(where)
-        try:
-            if field == "teacher":
-                before = (self.classifier, index - 1) if own else None
-                return run.load_teacher(folder, len(self.dataset.class_names), own=before)
-            return run.load_variables(folder, index - 1 if own else None)
-        except FileNotFoundError as error:
-            raise ConfigError(f"config.{field} = {where!r}: {error}") from error
+    def trained(self, field: str, index: int, where: str | Sequence[str]) -> Any:
+        """The variables that a phase starts from, or the teachers that it learns from, of each run named; None without
+        one to start from."""
+        found = []
+        for each in configs.places(where):
+            own = each == "previous"
+            folder = self.workdir if own else configs.place(each)
+            try:
+                found.append(self.one_trained(field, folder, index - 1 if own else None))
+            except FileNotFoundError as error:
+                raise ConfigError(f"config.{field} = {each!r}: {error}") from error
+        return tuple(found) if field == "teacher" else next(iter(found), None)
+
+    def one_trained(self, field: str, folder: Path, phase: int | None) -> Any:
+        """Of one run, or of a phase of this one."""
+        if field == "backbone":
+            return run.load_variables(folder, phase)
+        own = None if phase is None else (self.classifier, phase)
+        return run.load_teacher(folder, self.dataset.class_names, own=own)
 
     def how(self, phase: Phase, table: dict[str, Any]) -> dict[str, Any]:
         """The arguments of `batch_at` but the step and what is left to this process."""
         sizes = phase.config["batch"]
-        return {"view": self.view, "sizes": sizes, "seed": self.config.data_seed, "miner": phase.miner, "table": table}
+        fixed = {"view": self.view, "sizes": sizes, "seed": self.config.data_seed, "stored": phase.method.stored}
+        return fixed | {"miner": phase.miner, "table": table}
 
     def example(self, phase: Phase, table: dict[str, Any]) -> dict[str, Any]:
         """The shapes of a method's batch; before the first refresh there is no table to mine by."""

@@ -6,7 +6,7 @@ import json
 import logging
 import os
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -193,25 +193,26 @@ def best(workdir: Path) -> dict[str, Any] | None:
     return configs.read_json(path) if path.exists() else None
 
 
-def load_teacher(workdir: Path, num_classes: int, *, own: tuple[Model, int] | None = None) -> Trained:
+def load_teacher(workdir: Path, class_names: Sequence[str], *, own: tuple[Model, int] | None = None) -> Trained:
     """The classifier that a run ended with.
 
     Args:
       workdir: of that run.
-      num_classes: that it must have.
+      class_names: of the data on which it teaches, those of its own among them.
       own: where it is the run itself that asks, its classifier and the phase that it ended.
 
     Raises:
       ConfigError: it has no classifier, or one of other classes.
     """
-    if own is None:
-        config, variables = load_config(workdir), load_variables(workdir)
-        classifier = stack(backbone=build_model(config, variables=variables), head=build_head(config, num_classes))
+    if own is not None:
+        classifier, variables, names = own[0], load_variables(workdir, own[1]), tuple(class_names)
     else:
-        classifier, variables = own[0], load_variables(workdir, own[1])
+        config, variables = load_config(workdir), load_variables(workdir)
+        names = tuple(configs.read_json(workdir / "results.json")["data"]["class_names"])
+        classifier = stack(backbone=build_model(config, variables=variables), head=build_head(config, len(names)))
     if "head" not in variables["params"]:
         raise ConfigError(f"config.teacher: the run in {workdir} has trained no classifier")
-    found = jax.tree.leaves(variables["params"]["head"])[-1].shape[-1]
-    if found != num_classes:
-        raise ConfigError(f"config.teacher: the run in {workdir} has {found} classes, these data {num_classes}")
-    return Trained(classifier, variables)
+    if missing := [name for name in names if name not in class_names]:
+        hint = configs.nearest(missing[0], class_names)
+        raise ConfigError(f"config.teacher: the run in {workdir} knows {missing[0]!r}, no class of these data; {hint}")
+    return Trained(classifier, variables, tuple(map(list(class_names).index, names)))

@@ -12,6 +12,7 @@ import jax
 
 from labelfx.config.errors import place
 from labelfx.config.rooms import method_modules
+from labelfx.data.stored import Stored
 
 
 class Method(NamedTuple):
@@ -35,6 +36,8 @@ class Method(NamedTuple):
         array named `include` says which rows the unlabelled stream draws from.
       frozen: arrays that the step reads and never changes, such as the variables of a teacher. They lie on the devices
         once and are in no checkpoint.
+      stored: what files hold of several views of each row. A batch has `view`, int32 [B, crops], drawn anew in each
+        step, and what is stored of them, [B, crops, ...].
       follows: why the first table needs a network that a phase before has trained, for the message of a run without
         one; "" where it does not.
 
@@ -49,6 +52,7 @@ class Method(NamedTuple):
     variables: Callable[..., Any]
     refresh: Callable[..., Any] | None = None
     frozen: Any = None
+    stored: Stored | None = None
     follows: str = ""
 
 

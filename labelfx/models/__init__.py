@@ -29,10 +29,12 @@ class Model(NamedTuple):
 
 
 class Trained(NamedTuple):
-    """A trained classifier: its model gives `{"backbone": [B, F], "head": [B, num_classes]}`."""
+    """A trained classifier: its model gives `{"backbone": [B, F], "head": [B, O]}`. `classes` are those of the run that
+    learns from it, int [O], one for each of its outputs."""
 
     model: Model
     variables: dict[str, Any]
+    classes: tuple[int, ...] = ()
 
 
 def from_linen(module) -> Model:

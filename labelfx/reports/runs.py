@@ -110,7 +110,7 @@ def costs_of(runs: Sequence[Found], rows: Sequence[Row]) -> dict[str, float]:
         seconds, count = run.results["training"]["seconds"], run.config["devices"] or run.results["device"]["count"]
         if not (isinstance(seconds, int | float) and isinstance(count, int)):
             raise TypeError
-        starts = {run.config[field] for field in configs.TRAINED} - {"", "previous"}
+        starts = {each for field in configs.TRAINED for each in configs.places(run.config[field])} - {"previous"}
         return seconds * count + sum(cost(_started(configs.place(start), run.folder, folders)) for start in starts)
 
     found = collections.defaultdict(list)

@@ -49,7 +49,7 @@ def check(every: Iterable[Job], dataset: Dataset) -> None:
             config = configured[str(job.folder)] = configs.check(job.config)
         if _has_results(job.folder):
             continue
-        taught = configs.plain(configured[config.teacher].model) if config.teacher in configured else None
+        taught = [configs.plain(configured[each].model) for each in config.teacher if each in configured]
         kept = {field: value for field, value in configs.plain(config).items() if field not in NO_MATTER}
         said = (config.labels["weak"] or {}).get("name")  # by which there are other columns
         distinct.setdefault(json.dumps(kept | {"teacher": taught, "said": said}, sort_keys=True), config)
@@ -59,10 +59,14 @@ def check(every: Iterable[Job], dataset: Dataset) -> None:
     blank = dataset._replace(train=dataset.train._replace(inputs=Blanks(images.shape, images.dtype)))
     for config in distinct.values():
         with _named(config.name), tempfile.TemporaryDirectory() as folder:
-            if config.teacher in configured:  # it is not there yet; its configuration is what the step's shapes take
-                teacher = json.dumps(configs.plain(configured[config.teacher]))
-                configs.write_text(Path(folder) / "config.json", teacher)
-                config = dataclasses.replace(config, teacher=folder)
+            teachers = []
+            for index, each in enumerate(config.teacher):
+                if each in configured:  # it is not there yet; its configuration is what the step's shapes take
+                    place = Path(folder) / str(index)
+                    place.mkdir()
+                    configs.write_text(place / "config.json", json.dumps(configs.plain(configured[each])))
+                teachers.append(str(place) if each in configured else each)
+            config = dataclasses.replace(config, teacher=tuple(teachers))
             loop = blank_loop(config, blank, list(make_mesh(config.devices, config.fsdp).devices.flat))
             for index in range(len(configs.phases(config))):
                 state = loop.trace(index).out_info[0]

@@ -36,7 +36,7 @@ def consistency(
     *,
     weak: Augment,
     strong: Augment,
-    pseudo_labels: Annotated[PseudoLabels, Part("methods.targets")],
+    pseudo_labels: Annotated[PseudoLabels, Part("methods.targets.pseudo_labels")],
     alignment: Fraction | None,
     unlabelled_weight: NonNegative,
     tsa: Literal["linear", "log", "exp"] | None,

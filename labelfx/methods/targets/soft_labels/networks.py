@@ -1,0 +1,95 @@
+"""Soft labels of trained networks that look at the rows of a step, or of what is said of these."""
+
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+
+from labelfx.config.annotations import Augment, Fraction
+from labelfx.data import Task
+from labelfx.loop import state
+from labelfx.methods.targets.soft_labels import Seen, SoftLabels
+from labelfx.models import Trained
+from labelfx.objectives.contrastive import at_least_float32
+
+
+def teachers(
+    teachers: tuple[Trained, ...],
+    task: Task,
+    num_classes: int,
+    *,
+    augment: Augment,
+    combine: Literal["probabilities", "logits", "each"],
+) -> SoftLabels:
+    """What the runs of `config.teacher` say of the rows, in evaluation mode (Hinton et al. 2015, section 2).
+
+    They see the rows under an augmentation of their own with the student's random numbers: under one augmentation the
+    same view; a noisy student has a stronger one than its teachers (Xie et al. 2020, Noisy Student).
+
+    Several are averaged: their `probabilities` (of several labels, those of each), as in Shen & Savvides 2020, MEAL V2,
+    section 3.2, or their `logits`; or `each` is a source of its own, known or not to the others. A teacher of fewer
+    classes than the run's has them by name: the average counts 0 for what it does not know, and `each` is compared with
+    the student among its own classes (specialists; Gao et al. 2017, Knowledge Concentration).
+
+    Raises:
+      ValueError: logits of teachers with different classes cannot be averaged.
+    """
+    if combine == "logits" and len({each.classes for each in teachers}) > 1:
+        raise ValueError("combine = 'logits': the teachers know different classes; take 'probabilities' or 'each'")
+
+    def assign(seen: Seen, before):
+        easy = jnp.concatenate(
+            [
+                augment(state.fold_in_name(seen.rng, f"{name}/view"), columns["input"])
+                for name, columns in seen.columns.items()
+            ]
+        )
+        found = []
+        for teacher, variables in zip(teachers, seen.frozen, strict=True):
+            logits = at_least_float32(teacher.model.apply(variables, easy, train=False)[0]["head"])
+            if teacher.classes != (*range(num_classes),):
+                blank = jnp.full((*logits.shape[:-1], num_classes), -jnp.inf, logits.dtype)
+                logits = blank.at[..., jnp.array(teacher.classes)].set(logits)
+            found.append(logits)
+        logits = jnp.stack(found)
+        if combine != "each":
+            logits = averaged(logits, task, combine)[None]
+        return logits, jnp.ones(logits.shape[:-1], logits.dtype), before
+
+    return SoftLabels(assign, frozen=tuple(each.variables for each in teachers))
+
+
+def averaged(logits: jax.Array, task: Task, combine: str) -> jax.Array:
+    """Logits [..., C] of the mean of several networks' [T, ..., C]: of their probabilities, or as they are."""
+    if combine == "logits":
+        return jnp.mean(logits, 0)
+    count = jnp.log(jnp.asarray(len(logits), logits.dtype))
+    if task != "several":
+        return jax.nn.logsumexp(jax.nn.log_softmax(logits), 0) - count
+    yes, no = (jax.nn.logsumexp(jax.nn.log_sigmoid(sign * logits), 0) for sign in (1, -1))
+    return yes - no
+
+
+def labels(num_classes: int, *, column: Literal["label", "given", "target"], smoothing: Fraction) -> SoftLabels:
+    """What a column says of the rows, mixed with the uniform distribution: the answers of a network that is not at hand
+    (response-based distillation; Hinton et al. 2015). Of `target` they are distributions; rows of which nothing is said
+    have no weight."""
+
+    def assign(seen: Seen, before):
+        said = [columns.get(column) for columns in seen.columns.values()]
+        if column == "target":
+            target = jnp.concatenate([each for each in said if each is not None])
+            known = ~jnp.any(jnp.isnan(target), -1)
+            target = jnp.where(known[..., None], target, 1 / num_classes)
+        else:
+            label = seen.label if column == "label" else jnp.concatenate([each for each in said if each is not None])
+            known, target = label >= 0, jax.nn.one_hot(label, num_classes)
+        target = (1 - smoothing) * target + smoothing / num_classes
+        return log_of(target)[None], known[None].astype(target.dtype), before
+
+    return SoftLabels(assign)
+
+
+def log_of(probabilities: jax.Array) -> jax.Array:
+    """Their logarithms, finite where they are 0."""
+    return jnp.log(jnp.maximum(probabilities, jnp.finfo(probabilities.dtype).tiny))
