@@ -84,29 +84,6 @@ def lines(encoder: str) -> list[Line]:
             "supervised", "supervised", {"method.augment": WEAK, "evals": {"head": {}}}, {"from nothing": own["head"]}
         ),
         Line(
-            "finetuned",
-            "finetune_pretrained",
-            of_encoder | {"method.augment": WEAK},
-            {"encoder, fine-tuned by layers": own["head"]},
-            seeds=3,
-        ),
-        Line(
-            "hard_negative",
-            "hard_negative",
-            {"method.augment": SIMCLR, "steps": 1000, "batch.unlabelled": 128},
-            {"from nothing, hard negatives, linear probe": "linear_probe/accuracy"},
-            seeds=3,
-            told=False,
-        ),
-        Line(
-            "self_trained",
-            "lora",
-            updated | {"steps": 150, "method.objective": {"name": "vote_cross_entropy"}},
-            {"encoder, self-trained on three": own["head"]},
-            seeds=3,
-            votes=("frozen", "lora", "finetuned"),
-        ),
-        Line(
             "distilled",
             "distillation",
             {"method.augment": WEAK, "method.soft_labels.augment": WEAK, "batch": {"labelled": 16, "unlabelled": 48}}
@@ -123,6 +100,31 @@ def lines(encoder: str) -> list[Line]:
             {"from nothing, FixMatch": own["head"]},
             budgets=tuple(PER_CLASS),
             seeds=3,
+        ),
+        Line(
+            "hard_negative",
+            "hard_negative",
+            {"method.augment": SIMCLR, "steps": 1000, "batch.unlabelled": 128},
+            {"from nothing, hard negatives, linear probe": "linear_probe/accuracy"},
+            seeds=3,
+            told=False,
+        ),
+        Line(
+            "finetuned",
+            "finetune_pretrained",
+            of_encoder | {"method.augment": WEAK},
+            {"encoder, fine-tuned by layers": own["head"]},
+            budgets=tuple(PER_CLASS),
+            seeds=3,
+        ),
+        Line(
+            "self_trained",
+            "lora",
+            updated | {"steps": 150, "method.objective": {"name": "vote_cross_entropy"}},
+            {"encoder, self-trained on three": own["head"]},
+            budgets=tuple(PER_CLASS),
+            seeds=3,
+            votes=("frozen", "lora", "finetuned"),
         ),
         Line(
             "encoder_fixmatch",
