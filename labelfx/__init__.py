@@ -13,6 +13,7 @@ if _typing.TYPE_CHECKING:
     from labelfx.config import ConfigError as ConfigError
     from labelfx.config import recipe as recipe
     from labelfx.data.pictures import read_images as read_images
+    from labelfx.derive import derive as derive
     from labelfx.evaluate import evaluate as evaluate
     from labelfx.export import export as export
     from labelfx.features import features as features
@@ -31,6 +32,7 @@ __version__ = "0.1.0"
 _COMMANDS = (
     "benchmark",
     "compare",
+    "derive",
     "evaluate",
     "export",
     "features",

@@ -1,5 +1,6 @@
 """Evaluation of a finished run, and the command: `python -m labelfx.evaluate --workdir=DIR`."""
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -49,6 +50,8 @@ def evaluate(
     with claim(folder), products(config.matmul_precision):
         if out:
             configs.compare(config, folder)
+            if made := configs.derivation(run):
+                configs.write_text(folder / configs.DERIVATION, json.dumps(made, indent=2) + "\n")
         data, view = load_data(config, folder, dataset)
         begin(config, folder, view)
         variables = load_variables(run)

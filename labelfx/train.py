@@ -50,6 +50,8 @@ def train(
     mesh = make_mesh(checked.devices, checked.fsdp)
     check_divisible(checked, mesh.size)
     configs.make_folder(folder)
+    if configs.derivation(folder):
+        raise ConfigError(f"{folder}: holds weights that labelfx.derive made; train in another workdir")
     with run.claim(folder), products(checked.matmul_precision), kept_in(folder):
         configs.compare(checked, folder)
         announce(mesh, checked.model.get("dtype", "float32"))

@@ -12,7 +12,9 @@ import pytest
 from labelfx import config as configs
 from labelfx import list as listing
 
-COMMANDS = "benchmark compare evaluate export features fit list mine plan predict report scores suggest table train"
+COMMANDS = (
+    "benchmark compare derive evaluate export features fit list mine plan predict report scores suggest table train"
+)
 COMMANDS = [*COMMANDS.split(), "vote"]
 
 NAMES = {
@@ -41,6 +43,7 @@ NAMES = {
     "selections": "margin_pos perc_pos percentile runner_up second_cluster simans top",
     "models": "conv3 gcn mean_pool mlp resnet18 resnet50 transformer vit wrn28",
     "heads": "linear projector prototypes siamese_mlp",
+    "derivations": "interpolate",
     "optimisers": "adam adamw by_path frozen larc lars layer_decay sgd",
     "schedules": "constant cosine fixmatch_cosine step_decay",
     "evals": "feature_propagation head knn linear_evaluation linear_probe random_encoder rankme raw_pixels "

@@ -36,6 +36,7 @@ DOORS = {  # for users' own code alone, and why
     "labelfx.evals.floors.pretrained": "a floor of `labelfx.benchmark --backbone`, which names it",
     "labelfx.evals.bags.bag_auc": "a value of config.evals for sources with bags of test rows",
     "labelfx.evals.calibration.calibration": "a value of config.evals for any recipe with a classifier",
+    "labelfx.evals.updates.negative_flips": "of networks that `labelfx.derive` makes, and likewise for a teacher's",
     "labelfx.evals.graphs.feature_propagation": "likewise",
     "labelfx.evals.multilabel.multilabel_probe": "likewise",
     "labelfx.evals.label_free.vendi": "a value of config.evals for any recipe",
@@ -90,6 +91,11 @@ def named_by_recipes() -> Iterator[Any]:
                 yield from named(fields[key].annotation, value)
 
 
+def named_by_commands() -> Iterator[Any]:
+    """HOW of `labelfx.derive`."""
+    yield from (configs.function(configs.DERIVED, name) for name in configs.names(configs.DERIVED))
+
+
 def name_of(value: Any) -> str | None:
     """Of a function or class of the package, also one that is wrapped, such as by `jax.jit`."""
     module = getattr(value, "__module__", None)
@@ -127,7 +133,7 @@ def referred(node: ast.stmt, names: dict[str, Any]) -> set[str]:
 
 def test_every_public_function_of_a_room_is_reached():
     refers: dict[str, set[str]] = {}
-    public, queue = set(), [name_of(function) for function in named_by_recipes()]
+    public, queue = set(), [name_of(function) for function in [*named_by_recipes(), *named_by_commands()]]
     for path in sorted(ROOT.rglob("*.py")):
         name = ".".join(path.relative_to(ROOT.parent).with_suffix("").parts)
         module = importlib.import_module(name.removesuffix(".__init__"))

@@ -209,6 +209,7 @@ def test_help_of_every_command_shows_its_own_flags(tmp_path):
         "table": "baseline help",
         "vote": "out help",
         "list": "help",
+        "derive": "runs out set help",
     }
     assert own.keys() == COMMANDS.keys()
     listed, *found = forked([("__main__",), *((name, "--help") for name in own)], tmp_path)

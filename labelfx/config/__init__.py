@@ -24,10 +24,12 @@ from labelfx.config.building import augmentations, build, one_line
 from labelfx.config.checks import check, check_part, describe, phases
 from labelfx.config.errors import ConfigError
 from labelfx.config.files import (
+    DERIVATION,
     OUTSIDE,
     absolute,
     below,
     cache_folder,
+    derivation,
     local,
     make_folder,
     on_this_machine,
@@ -43,6 +45,7 @@ from labelfx.config.schema import (
     BACKBONES,
     CLASSIFIERS,
     DATA,
+    DERIVED,
     EVALS,
     LABELS,
     METHODS,

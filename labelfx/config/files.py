@@ -19,6 +19,7 @@ from typing import IO, Any
 
 from labelfx.config.errors import ConfigError, first_line
 
+DERIVATION = "derived.json"  # in a workdir: what its weights were made of, where no loop trained them
 OUTSIDE = "outside.json"  # in a workdir: the files of code outside of labelfx that its run uses, with their sha256
 
 
@@ -162,3 +163,9 @@ def replacing(path: Path) -> Iterator[IO[bytes]]:
 def recorded(workdir: Path) -> dict[str, str]:
     path = workdir / OUTSIDE
     return {name: str(found) for name, found in read_json(path).items()} if path.exists() else {}
+
+
+def derivation(workdir: Path) -> dict[str, Any]:
+    """What `labelfx.derive` wrote there of the runs that it started from; {} of a run that was trained."""
+    path = workdir / DERIVATION
+    return read_json(path) if path.exists() else {}

@@ -13,7 +13,7 @@ from typing import Any
 from labelfx.config.annotations import Part
 from labelfx.config.checks import check, find, rule_of
 from labelfx.config.errors import ConfigError
-from labelfx.config.files import place, read_json, recorded
+from labelfx.config.files import derivation, place, read_json, recorded
 from labelfx.config.rooms import hashes, outside_files, parameters, used_files
 from labelfx.config.schema import EVALS, NEUTRAL, TRAINED, Run, flatten, function, places, plain
 
@@ -43,16 +43,19 @@ def what_matters(config: Any) -> dict[str, Any]:
     return {path: value for path, value in fields.items() if re.sub(r"phases\[\d+\]\.", "", path) not in neutral}
 
 
-def config_hash(config: Any) -> str:
+def config_hash(config: Any, workdir: Path | None = None) -> str:
     """Twelve hex digits that the runs of one row of a table share: seeds and labels are left out of `what_matters`, and
-    a backbone or a teacher counts by the hash of the run that it comes from."""
-    kept = {}
+    a backbone or a teacher counts by the hash of the run that it comes from. Weights that were derived count by how,
+    and of what."""
+    kept: dict[str, Any] = {}
+    if made := derivation(workdir) if workdir else {}:
+        kept["derived"] = [made["how"], made["settings"], [parent["config_hash"] for parent in made["parents"]]]
     for path, value in what_matters(config).items():
         if path in ("config.seed", "config.label_seed", "config.data_seed") or path.startswith("config.labels."):
             continue
         if path.rpartition(".")[2] in TRAINED:
             every = [
-                each if each == "previous" else config_hash(read_json(place(each) / "config.json"))
+                each if each == "previous" else config_hash(read_json(place(each) / "config.json"), place(each))
                 for each in places(value)
             ]
             value = every if len(every) > 1 else "".join(every)

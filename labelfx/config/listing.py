@@ -35,6 +35,7 @@ SECTIONS = {
     "optimisers": configs.OPTIMIZERS,
     "schedules": Part("loop.optim", ("peak", "steps")),
     "evals": configs.EVALS,
+    "derivations": configs.DERIVED,
 }
 
 

@@ -25,7 +25,7 @@ ROOMS = tuple(
     "methods objectives methods.targets.pseudo_labels methods.targets.soft_labels labels.rules labels.queries "
     "data.sources data.labels data.weak data.propensity "
     "data.augment data.mixing data.pairs data.miners mining.rules models.backbones models.classifiers models.heads "
-    "loop.optim evals".split()
+    "loop.optim evals derived".split()
 )
 
 

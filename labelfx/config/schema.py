@@ -26,8 +26,9 @@ PROVIDED = {
     "evals": (
         "model projector variables seed workers num_classes train_inputs features test_inputs test_features "
         "test_labels test_logits test_predictions test_target test_bag test_bag_target head_kernel labelled_inputs "
-        "labelled_features labelled_labels rows scored_rows judgements graph"
+        "labelled_features labelled_labels rows scored_rows judgements graph teacher_logits class_map"
     ).split(),
+    "derived": ("runs", "rng"),
 }
 
 
@@ -66,7 +67,7 @@ class Asking:
 
 
 QUERIES = Part("labels.queries", ("evidence", "told", "count", "rng"), common=Asking)
-MINERS, EVALS = Part("data.miners"), Part("evals")
+MINERS, EVALS, DERIVED = Part("data.miners"), Part("evals"), Part("derived")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

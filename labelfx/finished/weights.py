@@ -21,10 +21,7 @@ def save(path: Path, variables: dict[str, Any]) -> None:
     Raises:
       OSError: it could not be written.
     """
-    flat = {
-        "/".join(key.key for key in keys): np.asarray(leaf, order="C")
-        for keys, leaf in jax.tree_util.tree_leaves_with_path(jax.device_get(variables))
-    }
+    flat = _flat(variables)
     make_folder(path.parent)
     with replacing(path) as file:
         file.write(serialize(flat, {"sha256": _sha256(flat)}))
@@ -54,6 +51,18 @@ def load(path: Path) -> dict[str, Any]:
             node = node.setdefault(folder, {})
         node[last] = leaf
     return tree
+
+
+def sha256(variables: dict[str, Any]) -> str:
+    """The checksum that a file of these variables has."""
+    return _sha256(_flat(variables))
+
+
+def _flat(variables: dict[str, Any]) -> dict[str, np.ndarray]:
+    return {
+        "/".join(key.key for key in keys): np.asarray(leaf, order="C")
+        for keys, leaf in jax.tree_util.tree_leaves_with_path(jax.device_get(variables))
+    }
 
 
 def _sha256(flat: dict[str, np.ndarray]) -> str:

@@ -3,11 +3,13 @@
 import functools
 import math
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 
+import labelfx
 from labelfx import config as configs
 from labelfx import models
 from labelfx.config.annotations import Augment, Part
@@ -85,6 +87,7 @@ class Inputs:
         model: Model,
         variables: dict[str, Any],
         method: dict[str, Any],
+        teacher: Path | None = None,
     ):
         self.model, self.seed, self.num_classes = model, config.seed, len(dataset.class_names)
         self.head = head_of(config, dataset, view)
@@ -93,7 +96,7 @@ class Inputs:
             self.test_inputs, self.test_labels, self.test_columns = dataset.test
         self.labelled_labels = view.split.labels[view.rows]
         self.variables, self.method, self.workers = variables, method, config.workers
-        self.side = dataset.side
+        self.side, self.class_names, self.teacher = dataset.side, dataset.class_names, teacher
 
     def __getattr__(self, name: str) -> Any:
         """What belongs to no single row, and columns of the test rows, `test_NAME`."""
@@ -141,6 +144,29 @@ class Inputs:
         if given.ndim > 2:  # a map, which the head reads before it is pooled
             return head_outputs(self.model, backbone, self.head, head, self.test_inputs)
         return np.asarray(self.head.apply(head, self.test_features, train=False)[0])
+
+    @functools.cached_property
+    def _compared(self) -> Any:
+        found: Any = labelfx.load(str(self.teacher))
+        own = self.side.get("tokenizer")
+        if found.head is None:
+            raise ValueError(f"{self.teacher}: trained no classifier to compare with")
+        if (found.tokenizer and found.tokenizer.text) != (own and own.text):
+            raise ValueError(f"{self.teacher}: reads texts in other tokens")
+        return found
+
+    @functools.cached_property
+    def teacher_logits(self) -> np.ndarray:
+        """Of the run that this one is compared with."""
+        found = self._compared
+        return head_outputs(found.model, found.variables, found.head[0], found.head[1], self.test_inputs)
+
+    @property
+    def class_map(self) -> np.ndarray:
+        """The place of each class of that run among those of this one, by their names: int32 [classes]."""
+        if gone := [name for name in self._compared.class_names if name not in self.class_names]:
+            raise ValueError(f"{self.teacher}: has the class {gone[0]!r}, which is none of {self.class_names}")
+        return np.array([self.class_names.index(name) for name in self._compared.class_names], np.int32)
 
     @property
     def head_kernel(self) -> np.ndarray:

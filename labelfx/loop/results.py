@@ -23,7 +23,7 @@ from labelfx.data.weak import blank
 from labelfx.loop import asking, distributed, metrics, run
 from labelfx.loop.inputs import Inputs
 from labelfx.loop.mesh import matmul_precision
-from labelfx.loop.said import identity
+from labelfx.loop.said import compared_with, identity
 from labelfx.models import Model
 
 READ_FROM = {
@@ -48,15 +48,22 @@ def check_evals(config: configs.Run, method: str, variables: dict[str, Any]) -> 
 
 
 def run_evals(
-    config: configs.Run, dataset: Dataset, view: View, model: Model, variables: dict[str, Any], phase: int = -1
+    config: configs.Run,
+    dataset: Dataset,
+    view: View,
+    model: Model,
+    variables: dict[str, Any],
+    phase: int = -1,
+    workdir: Path | None = None,
 ) -> dict[str, dict[str, Any]]:
     """Eval name -> its results, for the evals of the configuration; those of a head only where there is one.
 
-    `variables` are those of the given phase's network, the last one's by default. An eval that raises has `failed`, one
+    `variables` are those of the given phase's network, the last one's by default; those in `workdir` may be derived. An
+    eval that raises has `failed`, one
     line that says why, for its only result, and the others go on.
     """
     method = configs.phases(config)[phase]["method"]
-    inputs = Inputs(config, dataset, view, model, variables, method)
+    inputs = Inputs(config, dataset, view, model, variables, method, compared_with(config, workdir, phase))
     found = {}
     for name, keywords in config.evals.items():
         function = configs.function(configs.EVALS, name)
@@ -103,7 +110,7 @@ def finish(
 
 
 def _results(config, workdir, dataset, view, model, variables, training, trained_on):
-    every = run_evals(config, dataset, view, model, variables)
+    every = run_evals(config, dataset, view, model, variables, workdir=workdir)
     failed = {name: part["failed"] for name, part in every.items() if "failed" in part}
     found = {name: part for name, part in every.items() if name not in failed}
     add_medians(config, workdir, found)
@@ -113,7 +120,7 @@ def _results(config, workdir, dataset, view, model, variables, training, trained
         "name": config.name,
         "metrics": {name: {**part, "weights": which} for name, part in found.items()},
         **({"failed": failed} if failed else {}),
-        "config_hash": configs.config_hash(config),
+        "config_hash": configs.config_hash(config, workdir),
         "commit": commit(),
         "outside": configs.outside_code(config),  # code that is not of labelfx
         "seeds": {"seed": config.seed, "label_seed": config.label_seed, "data_seed": config.data_seed},

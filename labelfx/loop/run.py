@@ -90,7 +90,7 @@ def load_data(config: configs.Run, workdir: Path, dataset: Dataset | None = None
                 dataset = answered(dataset, config.labels["path"])
     except (ValueError, FileNotFoundError) as error:
         raise ConfigError(f"config.data: {error}") from error
-    check_evals(config, dataset)
+    check_evals(config, dataset, workdir)
     given = dataset.train.labels
     path = workdir / "labels.json"
     if (workdir / "config.json").exists():

@@ -1,6 +1,7 @@
 """What a run is told: its rows under the label view, what is said of them, and whether that suits its evals."""
 
 import functools
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -48,7 +49,16 @@ def check_said(config: configs.Run, view: View) -> View:
     return view
 
 
-def check_evals(config: configs.Run, dataset: Dataset) -> None:
+def compared_with(config: configs.Run, workdir: Path | None, phase: int = -1) -> Any:
+    """The workdir of the run that evals compare a network with: the first that it was derived from, or else the first
+    teacher that the phase names; None where there is neither."""
+    if workdir is not None and (made := configs.derivation(workdir)):
+        return configs.place(made["parents"][0]["place"])
+    named = [each for each in configs.phases(config)[phase]["teacher"] if each != "previous"]
+    return configs.place(named[0]) if named else None
+
+
+def check_evals(config: configs.Run, dataset: Dataset, workdir: Path) -> None:
     """ConfigError where an eval asks for what the data have not."""
     name = config.data["name"]
     for each in config.evals:
@@ -56,6 +66,12 @@ def check_evals(config: configs.Run, dataset: Dataset) -> None:
         for what, words in {"judgements": "no judged pairs of texts", "graph": "no graph"}.items():
             if what in needs and what not in dataset.side:
                 raise ConfigError(f"config.evals.{each}: {name!r} has {words}")
+        if "teacher_logits" in needs and dataset.task != "class":
+            raise ConfigError(f"config.evals.{each}: {name!r} has no classes, one a row")
+        if "teacher_logits" in needs and compared_with(config, workdir) is None:
+            raise ConfigError(
+                f"config.evals.{each}: compares with another run; give config.teacher, or take labelfx.derive"
+            )
         if "test_predictions" in needs and dataset.task != "target":
             raise ConfigError(f"config.evals.{each}: {name!r} has no targets of a regression")
         if "num_classes" in needs and not dataset.class_names:

@@ -70,7 +70,7 @@ def _read_run(folder: Path) -> Found:
             check(results["metrics"]["score_distribution"])
     count = results["labels"]["n"] if results else len(load("labels.json")["rows"])
     said = said_of(results["labels"].get("weak") if results else config["labels"].get("weak"))
-    config_hash = results["config_hash"] if results else configs.config_hash(config)
+    config_hash = results["config_hash"] if results else configs.config_hash(config, folder)
     found = Found(
         folder, str((results or config)["name"]), int(count), said, str(config_hash), config, results, metrics
     )
@@ -102,15 +102,17 @@ def seeds_of(run: Found) -> list[int]:
 
 
 def costs_of(runs: Sequence[Found], rows: Sequence[Row]) -> dict[str, float]:
-    """A row's title -> mean device-seconds of its runs, each with the runs that it starts from and learns from; of a
-    floor none."""
+    """A row's title -> mean device-seconds of its runs, each with the runs that it starts from, learns from or is
+    derived from; of a floor none."""
     folders = {run.folder: run for run in runs}
 
     def cost(run: Found) -> float:
         seconds, count = run.results["training"]["seconds"], run.config["devices"] or run.results["device"]["count"]
         if not (isinstance(seconds, int | float) and isinstance(count, int)):
             raise TypeError
+        parents = [parent["place"] for parent in configs.derivation(run.folder).get("parents", [])]
         starts = {each for field in configs.TRAINED for each in configs.places(run.config[field])} - {"previous"}
+        starts = {*parents} or starts
         return seconds * count + sum(cost(_started(configs.place(start), run.folder, folders)) for start in starts)
 
     found = collections.defaultdict(list)
