@@ -22,6 +22,7 @@ if _typing.TYPE_CHECKING:
     from labelfx.mine import mine as mine
     from labelfx.plan import plan as plan
     from labelfx.predict import predict as predict
+    from labelfx.reinforce import reinforce as reinforce
     from labelfx.report import report as report
     from labelfx.suggest import suggest as suggest
     from labelfx.table import table as table
@@ -40,6 +41,7 @@ _COMMANDS = (
     "mine",
     "plan",
     "predict",
+    "reinforce",
     "report",
     "suggest",
     "table",

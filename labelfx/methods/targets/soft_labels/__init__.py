@@ -43,7 +43,7 @@ class SoftLabels(NamedTuple):
       init: `() -> state`.
       frozen: arrays that `assign` reads and nothing changes, such as teachers' variables.
       stored: of targets that are read from a file, what is there of views that the step makes again.
-      check: `(augment, inputs) -> None`, ValueError where the views of the step's augmentation are not those.
+      check: `(augment, inputs) -> None`, ConfigError where the views of the step's augmentation are not those.
       keys: `(index, view) -> keys`, of these views.
       refresh: as that of a method, of the student's variables: which rows are asked about, in the table's `include`.
       places: whether it needs to know where views come from.

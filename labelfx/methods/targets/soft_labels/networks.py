@@ -1,6 +1,7 @@
 """Soft labels of trained networks that look at the rows of a step, or of what is said of these."""
 
-from typing import Literal
+from collections.abc import Sequence
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -44,19 +45,24 @@ def teachers(
                 for name, columns in seen.columns.items()
             ]
         )
-        found = []
-        for teacher, variables in zip(teachers, seen.frozen, strict=True):
-            logits = at_least_float32(teacher.model.apply(variables, easy, train=False)[0]["head"])
-            if teacher.classes != (*range(num_classes),):
-                blank = jnp.full((*logits.shape[:-1], num_classes), -jnp.inf, logits.dtype)
-                logits = blank.at[..., jnp.array(teacher.classes)].set(logits)
-            found.append(logits)
-        logits = jnp.stack(found)
+        logits = said_by(teachers, seen.frozen, easy, num_classes)
         if combine != "each":
             logits = averaged(logits, task, combine)[None]
         return logits, jnp.ones(logits.shape[:-1], logits.dtype), before
 
     return SoftLabels(assign, frozen=tuple(each.variables for each in teachers))
+
+
+def said_by(teachers: Sequence[Trained], variables: Sequence[Any], rows: jax.Array, num_classes: int) -> jax.Array:
+    """Logits [T, B, ..., num_classes] of T teachers of these variables, -inf of classes that one does not know."""
+    found = []
+    for teacher, own in zip(teachers, variables, strict=True):
+        logits = at_least_float32(teacher.model.apply(own, rows, train=False)[0]["head"])
+        if teacher.classes != (*range(num_classes),):
+            blank = jnp.full((*logits.shape[:-1], num_classes), -jnp.inf, logits.dtype)
+            logits = blank.at[..., jnp.array(teacher.classes)].set(logits)
+        found.append(logits)
+    return jnp.stack(found)
 
 
 def averaged(logits: jax.Array, task: Task, combine: str) -> jax.Array:

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from labelfx.config import local, read_json
+from labelfx.config import ConfigError, local, one_line, read_json
 from labelfx.config.annotations import PositiveInt
 from labelfx.data import Task
 from labelfx.data.augment import resized_crop
@@ -118,10 +118,10 @@ def opened(file: str, kind: str, num_classes: int, num_examples: int) -> tuple[d
       ValueError: there is no such file, it is not whole, or it is of something else.
     """
     folder = local(file)
-    if not (folder / ABOUT).exists():
-        whole = "is not whole: the command that began it ends it" if folder.is_dir() else "no such file"
-        raise ValueError(f"file = {file!r}: {whole}; python -m labelfx.reinforce writes one")
-    about = read_json(folder / ABOUT)
+    about: Any = read_json(folder / ABOUT) if (folder / ABOUT).exists() else {}
+    if not about.get("whole"):
+        why = "is not whole: the command that began it ends it" if about else "no stored labels there"
+        raise ValueError(f"file = {file!r}: {why}; python -m labelfx.reinforce writes them")
     found = {"rows": num_examples, "classes": num_classes, "kind": kind}
     for key, wanted in found.items():
         if about.get(key) != wanted:
@@ -139,10 +139,10 @@ def columns_of(folder: Path, about: dict[str, Any]) -> dict[str, Shards]:
 
 
 def same_views(about: dict[str, Any], augment: Any, inputs: Any, file: str) -> None:
-    """ValueError where these are not the views that labels were stored of."""
+    """ConfigError where these are not the views that labels were stored of."""
     found, wanted = probe(augment, about["seed"], inputs), np.asarray(about["probe"], np.float32)
     if found.shape != wanted.shape or np.max(np.abs(found - wanted)) > TOLERANCE:
-        raise ValueError(
-            f"augment: other views than {file} was stored of, by {about['augment']} under JAX {about['jax']}; the same "
-            "rows, augmentation and version of JAX are needed"
+        raise ConfigError(
+            f"config.method.augment: gives other views than those that {file} has labels of, by "
+            f"{one_line(about['augment'])} under JAX {about['jax']}; rows, augmentation and JAX must be the same"
         )
