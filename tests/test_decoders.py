@@ -13,6 +13,7 @@ import pytest
 from PIL import Image
 
 from labelfx.data import DataError, decoders
+from labelfx.data.files import warn_once
 from labelfx.data.sources import folders
 
 SHAPE = (6, 5, 3)
@@ -104,7 +105,7 @@ def test_what_a_folder_leaves_out_is_the_same(tmp_path, pool, monkeypatch, caplo
     rows, lines = [], []
     for few in (0, 10**6):
         monkeypatch.setattr(decoders, "FEW", few)
-        folders._warn_once.cache_clear()
+        warn_once.cache_clear()
         caplog.clear()
         images = folders.folder(str(tmp_path), image_size=6, channels=3).train.inputs
         rows.append(images[:])

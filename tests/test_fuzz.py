@@ -38,7 +38,7 @@ from labelfx.config import ConfigError
 from labelfx.data import Split, sources
 from labelfx.data.batches import label_view
 from labelfx.data.decode import decode
-from labelfx.data.sources import folders
+from labelfx.data.files import warn_once
 from labelfx.data.sources import images as image_sources
 from labelfx.data.sources import text as text_sources
 from labelfx.features import _of_folder
@@ -159,7 +159,7 @@ def image_folder(kind: str, part: str, read, left_out=lambda *_: False) -> Reade
 
 
 def all_images(folder):
-    folders._warn_once.cache_clear()  # each case is a process of its own
+    warn_once.cache_clear()  # each case is a process of its own
     dataset = sources.folder(str(folder), image_size=8, channels=3)
     return dataset.train.inputs[:]
 

@@ -18,6 +18,7 @@ from labelfx.config import ConfigError
 from labelfx.data import DataError
 from labelfx.data.labels import queried
 from labelfx.data.sources import digits
+from labelfx.evals import kept
 from labelfx.labels import queries
 from labelfx.labels.answers import answers, write_answers
 from labelfx.reports.contact_sheet import contact_sheet
@@ -72,10 +73,10 @@ def test_from_no_label_to_a_run(run, pictures, tmp_path):
         labelfx.suggest(pictures, run, 10, tmp_path, strategy="margin")
 
     fill(tmp_path)
-    kept = (tmp_path / "suggested.csv").read_text()
+    before = (tmp_path / "suggested.csv").read_text()
     with pytest.raises(ConfigError, match=r"suggested.csv: holds 10 labels that --labels has not; give it, or another"):
         labelfx.suggest(pictures, run, 10, tmp_path)
-    assert (tmp_path / "suggested.csv").read_text() == kept
+    assert (tmp_path / "suggested.csv").read_text() == before
 
     second = labelfx.suggest(pictures, run, 6, tmp_path, strategy="margin", labels=tmp_path / "suggested.csv")
     assert len({*first, *second}) == 16
@@ -114,6 +115,35 @@ def test_a_copy_is_suggested_once(strategy, run, pictures, tmp_path):
     write_answers(tmp_path / "told.csv", {"unlabelled/copy.png": "7"}, [])
     found = labelfx.suggest(pictures, run, COUNT - 1, tmp_path, strategy=strategy, labels=tmp_path / "told.csv")
     assert "unlabelled/007.png" not in found
+
+
+def test_rows_are_encoded_once(run, pictures, tmp_path, monkeypatch):
+    """In either layout; but for files that have changed, and of one that cannot be read the next call knows it too."""
+    seen, features = [], kept.features
+
+    def counted(model, variables, inputs, rows, **how):
+        seen.append(len(rows))
+        return features(model, variables, inputs, rows, **how)
+
+    monkeypatch.setattr(kept, "features", counted)
+    own = tmp_path / "photos/unlabelled"
+    shutil.copytree(pictures / "unlabelled", own)
+    damaged = bytearray((own / "050.png").read_bytes())
+    damaged[-20] ^= 255  # its header can be read
+    (own / "050.png").write_bytes(damaged)
+    for data, out in ((tmp_path / "photos", tmp_path / "a"), (own, tmp_path / "b")):
+        seen.clear()
+        first = labelfx.suggest(data, run, COUNT - 1, out)
+        again = labelfx.suggest(data, run, COUNT - 1, out)
+        assert seen == [COUNT + 1] and again == first
+        assert not any("050" in name for name in again) and len({*again}) == COUNT - 1
+    Image.fromarray(DIGITS.inputs[200, ..., 0]).save(own / "003.png")
+    changed = labelfx.suggest(own, run, COUNT - 1, tmp_path / "b")
+    assert seen == [COUNT + 1] * 2 and {*changed} == {*first}
+    seen.clear()
+    labelfx.suggest("train", run, 3, tmp_path / "c")
+    labelfx.suggest("train", run, 3, tmp_path / "c", labels=tmp_path / "c/suggested.csv", strategy="margin")
+    assert seen == [len(DIGITS.labels)]
 
 
 def test_folders_of_either_layout(run, tmp_path):

@@ -1,12 +1,8 @@
 """A folder of image files: which are labelled, which are read, and what is said of the others."""
 
 import contextlib
-import dataclasses
-import functools
 import hashlib
-import itertools
 import json
-import logging
 import os
 import time
 from collections.abc import Iterator, Sequence
@@ -29,12 +25,11 @@ from labelfx.data.decode import (
     shortened,
 )
 from labelfx.data.decoders import decoded
-from labelfx.data.sources.images import _dataset, _hash, _LazyImages
+from labelfx.data.files import Files, hash_of, stamp, warn_once
+from labelfx.data.sources.images import _dataset
 
 UNLABELLED = "unlabelled/"
 SETTLED = 2 * 10**9  # ns: a file written later may be written again at the same time by the file system's clock
-
-logger = logging.getLogger(__name__)
 
 
 def folder(path: str, *, image_size: PositiveInt, channels: Literal[1, 3]) -> Dataset:
@@ -93,46 +88,9 @@ def folder(path: str, *, image_size: PositiveInt, channels: Literal[1, 3]) -> Da
         (names["train"] + unlabelled, [number[c] for c in classes["train"]] + [-1] * len(unlabelled)),
         (names["test"], [number[c] for c in classes["test"]]),
     ):
-        read = _Files(root, rows, int(np.count_nonzero(np.array(labels) >= 0)), shape, unreadable)
-        splits.append(Split(_LazyImages((len(rows), *shape), read, _hash(rows), read.readable), np.array(labels)))
+        files = Files(root, rows, int(np.count_nonzero(np.array(labels) >= 0)), shape, unreadable)
+        splits.append(Split(files.images(), np.array(labels)))
     return _dataset(path, splits[0], splits[1] if class_names else None, class_names)
-
-
-@dataclasses.dataclass
-class _Files:
-    """Decodes `names`, of which the first `labelled` have a label and cannot be replaced."""
-
-    root: Path
-    names: list[str]
-    labelled: int
-    shape: tuple[int, int, int]
-    unreadable: dict[str, str]  # of them so far, with the reasons
-
-    def __call__(self, rows: list[int]) -> list[np.ndarray]:
-        images = []
-        names = [self.readable(row) for row in rows]
-        found = decoded([f"{self.root / name}" for name in names], self.shape)
-        for row, name, image in zip(rows, names, found, strict=True):
-            while isinstance(image, DataError):  # said here, in the order of the rows
-                if row < self.labelled:
-                    raise image
-                if name not in self.unreadable:
-                    self.unreadable[name] = str(image)
-                    _warn_once(f"{image}; left out")
-                name = self.readable(row)
-                (image,) = decoded([f"{self.root / name}"], self.shape)
-            images.append(image)
-        return images
-
-    def readable(self, row: int) -> str:
-        """The name of `row`, or of the next that is not known to be unreadable."""
-        if row < self.labelled:
-            return self.names[row]
-        for other in itertools.chain(range(row, len(self.names)), range(self.labelled, row)):
-            if self.names[other] not in self.unreadable:
-                return self.names[other]
-        first = self.unreadable[self.names[row]]
-        raise DataError(f"{self.root}: not one of its unlabelled images can be read (the first: {first})")
 
 
 def _check_classes(root: Path, classes: dict[str, list[str]], own_split: bool, others: str) -> None:
@@ -154,7 +112,7 @@ def _check_classes(root: Path, classes: dict[str, list[str]], own_split: bool, o
             line = f"{root}: no {split} image of {shortened(missing)}{why}"
             if own_split or split == "train" or not present:
                 raise ValueError(line + others)
-            _warn_once(line)  # a few labels a class
+            warn_once(line)  # a few labels a class
 
 
 def _unreadable(root: Path, names: list[str], shape: tuple[int, int, int]) -> dict[str, str]:
@@ -173,12 +131,12 @@ def _unreadable(root: Path, names: list[str], shape: tuple[int, int, int]) -> di
                 yield str(found) if isinstance(found, DataError) else ""
 
     settled = time.time_ns() - SETTLED
-    file = cache_folder() / "folders" / f"{_hash([str(root.resolve())])}.json"
+    file = cache_folder() / "folders" / f"{hash_of([str(root.resolve())])}.json"
     try:
         kept = read_json(file)
     except (ConfigError, OSError):  # none, or a damaged one
         kept = {}
-    stamps = {name: _stamp(root / name) for name in names}
+    stamps = {name: stamp(root / name) for name in names}
     new = [name for name, stamp in stamps.items() if stamp is None or stamp != kept.get(name)]
     unreadable = {name: error for name, error in zip(new, read_all(read, new, root), strict=True) if error}
     keep = {name: s for name, s in stamps.items() if s and s[1] < settled and name not in unreadable}
@@ -202,15 +160,6 @@ def _header(path: Path) -> DataError | None:
     return None
 
 
-def _stamp(path: Path) -> list[int] | None:
-    """Size in bytes and time of the last change in ns of a file, if there is one."""
-    try:
-        info = path.stat()
-    except OSError:
-        return None
-    return [info.st_size, info.st_mtime_ns]
-
-
 def _account_for(root: Path, errors: dict[str, str], count: int) -> None:
     """One warning for those of `count` files that are left out, ValueError for labelled and test images among them."""
     needed = {
@@ -219,18 +168,12 @@ def _account_for(root: Path, errors: dict[str, str], count: int) -> None:
         if name.lower().endswith(IMAGE_SUFFIXES + OTHER_SUFFIXES) and not _without_label(name)
     }
     if rest := {name: error for name, error in errors.items() if name not in needed}:
-        _warn_once(f"{root}: {len(rest):,} of {count:,} files left out: {listing(root, rest)}")
+        warn_once(f"{root}: {len(rest):,} of {count:,} files left out: {listing(root, rest)}")
     if needed:
         raise ValueError(
             f"{root}: {len(needed):,} labelled or test images cannot be read; mend or remove them: "
             f"{listing(root, needed)}"
         )
-
-
-@functools.cache
-def _warn_once(line: str) -> None:
-    """Once a process: a benchmark opens the same folder for each of its runs."""
-    logger.warning("%s", line)
 
 
 def _hashed_split(name: str) -> str:

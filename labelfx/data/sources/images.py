@@ -4,12 +4,10 @@ access."""
 import contextlib
 import functools
 import gzip
-import hashlib
 import math
-import os
 import sys
 import zlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +18,7 @@ from labelfx.config.annotations import NonNegative, NonNegativeInt, Probability
 from labelfx.data import DataError, Dataset, Split
 from labelfx.data.decode import load_image
 from labelfx.data.decoders import decoded
+from labelfx.data.files import LazyImages
 from labelfx.data.npy import read_arrays, read_npy, read_npz
 from labelfx.data.weak import COLUMNS
 
@@ -238,7 +237,7 @@ def tfds(dataset: str, *, data_dir: str, train_split: str, test_split: str, imag
         stored = builder.as_data_source(split, decoders={image: tensorflow_datasets.decode.SkipDecoding()})
         source = stored if image_size else builder.as_data_source(split)
         read = functools.partial(_read_tfds, source, image, shape if image_size else None)
-        images = _LazyImages((len(source), *shape), read)
+        images = LazyImages((len(source), *shape), read)
         labels: Any = [example[label] for example in stored]
         if of_one is not features[label]:
             labels = [np.isin(np.arange(of_one.num_classes), each) for each in labels]
@@ -380,35 +379,6 @@ def _numbered(path: str, labels: list[np.ndarray]) -> Sequence[Any]:
     return range(largest + 1)
 
 
-class _LazyImages:
-    """uint8 images that `read(rows)` decodes, indexed along the first axis as an array is. Worker processes pickle
-    it. `which` tells two data sets apart, where it can be known without reading the images; `name` is that of a row."""
-
-    dtype = np.dtype(np.uint8)
-
-    def __init__(
-        self,
-        shape: tuple[int, ...],
-        read: Callable[[list[int]], Iterable[np.ndarray]],
-        which: str = "",
-        name: Callable[[int], str] = "train/{}".format,
-    ):
-        self.shape = shape
-        self.which = which
-        self.name = name
-        self._read = read
-
-    def __len__(self) -> int:
-        return self.shape[0]
-
-    def __getitem__(self, rows: Any) -> np.ndarray:
-        rows = np.arange(len(self))[rows]  # slices, masks and negative rows as in an array, and its IndexError
-        images = np.empty((rows.size, *self.shape[1:]), self.dtype)
-        for slot, image in zip(images, self._read(rows.ravel().tolist()), strict=True):
-            slot[...] = image
-        return images.reshape(*rows.shape, *self.shape[1:])
-
-
 def _read_tfds(source: Any, image: str, shape: tuple[int, int, int] | None, rows: list[int]) -> Iterable[np.ndarray]:
     """`image` of these rows; where it is still encoded, as an array of this shape."""
     found = [example[image] for example in source.__getitems__(rows)]
@@ -427,7 +397,3 @@ def _leave_gpus_to_jax() -> None:
     if "tensorflow" in sys.modules:
         with contextlib.suppress(RuntimeError):  # too late: it has them already
             sys.modules["tensorflow"].config.set_visible_devices([], "GPU")
-
-
-def _hash(names: Iterable[str]) -> str:
-    return hashlib.sha256(b"\0".join(map(os.fsencode, names))).hexdigest()
