@@ -157,6 +157,21 @@ def test_the_experiment_encodes_at_the_length_of_each_text(monkeypatch):
     assert error(found[:-1], applied(HERE / "bert", ids[:-1])) < 1e-5 and not found[-1].any()
 
 
+@pytest.mark.slow
+def test_the_experiment_fine_tunes_on_the_same_texts(tmp_path, monkeypatch):
+    """Two a class, which the encoder of a file tells apart after it: each has the word of its class."""
+    for name, value in {"STEPS": {2: 10}, "SEEN": 16, "RATES": {"head/": 0.1, "": 1e-3}}.items():
+        monkeypatch.setattr(sentence_encoders, name, value)
+    rows = [f"{word} {other},{word}" for word in ("card", "money") for other in range(40)]
+    (tmp_path / "own.csv").write_text("\n".join(["text,label", *rows]) + "\n")
+    data = {"name": f"csv:{tmp_path / 'own.csv'}", "inputs": ("text",), "labels": ("label",), "task": "class"}
+    data |= {"test": "40%", "test_seed": 0, "vocab_size": 78, "tokenizer": str(HERE / "bert")}
+    told, train = [], labelfx.train
+    monkeypatch.setattr(labelfx, "train", lambda config, folder: told.append(config) or train(config, folder))
+    assert sentence_encoders.trained(sentence_encoders.TUNED, data, str(HERE / "bert"), 2, 3) >= 0.75
+    assert told[0]["label_seed"] == 3 and told[0]["labels"] == {"name": "per_class", "k": 2}
+
+
 def test_the_experiments_page_is_of_its_results():
     found = json.loads((sentence_encoders.HERE / "results.json").read_text())
     assert (sentence_encoders.HERE / "README.md").read_text() == sentence_encoders.page(found)
