@@ -4,8 +4,8 @@ python -m labelfx.benchmark --data=digits --methods=hard_negative,fixmatch --lab
 """
 
 from labelfx.compare import main
-from labelfx.reports.label_budgets import BASELINE as BASELINE
-from labelfx.reports.label_budgets import DEFAULTS as DEFAULTS
+from labelfx.loop.suited import BASELINE as BASELINE
+from labelfx.loop.suited import DEFAULTS as DEFAULTS
 from labelfx.reports.label_budgets import benchmark as benchmark
 
 if __name__ == "__main__":

@@ -25,7 +25,7 @@ from sklearn.utils.validation import check_consistent_length, check_is_fitted, v
 from labelfx.data.pictures import pictures
 from labelfx.fit import fit
 from labelfx.loop.picks import LARGEST, labels_of
-from labelfx.reports.label_budgets import description_of
+from labelfx.loop.starts import description_of
 
 
 class LabelEfficientClassifier(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClassifierMixin, BaseEstimator):

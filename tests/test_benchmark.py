@@ -20,21 +20,13 @@ from labelfx.compare import _main
 from labelfx.config import ConfigError, command
 from labelfx.data.sources.images import digits
 from labelfx.loop.run import load_data
-from labelfx.reports import label_budgets, sweep
-from labelfx.reports.label_budgets import (
-    AUGMENTATIONS,
-    adapt,
-    benchmark,
-    jobs,
-    judge,
-    label_view,
-    override,
-    read_recipes,
-    set_augmentations,
-    weak_label,
-)
+from labelfx.loop.starts import description_of, floors_with, start_from
+from labelfx.loop.suited import AUGMENTATIONS, adapt, judge, override, read_recipes, set_augmentations
+from labelfx.reports import sweep
+from labelfx.reports.label_budgets import benchmark, jobs
 from labelfx.reports.page import report
 from labelfx.reports.sweep import Job, check
+from labelfx.reports.views import label_view, weak_label
 
 DIGITS = {"name": "digits"}
 METHODS = ("distillation", "hard_negative", "moco", "supervised_contrastive", "fixmatch", "curriculum_labeling")
@@ -634,10 +626,10 @@ def test_a_page_of_draws(tmp_path):
 
 
 def test_every_method_starts_from_the_backbone_that_is_given():
-    recipes = label_budgets.read_recipes({"name": "digits"}, ["fixmatch"])
-    said, dataset = label_budgets.description_of(str(ENCODER)), digits()
-    label_budgets.start_from(recipes, str(ENCODER), said, dataset)
-    judged = label_budgets.judge(dataset)
+    recipes = read_recipes({"name": "digits"}, ["fixmatch"])
+    said, dataset = description_of(str(ENCODER)), digits()
+    start_from(recipes, str(ENCODER), said, dataset)
+    judged = judge(dataset)
     how = {"file": str(ENCODER), "image_size": 96}
     assert {name: recipe["model"]["frozen"] for name, recipe in recipes.items()} == {
         "supervised": False,
@@ -645,10 +637,10 @@ def test_every_method_starts_from_the_backbone_that_is_given():
         "frozen": True,
     }
     assert all(recipe["model"].items() >= how.items() for recipe in recipes.values())
-    floors = label_budgets.floors_with(judged.floors, recipes["frozen"]["model"], dataset.task)
+    floors = floors_with(judged.floors, recipes["frozen"]["model"], dataset.task)
     assert floors == {"raw_pixels": {}, "pretrained": how}  # and no network that nobody has trained
-    label_budgets.set_augmentations(recipes.values(), dataset.train.inputs)
+    set_augmentations(recipes.values(), dataset.train.inputs)
     assert {recipe["method"].get("augment", {}).get("name") for recipe in recipes.values()} >= {"identity"}
     assert recipes["frozen"]["method"]["augment"] == {"name": "identity"}  # rows go through it once
     with pytest.raises(ConfigError, match=r"--backbone: /nowhere: no such file"):
-        label_budgets.description_of("/nowhere")
+        description_of("/nowhere")

@@ -11,6 +11,9 @@
 | `asking.py` | labels that are asked for between phases |
 | `choice.py` | the best step's weights beside the last one's |
 | `stopping.py` | SIGTERM and Ctrl-C |
+| `picks.py`, `suited.py`, `starts.py` | what a user need not say: sizes, recipes that suit the rows, or an encoder |
+| `fitted.py` | the run of `labelfx.fit`, of these |
 
-Nothing here knows a method, an objective or a source by name. What a network is worth is said in `labelfx.evals`.
+But for these four nothing here knows a method, an objective or a source by name. What a network is worth is said in
+`labelfx.evals`.
 """
