@@ -1,6 +1,7 @@
 """What a newcomer types: `labelfx.load(...)(FILE)`, `predict`, `fit`, `compare`, and what they say of a mistake."""
 
 import csv
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ import labelfx
 from labelfx.config import ConfigError, read_json
 from labelfx.data import DataError, Dataset, Split
 from labelfx.data.decode import decode
+from labelfx.labels.answers import write_answers
 from labelfx.loop.picks import labels_of
 from labelfx.reports import label_budgets
 
@@ -191,6 +193,28 @@ def test_what_cannot_be_predicted_is_one_line(grey, photos, tmp_path):
         with pytest.raises(ConfigError, match=message):
             labelfx.predict(run, data, tmp_path / out)
         assert not (tmp_path / out).exists()
+
+
+def test_from_a_folder_without_labels_to_predictions(grey, photos, tmp_path):
+    """What there is to test on is labelled, the rest not yet: which to label, a network of these, and its answers."""
+    root, out = tmp_path / "own", tmp_path / "asked"
+    for name in ("test", "unlabelled"):
+        shutil.copytree(photos / name, root / name)
+    small = {"model": MLP, "steps": 25, "data.image_size": 8, "evals": {"head": {}}, "devices": 1}
+    with pytest.raises(ConfigError, match="no row is labelled, and images are learnt from by their labels"):
+        labelfx.fit(root, tmp_path / "run", backbone=ENCODER)
+    asked = labelfx.suggest(root, grey.workdir, 8, out)
+    assert len(asked) == 8 and all(name.startswith("unlabelled/") for name in asked)
+    write_answers(out / "suggested.csv", {name: ("dark", "light")[int(name[-6:-4]) % 2] for name in asked}, [])
+    how = {"recipe": "supervised", "labels": out / "suggested.csv"}
+    encoder = labelfx.fit(root, tmp_path / "run", **how, changes=small)
+    assert encoder.class_names == ("dark", "light")
+    assert read_json(tmp_path / "run/results.json")["metrics"]["head"]["accuracy"] > 0.9
+    names, found = labelfx.predict(tmp_path / "run", root, tmp_path / "said.csv")
+    assert len(names) == 40 and found[["/light/" in name for name in names]].argmax(1).mean() > 0.9
+    write_answers(out / "suggested.csv", {asked[0]: "lihgt"}, [])
+    with pytest.raises(ConfigError, match="says 'lihgt' of unlabelled.*did you mean 'light'"):
+        labelfx.fit(root, tmp_path / "other", **how, changes=small)
 
 
 @pytest.mark.slow

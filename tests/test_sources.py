@@ -385,6 +385,22 @@ def write_split_folder(root):
         write_image(root / name, noise(8, 8, 3, seed=seed), **({"lossless": True} if name.endswith("webp") else {}))
 
 
+LABELLED = ("train/cat/x.bmp", "train/cat/deep/y.PNG", "train/dog/a.png", "train/dog/b.png")
+
+
+def test_a_folder_that_waits_for_its_first_labels(tmp_path):
+    """What there is to test on says the classes."""
+    write_split_folder(tmp_path)
+    for name in LABELLED:
+        (tmp_path / name).unlink()
+    dataset = folders.folder(str(tmp_path), image_size=8, channels=3)
+    assert dataset.class_names == ("cat", "dog") and dataset.task == "class"
+    assert dataset.train.labels.tolist() == [-1] * 3 and dataset.test.labels.tolist() == [0, 1]
+    (tmp_path / "test/cat/z.webp").unlink()
+    with pytest.raises(ValueError, match=r"images of 1 classes \['dog'\]; at least 2 are needed"):
+        folders.folder(str(tmp_path), image_size=8, channels=3)
+
+
 def test_folder_with_its_own_split(tmp_path):
     write_split_folder(tmp_path)
     (tmp_path / "train/dog/.hidden.txt").touch()
@@ -863,7 +879,7 @@ def test_truncated_image_is_named(tmp_path):
         ("test/a.avif", ("test/dog/a.png", "test/cat/z.webp"), "for testing (test/a.avif: only .png .jpg .jpeg .webp"),
         (
             None,
-            ("train/cat/x.bmp", "train/cat/deep/y.PNG", "train/dog/a.png", "train/dog/b.png"),
+            (*LABELLED, "unlabelled/2.png", "unlabelled/10.png", "unlabelled/more/1.png"),
             "there is no image in train/CLASS/; make train/",
         ),
         (None, ("train/cat/x.bmp", "train/cat/deep/y.PNG", "test/cat/z.webp"), "images of 1 classes ['dog']"),

@@ -39,8 +39,9 @@ def folder(path: str, *, image_size: PositiveInt, channels: Literal[1, 3]) -> Da
     image if the first 8 bytes of the sha256 of its name (`CLASS/...`, with `/`), read as a big-endian number, are below
     2^64 / 5: about 20 % of each class, and adding images never moves another. `path/unlabelled/...` holds training
     images without a label; so does `path` itself in the latter layout. Hidden files are ignored; rows follow the sorted
-    names, the unlabelled ones last. Where no image has a label there are no classes and no test split: methods and
-    evals that need none remain.
+    names, the unlabelled ones last. Where no training image has a label, as before the first are asked for
+    (`labelfx.suggest`), the classes are those of `path/test/`; without that there are none and no test split, and
+    methods and evals that need none remain.
 
     image_size: images are turned as their EXIF orientation says, resized (bicubic, antialiased) until the short side
       fits, and cropped to the central square; of several frames or pages it is the first, of 16 bits a channel the
@@ -53,8 +54,8 @@ def folder(path: str, *, image_size: PositiveInt, channels: Literal[1, 3]) -> Da
 
     Raises:
       ValueError: no image; an image outside a class folder in the former layout, a single class, a class without a
-        training image or, in the former layout, a test image; labelled or test images that cannot be read, all in one
-        line; on access for one that was damaged since.
+        training image, where others have one, or, in the former layout, a test image; labelled or test images that
+        cannot be read, all in one line; on access for one that was damaged since.
     """
     root = local(path)
     if not root.is_dir():
@@ -78,7 +79,8 @@ def folder(path: str, *, image_size: PositiveInt, channels: Literal[1, 3]) -> Da
         raise ValueError(f"{root}: {shortened(misplaced)}: must lie in {allowed} or {UNLABELLED}")
     class_names = sorted({*classes["train"], *classes["test"]})
     if class_names or not unlabelled:
-        _check_classes(root, classes, own_split, f" ({listing(root, others)})" if others else "")
+        checked = {"test": classes["test"]} if own_split and unlabelled and not classes["train"] else classes
+        _check_classes(root, checked, own_split, f" ({listing(root, others)})" if others else "")
     shape = (image_size, image_size, channels)
     unreadable = _unreadable(root, images, shape)
     _account_for(root, others | unreadable, len(images) + len(others))
@@ -95,7 +97,7 @@ def folder(path: str, *, image_size: PositiveInt, channels: Literal[1, 3]) -> Da
 
 def _check_classes(root: Path, classes: dict[str, list[str]], own_split: bool, others: str) -> None:
     """ValueError where the classes of the images of a split cannot be those of a run, with what else there is."""
-    class_names = sorted({*classes["train"], *classes["test"]})
+    class_names = sorted({name for present in classes.values() for name in present})
     if len(class_names) < 2:
         raise ValueError(f"{root}: images of {len(class_names)} classes {class_names}; at least 2 are needed{others}")
     for class_name in class_names:
