@@ -19,8 +19,8 @@ COMMANDS = [*COMMANDS.split(), "reinforce", "vote"]
 
 NAMES = {
     "methods": "consistency contrastive contrastive_regression dclr dino distillation dual_encoder "
-    "dual_view feature_transform finetune inter_clr meta_pseudo_labels metric_learning moco mutual_learning pnda "
-    "self_meta_pseudo_labels siamese supervised supervised_contrastive swav test_time_adaptation whitening",
+    "dual_view feature_transform finetune inter_clr label_augmentation meta_pseudo_labels metric_learning moco mutual_learning "
+    "pnda self_meta_pseudo_labels siamese supervised supervised_contrastive swav test_time_adaptation whitening",
     "objectives": "barlow_twins byol class_aware_info_nce conr cross_entropy cross_modal dclr debiased "
     "debiased_negative_mean dino diversity dual_view fixmatch hard_negative identity_matching info_nce_queue "
     "inter_image kd moco_v3 multi_similarity neighbour_vote nt_xent proxy_anchor proxy_nca "
@@ -39,6 +39,7 @@ NAMES = {
     "queries": "badge clue dropquery entropy k_centre margin probcover typiclust uniform",
     "augmentations": "crop_flip identity noise randaugment simclr simclr_resized small_grey",
     "pairs": "halves stacked",
+    "transformations": "colour_permutations rotations",
     "batch miners": "clusters communities curriculum mined ngame uniform whole_bags",
     "selections": "margin_pos perc_pos percentile runner_up second_cluster simans top",
     "models": "conv3 gcn mean_pool mlp resnet18 resnet50 transformer vit wrn28",
@@ -46,7 +47,7 @@ NAMES = {
     "derivations": "interpolate",
     "optimisers": "adam adamw by_path frozen larc lars layer_decay sgd",
     "schedules": "constant cosine fixmatch_cosine step_decay",
-    "evals": "feature_propagation head knn linear_evaluation linear_probe random_encoder rankme raw_pixels "
+    "evals": "aggregated feature_propagation head knn linear_evaluation linear_probe random_encoder rankme raw_pixels "
     "recall_at_k regression_error retrieval score_distribution spearman tfidf tfidf_multilabel tfidf_probe uniformity "
     "untrained",
 }

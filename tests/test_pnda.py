@@ -131,5 +131,5 @@ def test_each_image_decides_whether_rotation_matters():
 
 
 def test_images_must_be_square():
-    with pytest.raises(ValueError, match="must be square, got"):
+    with pytest.raises(ValueError, match="square images"):
         build(1, 0.0, predictor_steps=0, augment=noise(0)).init(jax.random.key(0), batch_of(np.zeros((2, 3, 4, 1)), 0))

@@ -59,6 +59,9 @@ Mixing = Annotated[Callable[..., Any], Part("data.mixing")]
 Pair = Annotated[Callable[..., Any], Part("data.pairs", ("rows",))]
 """What makes two inputs of a row, `(rows) -> (left, right)`."""
 
+Transformation = Annotated[functools.partial, Part("data.transformations", ("images",))]
+"""Every image by each of M transformations, `(images) -> [B, M, H, W, C]`."""
+
 Optimizer = Annotated[Callable[..., Any], Part("loop.optim", ("steps",))]
 """An optimiser `(steps) -> optax.GradientTransformation`, for methods that train a second network."""
 

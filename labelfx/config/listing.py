@@ -25,6 +25,7 @@ SECTIONS = {
     "augmentations": Part("data.augment"),
     "mixings": Part("data.mixing"),
     "pairs": Part("data.pairs"),
+    "transformations": Part("data.transformations", ("images",)),
     "batch miners": configs.MINERS,
     "selections": Part("mining.rules", ("rng", "found", "count")),
     "models": configs.BACKBONES,

@@ -24,9 +24,9 @@ PROVIDED = {
     "models.classifiers": ("num_outputs",),
     "models.heads": (),
     "evals": (
-        "model projector variables seed workers num_classes train_inputs features test_inputs test_features "
-        "test_labels test_logits test_predictions test_target test_bag test_bag_target head_kernel labelled_inputs "
-        "labelled_features labelled_labels rows scored_rows judgements graph teacher_logits class_map"
+        "model projector transformation variables seed workers num_classes train_inputs features test_inputs "
+        "test_features test_labels test_logits test_predictions test_target test_bag test_bag_target head_kernel "
+        "labelled_inputs labelled_features labelled_labels rows scored_rows judgements graph teacher_logits class_map"
     ).split(),
     "derived": ("runs", "rng"),
 }

@@ -27,6 +27,7 @@ from labelfx.models import Model
 from labelfx.models.heads import linear
 
 AUGMENT, HEADS = Part("data.augment"), Part("models.heads")
+TRANSFORMATIONS = Part("data.transformations", ("images",))
 SCORED = 25_600  # images that label-free scores look at, as many as RankMe's authors take: their cost grows fast
 
 
@@ -135,6 +136,11 @@ class Inputs:
     def projector(self) -> Model | None:
         """What the method trains on top of the backbone for its loss alone, where it has one."""
         return configs.build(HEADS, self.method["projector"]) if "projector" in self.method else None
+
+    @property
+    def transformation(self) -> Callable[..., Any]:
+        """That of a method whose labels are of class and transformation."""
+        return configs.build(TRANSFORMATIONS, self.method["transformation"])
 
     @functools.cached_property
     def test_logits(self) -> np.ndarray:

@@ -29,6 +29,7 @@ from labelfx.models import Model
 READ_FROM = {
     "test_logits": ("head",),
     "head_kernel": ("head",),
+    "transformation": ("joint",),
     "test_predictions": ("regressor", "head"),
 }  # what evals ask for: of which part
 

@@ -9,6 +9,7 @@ import optax
 
 from labelfx.config.annotations import Augment, Head, NonNegative, NonNegativeInt, Optimizer, Positive
 from labelfx.data.augment import to_float
+from labelfx.data.transformations import rotations
 from labelfx.loop import state
 from labelfx.methods import Method
 from labelfx.methods.self_supervised.contrastive import same_class
@@ -68,8 +69,7 @@ def pnda(
 
     def init(rng, batch):
         image = batch["unlabelled"]["input"]
-        if image.shape[1] != image.shape[2]:
-            raise ValueError(f"pnda turns images by 90 degrees: they must be square, got {image.shape[1:]}")
+        jax.eval_shape(rotations, image)  # raises
         rng_encoder, rng_predictor = state.named(rng, "model", "predictor")
         return PndaState(
             state.create(net, tx, rng_encoder, image),
@@ -79,7 +79,7 @@ def pnda(
 
     def predict(old, image, done, rng):
         """One step of the predictor, its entropies [B] of the images and its metrics."""
-        turned = jnp.stack([jnp.rot90(image, turns, (1, 2)) for turns in range(4)], 1).reshape(-1, *image.shape[1:])
+        turned = jax.lax.collapse(rotations(image), 0, 2)
         label = jnp.tile(jnp.arange(4, dtype=jnp.int32), len(image))
         ramp = (done - predictor_steps) / max(1, steps - predictor_steps)
 
@@ -145,9 +145,8 @@ def different_turns(rng, count):
 
 def turn(images, turns):
     """Each image [B, H, H, C] turned counter-clockwise by its number [B] of quarters, from 0 to 3."""
-    rotated = jnp.stack([jnp.rot90(images, k, (1, 2)) for k in range(4)])
-    chosen = turns[None] == jnp.arange(4, dtype=turns.dtype)[:, None]
-    return jnp.sum(jnp.where(chosen[..., None, None, None], rotated, 0), 0)
+    chosen = turns[:, None] == jnp.arange(4, dtype=turns.dtype)[None]
+    return jnp.sum(jnp.where(chosen[..., None, None, None], rotations(images), 0), 1)
 
 
 def positives(is_positive):
