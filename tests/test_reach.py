@@ -36,7 +36,6 @@ DOORS = {  # for users' own code alone, and why
     "labelfx.evals.floors.pretrained": "a floor of `labelfx.benchmark --backbone`, which names it",
     "labelfx.evals.bags.bag_auc": "a value of config.evals for sources with bags of test rows",
     "labelfx.evals.calibration.calibration": "a value of config.evals for any recipe with a classifier",
-    "labelfx.evals.updates.negative_flips": "of networks that `labelfx.derive` makes, and likewise for a teacher's",
     "labelfx.evals.graphs.feature_propagation": "likewise",
     "labelfx.evals.multilabel.multilabel_probe": "likewise",
     "labelfx.evals.label_free.vendi": "a value of config.evals for any recipe",
