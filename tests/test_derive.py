@@ -145,6 +145,54 @@ def test_what_cannot_be_put_together_is_one_line(runs, tmp_path):
         labelfx.train(tiny("supervised", evals={"negative_flips": {}}), tmp_path / "alone")
 
 
+HOWS = {  # settings of each function, and how many of the two runs it takes
+    "dampen": (dict(rows="ROWS", selection=1.0, dampening=1.0), 1),
+    "interpolate": (LINEAR, 2),
+    "position": (dict(steps=3, rate=0.1, rows=16), 2),
+    "prune": (dict(share=0.5, important=("3",), budget=0.05), 1),
+}
+
+
+def test_every_function_is_here():
+    assert HOWS.keys() == set(configs.names(configs.DERIVED))
+
+
+@pytest.mark.parametrize("how", HOWS)
+def test_every_function_makes_a_run_that_is_read_again(runs, tmp_path, how):
+    settings, count = HOWS[how]
+    if "rows" in settings and settings["rows"] == "ROWS":
+        np.save(tmp_path / "rows.npy", Finished(runs[0]).data[1].rows[:3])
+        settings = settings | {"rows": str(tmp_path / "rows.npy")}
+    out = tmp_path / "out"
+    results = labelfx.derive(how, runs[:count], out, **settings)
+    parent, child = (labelfx.load(place) for place in (runs[0], out))
+    assert any(np.any(a != b) for a, b in zip(*map(jax.tree.leaves, (parent.variables, child.variables)), strict=True))
+    assert labelfx.evaluate(out)["metrics"] == results["metrics"]
+    assert labelfx.derive(how, runs[:count], out, **settings)["metrics"] == results["metrics"]
+
+
+def test_a_run_forgets_the_rows_that_its_view_has_flagged(runs, tmp_path):
+    seldom = {"evals": {"head": {}}, "log_every": 50, "save_every": 50, "steps": 20}
+    poisoned = {"name": "poisoned", "rate": 0.3, "flagged": 0.5, "rule": "confusion"}
+    config = tiny("supervised", model=MLP, labels={"name": "per_class", "k": 8, "weak": poisoned}, **seldom)
+    labelfx.train(config, tmp_path / "run")
+    flagged = int(Finished(tmp_path / "run").data[1].split.columns["flagged"].sum())
+    keys = {"selection": 1.0, "dampening": 1.0}
+    labelfx.derive("dampen", [tmp_path / "run"], tmp_path / "out", rows="", **keys)
+    said = json.loads((tmp_path / "out" / "derived.json").read_text())
+    assert said["forgotten"] == flagged > 0 and 0 < said["weakened"] < 1
+    np.save(tmp_path / "rows.npy", np.array([-1]))
+    np.save(tmp_path / "other.npy", np.setdiff1d(np.arange(1000), Finished(runs[0]).data[1].rows)[:3])
+    for rows, line in (
+        ("", r"derive\.rows = '': the run's label view has no column 'flagged'"),
+        (str(tmp_path / "no.npy"), r"derive\.rows = .*no such file"),
+        (str(tmp_path / "rows.npy"), r"names the row -1; there are 1415 training rows"),
+        (str(tmp_path / "other.npy"), r"none of them is among the rows that .*old learnt from"),
+    ):
+        with pytest.raises(ConfigError, match=line):
+            labelfx.derive("dampen", runs[:1], tmp_path / "none", rows=rows, **keys)
+
+
 def test_a_teachers_student_is_compared_with_it(runs, tmp_path):
     config = tiny("distillation", model=MLP, teacher=str(runs[0]), evals={"negative_flips": {}})
     found = labelfx.train(config, tmp_path)["metrics"]["negative_flips"]

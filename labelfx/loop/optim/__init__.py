@@ -116,6 +116,19 @@ def by_path(
     return optax.multi_transform({str(i): tx for i, tx in enumerate(every)}, label)
 
 
+def keep_zeros(steps, *, optimizer: Optimizer) -> optax.GradientTransformation:
+    """The updates of an optimiser, but weights of kernels that are exactly 0 stay 0: for training a network that
+    `labelfx.derive prune` made. No kernel of a fresh network holds a 0."""
+    tx = optimizer(steps)
+
+    def update(gradient, state, params):
+        updates, state = tx.update(gradient, state, params)
+        kept = jax.tree.map(lambda leaf, is_kernel: leaf == 0 if is_kernel else False, params, _kernels(params))
+        return jax.tree.map(lambda leaf, zero: jnp.where(zero, jnp.zeros_like(leaf), leaf), updates, kept), state
+
+    return optax.GradientTransformation(tx.init, update)
+
+
 BLOCK = re.compile(r"(?:^|[/.])(?:blocks|layer|stages)\.?(\d+)(?:\.(?:blocks\.)?(\d+))?(?=[/.])")
 STEM = re.compile(
     r"(?:^|/)(?:bn1|cls_token|conv1|conv_stem|embeddings|norm_pre|patch_embed|pos_embed|reg_token|stem)\b"
