@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from derivatives import sigmoid, softmax, worst_error
 
 from labelfx.objectives import distillation
 
@@ -94,3 +95,141 @@ def test_shapes_are_checked():
         distillation.kd(jnp.ones((4, 3)), jnp.ones((1, 3)), temperature=1.0)
     with pytest.raises(ValueError, match=r"got \(3,\) and \(3,\)"):
         distillation.kd(jnp.ones(3), jnp.ones(3), temperature=1.0)
+
+
+# What is weighed, what a teacher does not know, several labels, focal and negative distillation: loops in complex.
+
+ROWS = 6
+WEIGHT = np.array([1.0, 0.0, 0.3, 2.5, 1.0, 0.7])
+RIGHT = np.array([True, False, True, True, False, False])
+KNOWN = np.random.default_rng(3).random((ROWS, 4)) < 0.6
+KNOWN[0], KNOWN[4], KNOWN[5] = True, False, np.arange(4) == 2  # all, none, one
+
+
+def mean_over_said(losses, weight, said):
+    """Python floats or complex numbers: the sum over rows that count, over their number."""
+    rows = [i for i in range(len(losses)) if said[i] and weight[i] > 0]
+    return sum(weight[i] * losses[i] for i in rows) / max(1, len(rows))
+
+
+def loop_divergences(student, teacher, temperature, known):
+    """KL(teacher || student) of each row over the classes that its teacher knows."""
+    losses = []
+    for z, v, knows in zip(student, teacher, known, strict=True):
+        classes = np.flatnonzero(knows)
+        p, q = ([*softmax(each[classes] / temperature)] if len(classes) else [] for each in (v, z))
+        losses.append(sum(a * (np.log(a) - np.log(b)) for a, b in zip(p, q, strict=True)))
+    return losses
+
+
+def loop_binary(student, teacher, temperature, known):
+    losses = []
+    for z, v, knows in zip(student, teacher, known, strict=True):
+        total = 0
+        for c in np.flatnonzero(knows):
+            p, q = sigmoid(v[c] / temperature), sigmoid(z[c] / temperature)
+            total += p * np.log(p / q) + (1 - p) * np.log((1 - p) / (1 - q))
+        losses.append(total)
+    return losses
+
+
+def loop_negative(student, negative, temperature):
+    losses = []
+    for z, v in zip(student, negative, strict=True):
+        p, q = softmax(v / temperature), softmax(z)
+        losses.append(-sum(a * np.log(1 - b) for a, b in zip(p, q, strict=True)))
+    return losses
+
+
+def worst_of_both(objective, loop, student, teacher, *columns, **keys):
+    """Of the gradient by the student and of that by the teacher."""
+    found = [worst_error(objective, lambda z: loop(z, teacher), student, teacher, *columns, **keys)]
+    swapped = lambda v, z, *columns, **keys: objective(z, v, *columns, **keys)  # noqa: E731
+    found.append(worst_error(swapped, lambda v: loop(student, v), teacher, student, *columns, **keys))
+    print("worst error", max(found))
+    return max(found)
+
+
+@pytest.mark.parametrize("weight", [None, WEIGHT, np.zeros(ROWS)], ids=["alike", "weights", "none"])
+@pytest.mark.parametrize("temperature", [0.7, 3.0])
+@pytest.mark.parametrize("name, loop", [("kd", loop_divergences), ("binary_kd", loop_binary)])
+def test_weights_and_classes_that_a_teacher_does_not_know(name, loop, temperature, weight):
+    """Also the gradient by the logits of a teacher that knows all; by those that it does not know there is none."""
+    objective = getattr(distillation, name)
+    student, teacher = two_logits(ROWS, 4)
+    weights = np.ones(ROWS) if weight is None else weight
+
+    def whole(student, teacher, known=np.ones((ROWS, 4), bool)):  # noqa: B008
+        losses = loop(student, teacher, temperature, known)
+        return temperature**2 * mean_over_said(losses, weights, known.any(1))
+
+    assert worst_of_both(objective, whole, student, teacher, weight, temperature=temperature) < 1e-12
+    blank = np.where(KNOWN, teacher, -np.inf)
+    some = lambda z: whole(z, np.where(KNOWN, teacher, 0), KNOWN)  # noqa: E731
+    assert worst_error(objective, some, student, blank, weight, temperature=temperature) < 1e-12
+    by_teacher = jax.grad(objective, argnums=1)(jnp.asarray(student), jnp.asarray(blank), temperature=temperature)
+    assert np.all(np.isfinite(by_teacher)) and np.all(np.asarray(by_teacher)[~KNOWN] == 0)
+
+
+def test_no_probability_moves_between_known_and_unknown_classes():
+    """What a teacher does not know has no gradient, and of one class that it knows there is nothing to learn."""
+    student, teacher = two_logits(ROWS, 4)
+    _, (gradient, _) = kd(jnp.asarray(student), jnp.asarray(np.where(KNOWN, teacher, -np.inf)), temperature=2.0)
+    assert np.all(np.asarray(gradient)[~KNOWN] == 0) and np.all(gradient[4:] == 0)
+    np.testing.assert_allclose(np.sum(gradient, -1), 0, atol=1e-6)
+
+
+@pytest.mark.parametrize("base, focus", [(1.0, 5.0), (0.0, 1.0), (1.0, 0.0)])
+@pytest.mark.parametrize("weight", [None, WEIGHT], ids=["alike", "weights"])
+def test_focal_kd_equals_the_loop_form(weight, base, focus):
+    student, teacher = two_logits(ROWS, 4)
+    weights = np.ones(ROWS) if weight is None else weight
+
+    def loop(student, teacher, known=np.ones((ROWS, 4), bool)):  # noqa: B008
+        losses = loop_divergences(student, teacher, 5.0, known)
+        return mean_over_said(
+            [(base + focus * r) * x for r, x in zip(RIGHT, losses, strict=True)], weights, known.any(1)
+        )
+
+    settings = {"temperature": 5.0, "base": base, "focus": focus}
+    assert worst_of_both(distillation.focal_kd, loop, student, teacher, RIGHT, weight, **settings) < 1e-12
+    blank, known = np.where(KNOWN, teacher, -np.inf), lambda z: loop(z, np.where(KNOWN, teacher, 0), KNOWN)
+    assert worst_error(distillation.focal_kd, known, student, blank, RIGHT, weight, **settings) < 1e-12
+
+
+@pytest.mark.parametrize("weight", [None, WEIGHT, np.zeros(ROWS)], ids=["alike", "weights", "none"])
+@pytest.mark.parametrize("temperature", [0.7, 3.0])
+def test_negative_kd_equals_the_loop_form(temperature, weight):
+    student, negative = two_logits(ROWS, 4)
+    weights = np.ones(ROWS) if weight is None else weight
+
+    def loop(student, negative):
+        return mean_over_said(loop_negative(student, negative, temperature), weights, np.ones(ROWS, bool))
+
+    settings = {"temperature": temperature}
+    assert worst_of_both(distillation.negative_kd, loop, student, negative, weight, **settings) < 1e-12
+
+
+def test_negative_kd_at_its_edges():
+    """log(1 - q) keeps its digits where q is near 0 and near 1; at 1 the loss is finite, and its gradient 0."""
+    gap = np.array([30.0, 5.0, -30.0])
+    student, negative = np.stack([gap, np.zeros(3)], 1), np.tile([50.0, 0.0], (3, 1))
+    with jax.enable_x64(True):
+        each = jax.vmap(lambda z, v: distillation.negative_kd(z[None], v[None], temperature=1.0))
+        found = each(jnp.asarray(student), jnp.asarray(negative))
+    np.testing.assert_allclose(found, np.log1p(np.exp(gap)), rtol=1e-12)
+    sure = jax.value_and_grad(distillation.negative_kd)
+    value, gradient = sure(jnp.array([[500.0, 0.0]]), jnp.array([[9.0, 0.0]]), temperature=1.0)
+    assert 15 < value < 17 and np.all(gradient == 0)
+
+
+def test_binary_kd_is_kd_of_each_label_against_nothing():
+    student, teacher = two_logits(ROWS, 4)
+
+    def pairs(z):
+        return np.stack([z, np.zeros_like(z)], -1)
+
+    with jax.enable_x64(True):
+        one = distillation.binary_kd(jnp.asarray(student), jnp.asarray(teacher), temperature=2.0)
+        other = distillation.kd(*(jnp.asarray(pairs(z)) for z in (student, teacher)), temperature=2.0)
+    np.testing.assert_allclose(one, 4 * other, rtol=1e-12)

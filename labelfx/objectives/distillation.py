@@ -73,10 +73,11 @@ def negative_kd(student_logits, negative_logits, weight=None, *, temperature: Po
     Dialogue Generation via Negative Distillation"), by the unlikelihood of its probabilities.
 
     The sum over classes of p (-log(1 - q)), p the negative teacher's probabilities at temperature T and q the student's
-    at temperature 1. Where q is within rounding of 1 the loss is at its largest finite value and has no gradient.
+    at temperature 1. It grows as the logits do where q tends to 1, and its gradient stays finite.
 
     Args:
-      student_logits, negative_logits: float [..., C]; computed on in float32, or in float64 if they are float64.
+      student_logits, negative_logits: float [..., C], C from 2 up; computed on in float32, or in float64 if they are
+        float64.
       weight: float [...], from 0 up: times the loss; 0 leaves a row out, None is 1 for all.
 
     Returns:
@@ -86,11 +87,11 @@ def negative_kd(student_logits, negative_logits, weight=None, *, temperature: Po
       ValueError: the logits are not of one shape [..., C].
     """
     student, negative = _both(student_logits, negative_logits, 1)
-    log_q = jnp.minimum(jax.nn.log_softmax(student), -jnp.finfo(student.dtype).eps)
-    # log(1 - q): of the two forms the one that loses no digits
-    small = log_q < -jnp.log(2.0)
-    far, near = jnp.where(small, log_q, -1), jnp.where(small, -1, log_q)
-    log_rest = jnp.where(small, jnp.log1p(-jnp.exp(far)), jnp.log(-jnp.expm1(near)))
+    # 1 - q is the sum of the others: of the largest q it is added up, where subtracting would leave rounding alone
+    largest = jax.nn.one_hot(jnp.argmax(student, -1), student.shape[-1], dtype=bool)
+    rest = jax.nn.logsumexp(student, -1, where=~largest) - jax.nn.logsumexp(student, -1)
+    log_q = jnp.where(largest, -1, jax.nn.log_softmax(student))
+    log_rest = jnp.where(largest, rest[..., None], jnp.log1p(-jnp.exp(log_q)))
     losses = -jnp.sum(jax.nn.softmax(negative / temperature) * log_rest, -1)
     return mean_of_said(losses, jnp.ones(losses.shape, bool), weight)
 
