@@ -17,7 +17,7 @@ PASSES = 100  # over the important classes, whose thresholds move against each o
 
 def prune(runs: tuple[Finished, ...], *, share: Fraction, important: tuple[str, ...], budget: Probability) -> Derived:
     """Sets the smallest weights to 0, and moves the thresholds of important classes so far that no more of their rows
-    are missed than before (class-dependent compression: Entezari and Saukh 2020, "Class-dependent Compression of Deep
+    are missed than before (class-dependent compression: Entezari and Saukh 2019, "Class-dependent Compression of Deep
     Neural Networks").
 
     Weights are entries of kernels, by their size in the whole network; those that are 0 already count for none. Of each
@@ -62,9 +62,10 @@ def prune(runs: tuple[Finished, ...], *, share: Fraction, important: tuple[str, 
         )
         head = params["head"]["Dense_0"]
         variables["params"] = {**params, "head": {"Dense_0": {**head, "bias": head["bias"] + moves.astype(np.float32)}}}
-        found = zip(names, recalls, recall(after, labels), recall(after + moves, labels), moves, strict=True)
+        measured = (recalls, recall(after, labels), recall(after + moves, labels), moves)
+        found = zip(names, *([None if np.isnan(x) else float(x) for x in each] for each in measured), strict=True)
         keys = ("class", "recall_before", "recall_pruned", "recall", "threshold")
-        said["classes"] = [dict(zip(keys, (row[0], *map(float, row[1:])), strict=True)) for row in found]
+        said["classes"] = [dict(zip(keys, row, strict=True)) for row in found]
     return Derived(variables, said=said)
 
 
