@@ -141,11 +141,11 @@ def page(found: dict[str, dict[str, dict[str, dict[str, Any]]]]) -> str:
     """The results as Markdown."""
     parts = [
         "# What an update breaks, and what can be forgotten\n",
-        "`python -m experiments.updates`: networks of one hidden layer; mean and standard deviation over paired seeds on"
-        " the test split, accuracy and negative flips (the old network right, the new one wrong) in %. `weight` is that"
-        " of the old network: the largest that costs no accuracy on rows which the new one holds out (of a fifth of them"
-        " the old one may know the label), or 0.5 where the new network was trained afresh. A fifth of the labels is"
-        " wrong where something is to be forgotten, and a tenth of these is known.\n",
+        "`python -m experiments.updates`: networks of one hidden layer; mean and standard deviation over paired seeds"
+        " on the test split, accuracy and negative flips (the old network right, the new one wrong) in %. `weight` is"
+        " that of the old network: the largest that costs no accuracy on rows which the new one holds out (of a fifth"
+        " of them the old one may know the label), or 0.5 where the new network was trained afresh. A fifth of the"
+        " labels is wrong where something is to be forgotten, and a tenth of these is known.\n",
     ]
     for table, lines in found.items():
         columns = [name for name in COLUMNS if any(name in v for seeds in lines.values() for v in seeds.values())]
