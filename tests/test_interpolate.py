@@ -10,7 +10,7 @@ from toys import adam, one_layer, with_head
 from labelfx.config import ConfigError
 from labelfx.data.sources import digits
 from labelfx.derived import logits, recalibrate
-from labelfx.derived.interpolate import fisher, linear, renamed, slerp, soup, weighted
+from labelfx.derived.interpolate import fisher, linear, relative, renamed, slerp, soup, weighted
 from labelfx.evals.updates import negative_flips
 from labelfx.models import Model, backbones, heads, stack
 from labelfx.objectives.classification import cross_entropy
@@ -50,6 +50,19 @@ def test_importance_of_one_is_linear_and_of_none_is_nothing():
     np.testing.assert_array_equal(flat(weighted(a, b, 0.25, ones)), flat(linear(a, b, 0.25)))
     np.testing.assert_array_equal(flat(weighted(a, b, 0.99, zeros)), flat(b))
     np.testing.assert_array_equal(flat(weighted(a, b, 1.0, zeros)), flat(a))
+
+
+def test_importance_is_relative_to_its_mean():
+    """So that its scale is nothing, and any that is the same for all parameters is linear."""
+    rng = np.random.default_rng(4)
+    a, b, importance = trees(rng, 3)
+    importance = jax.tree.map(np.abs, importance)
+    found = relative(jax.tree.map(lambda leaf: 1e-6 * leaf, importance))
+    np.testing.assert_allclose(flat(found), flat(importance) / flat(importance).mean(), rtol=1e-5)
+    same = relative(jax.tree.map(lambda leaf: np.full_like(leaf, 3e-4), a))
+    np.testing.assert_allclose(flat(weighted(a, b, 0.3, same)), flat(linear(a, b, 0.3)), rtol=1e-5)
+    nothing = jax.tree.map(np.zeros_like, a)
+    np.testing.assert_array_equal(flat(relative(nothing)), flat(nothing))
 
 
 def test_slerp_keeps_the_norm_that_linear_loses():

@@ -36,8 +36,8 @@ def interpolate(
 
     Args:
       runs: OLD, NEW, and perhaps further NEW of other seeds, whose mean (`soup`) is the new network then.
-      kind: "linear", "slerp", or "fisher", which weighs the old network's parameters by `fisher` on the labelled rows
-        that it learnt from.
+      kind: "linear", "slerp", or "fisher", which weighs the old network's parameters by `fisher`, `relative` to its
+        mean, on the labelled rows that it learnt from.
       weight: of the old network: 0 is the new one, 1 the old one.
       curve: for as many weights from 0 to 1 derived.json says accuracy and negative flips, on the rows that NEW holds
         out to choose by, or else on the test split; 0 leaves it out.
@@ -57,7 +57,7 @@ def interpolate(
     if kind == "fisher":
         inputs, labels = old.labelled
         said = known(labels)
-        importance = fisher(old.network, old.variables, inputs[said], labels[said])
+        importance = relative(fisher(old.network, old.variables, inputs[said], labels[said]))
         ones = jax.tree.map(np.ones_like, before["params"])  # of classes that the old network has not
         importance = renamed({"params": importance}, old.encoder.class_names, names, {"params": ones})["params"]
         mix = functools.partial(weighted, importance=importance)
@@ -86,6 +86,14 @@ def weighted(a: Any, b: Any, weight: float, importance: Any) -> Any:
         return np.where(total > 0, (weight * f * x + (1 - weight) * y) / np.where(total > 0, total, 1), x)
 
     return _leaf_by_leaf(mix, a, b, importance)
+
+
+def relative(importance: Any) -> Any:
+    """The importance over its mean of all parameters, as the authors' code scales it: a Fisher information has no scale
+    that a weight from 0 to 1 could be chosen on. Of a mean of 0 it is as it is."""
+    leaves = jax.tree.leaves(importance)
+    mean = sum(float(np.sum(leaf, dtype=np.float64)) for leaf in leaves) / sum(np.size(leaf) for leaf in leaves)
+    return jax.tree.map(lambda leaf: (leaf / (mean or 1.0)).astype(leaf.dtype), importance)
 
 
 def slerp(a: Any, b: Any, weight: float) -> Any:
