@@ -193,6 +193,37 @@ def test_a_run_forgets_the_rows_that_its_view_has_flagged(runs, tmp_path):
             labelfx.derive("dampen", runs[:1], tmp_path / "none", rows=rows, **keys)
 
 
+def test_classes_go_by_their_names_whatever_their_order(runs, tmp_path):
+    """The old network knows three classes, in another order; its weight of 1 names those of its own rows as it did."""
+    config = tiny("supervised", model=MLP, evals={"head": {}}, log_every=50, save_every=50, steps=30)
+    config["data"] = {"name": "digits", "merge": ((2,), (0,), (1,))}
+    labelfx.train(config, tmp_path / "old")
+    found = labelfx.derive("interpolate", [tmp_path / "old", runs[1]], tmp_path / "out", **(LINEAR | {"weight": 1.0}))
+    old, new = (Finished(place) for place in (tmp_path / "old", tmp_path / "out"))
+    assert old.encoder.class_names == ("2", "0", "1") and new.encoder.class_names == tuple("0123456789")
+    inputs, labels, _ = new.judged
+    before, after = (logits(run.network, run.variables, inputs) for run in (old, new))
+    np.testing.assert_allclose(after[:, [2, 0, 1]], before, rtol=1e-4, atol=1e-4)
+    flips = found["metrics"]["negative_flips"]
+    assert flips["old_accuracy"] == np.mean(np.array([2, 0, 1])[before.argmax(1)] == labels)
+    config["data"]["merge"] = ((0, 1), (2,))
+    labelfx.train(config, tmp_path / "merged")
+    with pytest.raises(ConfigError, match=r"the class '0/1' of one run is none of the new one's: 0, 1, 2"):
+        labelfx.derive("interpolate", [tmp_path / "merged", runs[1]], tmp_path / "none", **LINEAR)
+
+
+@pytest.mark.slow
+def test_a_frozen_encoder_is_stored_with_its_head(tmp_path):
+    """What was trained on its features alone becomes a network of its own, which reads rows."""
+    labelfx.train(tiny("frozen", evals={"head": {}}), tmp_path / "run")
+    results = labelfx.derive("prune", [tmp_path / "run"], tmp_path / "out", share=0.0, important=(), budget=0.0)
+    before, after = (labelfx.load(tmp_path / name) for name in ("run", "out"))
+    rows = Finished(tmp_path / "run").judged[0][:8]
+    np.testing.assert_allclose(after.predict(rows), before.predict(rows), atol=1e-5)
+    assert results["metrics"]["negative_flips"]["agreement"] == 1
+    assert "pretrained.safetensors" not in {path.name for path in (tmp_path / "out" / "weights").iterdir()}
+
+
 def test_a_teachers_student_is_compared_with_it(runs, tmp_path):
     config = tiny("distillation", model=MLP, teacher=str(runs[0]), evals={"negative_flips": {}})
     found = labelfx.train(config, tmp_path)["metrics"]["negative_flips"]
