@@ -58,3 +58,23 @@ def assert_beats(ours, ablation):
     error = margin.std(ddof=1) / np.sqrt(len(margin))
     print(f"margin {margin.mean():.3f}, standard error {error:.3f}")
     assert margin.mean() > 3 * error > 0
+
+
+def trained(model, images, labels, seed, *, steps=60, rate=5e-3):
+    """Variables of a classifier, NumPy arrays, after so many steps of Adam on all of these uint8 images at once."""
+    x, tx = images / np.float32(255), adam(rate)
+
+    def step(carry, _):
+        variables, moments = carry
+
+        def loss(params):
+            outputs, state = model.apply({**variables, "params": params}, x, train=True)
+            return optax.softmax_cross_entropy_with_integer_labels(outputs["head"], jnp.asarray(labels)).mean(), state
+
+        gradient, state = jax.grad(loss, has_aux=True)(variables["params"])
+        updates, moments = tx.update(gradient, moments)
+        return ({**state, "params": optax.apply_updates(variables["params"], updates)}, moments), None
+
+    start = model.init(jax.random.key(seed), x[:1])
+    fit = jax.jit(lambda start: jax.lax.scan(step, (start, tx.init(start["params"])), None, steps)[0][0])
+    return jax.tree.map(np.asarray, fit(start))
