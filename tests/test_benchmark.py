@@ -22,6 +22,7 @@ from labelfx.data.sources.images import digits
 from labelfx.loop.run import load_data
 from labelfx.loop.starts import description_of, floors_with, start_from
 from labelfx.loop.suited import AUGMENTATIONS, adapt, judge, override, read_recipes, set_augmentations
+from labelfx.models.pretrained import upper
 from labelfx.reports import sweep
 from labelfx.reports.label_budgets import benchmark, jobs
 from labelfx.reports.page import report
@@ -628,7 +629,10 @@ def test_a_page_of_draws(tmp_path):
 def test_every_method_starts_from_the_backbone_that_is_given():
     recipes = read_recipes({"name": "digits"}, ["fixmatch"])
     said, dataset = description_of(str(ENCODER)), digits()
-    start_from(recipes, str(ENCODER), said, dataset)
+    _, lines = start_from(recipes, str(ENCODER), said, dataset)
+    paths = upper(said)
+    assert lines == [f"low-rank updates of {', '.join(paths)} alone, as this machine has no accelerator"]
+    assert {recipes[name]["model"]["lora"]["paths"] for name in ("supervised", "fixmatch")} == {paths}
     judged = judge(dataset)
     how = {"file": str(ENCODER), "image_size": 96}
     assert {name: recipe["model"]["frozen"] for name, recipe in recipes.items()} == {

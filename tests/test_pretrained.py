@@ -14,7 +14,7 @@ import pytest
 from safetensors.flax import load_file, save_file
 
 from experiments import encoders
-from labelfx.models import pretrained
+from labelfx.models import depth, pretrained
 from labelfx.models.pretrained import convnext, layers, vit
 
 GOLDEN = Path(__file__).parent / "pretrained"
@@ -450,3 +450,19 @@ def test_networks_of_full_size_are_those_of_the_library(at: int, tmp_path: Path)
     for name in encoders.LIBRARIES:
         pytest.importorskip(name)
     assert max(encoders.parity(*encoders.PARITY[at], tmp_path / "net")["errors"]) < 1e-5
+
+
+def test_the_upper_layers_of_each_family():
+    """The last third of the blocks and what lies on top, by parts of paths that no lower layer has."""
+    described = {name: pretrained.read(GOLDEN / name).description for name in ("resnet18", "dinov2", "siglip")}
+    assert pretrained.upper(described["resnet18"]) == ("layer4.0.",)
+    assert pretrained.upper(described["dinov2"]) == ("blocks.1/",)
+    assert {"attn_pool.qkv/", "blocks.1/"} < {*pretrained.upper(described["siglip"])}
+    assert depth.upper_third(["embeddings/kernel", *(f"blocks.{i}/qkv/kernel" for i in range(12)), "norm/scale"]) == (
+        "blocks.8/",
+        "blocks.9/",
+        "blocks.10/",
+        "blocks.11/",
+    )
+    stages = [f"blocks.{stage}.{i}.conv_pw/kernel" for stage, count in enumerate((1, 2, 3)) for i in range(count)]
+    assert depth.upper_third([*stages, "conv_head/kernel"]) == ("blocks.2.1.", "blocks.2.2.", "conv_head/")

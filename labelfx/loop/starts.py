@@ -4,11 +4,13 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+import jax
+
 from labelfx import config as configs
 from labelfx.config import ConfigError
 from labelfx.data import Dataset, Task
 from labelfx.loop.suited import BASELINE, DEFAULTS
-from labelfx.models.pretrained import described
+from labelfx.models.pretrained import described, upper
 
 SMALL = 96  # pixels a side, to which smaller pictures are enlarged for an encoder of photographs
 
@@ -31,9 +33,11 @@ def start_size(said: Mapping[str, Any], inputs: Any) -> int:
 
 def start_from(
     recipes: dict[str, dict[str, Any]], backbone: str, said: Mapping[str, Any], dataset: Dataset
-) -> dict[str, Any]:
-    """Gives every recipe the encoder of a file to start from, and puts `frozen` among them; returns the frozen model.
-    `BASELINE` becomes the recipe `lora`, which is supervised training in the way that suits such an encoder.
+) -> tuple[dict[str, Any], list[str]]:
+    """Gives every recipe the encoder of a file to start from, and puts `frozen` among them; returns the frozen model,
+    and lines that say what was picked. `BASELINE` becomes the recipe `lora`, which is supervised training in the way
+    that suits such an encoder. On a CPU only the upper layers have updates: gradients end where these begin, and of
+    convolutions the lower ones, of many pixels, cost most.
 
     Args:
       recipes: name -> configuration, changed in place; `BASELINE` is among them.
@@ -41,13 +45,17 @@ def start_from(
     """
     change = {"file": backbone, "image_size": start_size(said, dataset.train.inputs)}
     tuned, frozen = (DEFAULTS | configs.recipe(name) for name in ("lora", "frozen"))
+    lines = []
+    if jax.default_backend() == "cpu" and (paths := upper(said)):
+        tuned["model"] = tuned["model"] | {"lora": tuned["model"]["lora"] | {"paths": paths}}
+        lines.append(f"low-rank updates of {', '.join(paths)} alone, as this machine has no accelerator")
     kept = {field: recipes[BASELINE][field] for field in ("data", "keep")}
     objective = {"objective": recipes[BASELINE]["method"]["objective"]}
     recipes[BASELINE] = tuned | kept | {"name": BASELINE, "method": tuned["method"] | objective}
     for recipe in recipes.values():
         recipe["model"] = tuned["model"] | change
     recipes["frozen"] = frozen | kept | {"model": frozen["model"] | change, "method": frozen["method"] | objective}
-    return recipes["frozen"]["model"]
+    return recipes["frozen"]["model"], lines
 
 
 def floors_with(floors: Mapping[str, dict], model: Mapping[str, Any], task: Task) -> dict[str, dict]:

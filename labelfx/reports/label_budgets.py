@@ -105,7 +105,9 @@ def compare(
     for line in [*picked, *adapt(recipes, dataset)]:
         print(line, file=sys.stderr)
     if backbone:
-        model = start_from(recipes, backbone, said, dataset)
+        model, lines = start_from(recipes, backbone, said, dataset)
+        for line in lines:
+            print(line, file=sys.stderr)
         judged = judged._replace(floors=floors_with(judged.floors, model, dataset.task))
     elif sized and (network := network_of(source["image_size"])):
         print(f"the model of every row: {configs.one_line(network)}, by the images and the machine", file=sys.stderr)

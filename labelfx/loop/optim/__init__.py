@@ -11,7 +11,6 @@ All optimisers share these keywords:
     and thresholds that adapt. It is no way to a larger contrastive batch.
 """
 
-import re
 from collections.abc import Callable
 from typing import Annotated, Any
 
@@ -24,6 +23,7 @@ from labelfx.loop.optim.schedules import constant as constant
 from labelfx.loop.optim.schedules import cosine as cosine
 from labelfx.loop.optim.schedules import fixmatch_cosine as fixmatch_cosine
 from labelfx.loop.optim.schedules import step_decay as step_decay
+from labelfx.models.depth import STEM, block_of, blocks_of
 
 Schedule = Annotated[Callable[..., Any], Part("loop.optim", ("peak", "steps"))]
 
@@ -129,12 +129,6 @@ def keep_zeros(steps, *, optimizer: Optimizer) -> optax.GradientTransformation:
     return optax.GradientTransformation(tx.init, update)
 
 
-BLOCK = re.compile(r"(?:^|[/.])(?:blocks|layer|stages)\.?(\d+)(?:\.(?:blocks\.)?(\d+))?(?=[/.])")
-STEM = re.compile(
-    r"(?:^|/)(?:bn1|cls_token|conv1|conv_stem|embeddings|norm_pre|patch_embed|pos_embed|reg_token|stem)\b"
-)
-
-
 def layer_decay(steps, *, optimizer: Optimizer, decay: Fraction) -> optax.GradientTransformation:
     """The updates of an optimiser times `decay` to the power of how many layers lie above: a rate of its own for each
     layer of a pretrained encoder, decoupled weight decay included (ELECTRA, Clark et al. 2020, appendix A; BEiT, Bao et
@@ -152,17 +146,17 @@ def layer_decay(steps, *, optimizer: Optimizer, decay: Fraction) -> optax.Gradie
 
     def init(params):
         leaves = jax.tree_util.tree_leaves_with_path(params)
-        if leaves and not _blocks(params):
+        if leaves and not blocks_of(_path(keys) for keys, _ in leaves):
             raise ValueError(f"layer_decay: no parameter's path numbers a block, such as {_path(leaves[0][0])}")
         return tx.init(params)
 
     def update(gradient, state, params):
         updates, state = tx.update(gradient, state, params)
-        blocks = _blocks(params)
+        blocks = blocks_of(_path(keys) for keys, _ in jax.tree_util.tree_leaves_with_path(params))
 
         def slowed(keys, leaf):
             path = _path(keys)
-            block = _block(path)
+            block = block_of(path)
             below = blocks.index(block) if block else -1 if STEM.search(path) else len(blocks)
             return leaf * decay ** (len(blocks) - below)
 
@@ -173,17 +167,6 @@ def layer_decay(steps, *, optimizer: Optimizer, decay: Fraction) -> optax.Gradie
 
 def _path(keys) -> str:
     return "/".join(str(key.key) for key in keys)
-
-
-def _block(path: str) -> tuple[int, ...] | None:
-    found = BLOCK.search(path)
-    return found and tuple(int(number or 0) for number in found.groups())
-
-
-def _blocks(params) -> list[tuple[int, ...]]:
-    """The blocks that paths number, the first one first."""
-    every = (_block(_path(keys)) for keys, _ in jax.tree_util.tree_leaves_with_path(params))
-    return sorted({block for block in every if block})
 
 
 def lars(

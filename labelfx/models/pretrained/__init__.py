@@ -19,6 +19,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from labelfx.models.depth import upper_third
 from labelfx.models.pretrained import bert, convnext, efficientnet, resnet, static, vit
 from labelfx.models.pretrained.files import Tensors, configuration, tensors_of
 
@@ -117,6 +118,12 @@ def shapes_of(family: str, architecture: Mapping[str, Any]) -> dict[str, Any]:
     module = FAMILIES[family]
     built = module.network(**architecture, norm="stored", norm_groups=1, outputs="features", dtype=None)
     return jax.eval_shape(lambda: built.init(jax.random.key(0), module.blank(**architecture), train=False))
+
+
+def upper(description: Mapping[str, Any]) -> tuple[str, ...]:
+    """`lora.paths` of the last third of a network's blocks and of what lies on top: where gradients end early."""
+    leaves = jax.tree_util.tree_leaves_with_path(shapes_of(description["family"], description["architecture"]))
+    return upper_third("/".join(key.key for key in keys[1:]) for keys, _ in leaves)
 
 
 def _sources(family: str, architecture: Mapping[str, Any], tensors: Tensors) -> _Sources:
