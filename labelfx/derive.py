@@ -26,10 +26,11 @@ from labelfx.data import Dataset
 from labelfx.derived import Derived, Finished, recalibrate
 from labelfx.finished import weights
 from labelfx.loop.asking import ASKED
+from labelfx.loop.claims import claim
 from labelfx.loop.mesh import products
 from labelfx.loop.networks import build_model, head_of
 from labelfx.loop.results import finish
-from labelfx.loop.run import TOKENIZER, claim, keep_compiled_programs
+from labelfx.loop.run import TOKENIZER, keep_compiled_programs
 
 
 def derive(

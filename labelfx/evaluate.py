@@ -8,9 +8,10 @@ from typing import Any
 from labelfx import config as configs
 from labelfx.config import ConfigError, command
 from labelfx.data import Dataset
+from labelfx.loop.claims import claim
 from labelfx.loop.mesh import products
 from labelfx.loop.results import finish
-from labelfx.loop.run import begin, build_model, claim, keep_compiled_programs, load_config, load_data, load_variables
+from labelfx.loop.run import begin, build_model, keep_compiled_programs, load_config, load_data, load_variables
 
 
 def evaluate(

@@ -15,6 +15,7 @@ from labelfx.data import Dataset
 from labelfx.evals.kept import kept_in
 from labelfx.loop import distributed, inputs, metrics, results, run
 from labelfx.loop.checkpoint import Checkpoints
+from labelfx.loop.claims import claim
 from labelfx.loop.dispatch import IN_FLIGHT as IN_FLIGHT
 from labelfx.loop.dispatch import check_divisible
 from labelfx.loop.dispatch import jit_step as jit_step
@@ -52,7 +53,7 @@ def train(
     configs.make_folder(folder)
     if configs.derivation(folder):
         raise ConfigError(f"{folder}: holds weights that labelfx.derive made; train in another workdir")
-    with run.claim(folder), products(checked.matmul_precision), kept_in(folder):
+    with claim(folder), products(checked.matmul_precision), kept_in(folder):
         configs.compare(checked, folder)
         announce(mesh, checked.model.get("dtype", "float32"))
         with metrics.telling(f"reading {checked.data['name']}"):

@@ -26,8 +26,9 @@ from labelfx.data.sources import folders
 from labelfx.export import export
 from labelfx.features import features
 from labelfx.finished import weights
-from labelfx.loop import metrics, results, run
+from labelfx.loop import metrics, results
 from labelfx.loop.checkpoint import CheckpointError
+from labelfx.loop.claims import claim
 from labelfx.loop.mesh import announce, matmul_precision
 from labelfx.loop.training import Loop
 
@@ -40,8 +41,8 @@ CONFIG = tiny("supervised", model={"name": "mlp", "hidden": (16,), "dtype": "flo
 HOLD = """
 import sys, time
 from pathlib import Path
-from labelfx.loop import run
-with run.claim(Path(sys.argv[1])):
+from labelfx.loop.claims import claim
+with claim(Path(sys.argv[1])):
     print("held", flush=True)
     time.sleep(100)
 """
@@ -150,11 +151,11 @@ def test_two_runs_in_one_workdir(finished, tmp_path):
 
 
 def test_a_claim_ends_with_its_block(tmp_path):
-    with run.claim(tmp_path), pytest.raises(ConfigError, match=f"in use by process {os.getpid()} on "):
-        with run.claim(tmp_path):
+    with claim(tmp_path), pytest.raises(ConfigError, match=f"in use by process {os.getpid()} on "):
+        with claim(tmp_path):
             pass
     for _ in range(2):
-        with pytest.raises(KeyboardInterrupt), run.claim(tmp_path):
+        with pytest.raises(KeyboardInterrupt), claim(tmp_path):
             raise KeyboardInterrupt
 
 
@@ -165,7 +166,7 @@ def test_without_locks_there_is_a_warning(tmp_path, monkeypatch, caplog):
         raise OSError("no locks available")
 
     monkeypatch.setattr(fcntl, "flock", flock)
-    with run.claim(tmp_path), run.claim(tmp_path):
+    with claim(tmp_path), claim(tmp_path):
         pass
     assert [record.getMessage() for record in caplog.records] == [
         f"{tmp_path}: no lock (no locks available); see to it that no other run writes there"

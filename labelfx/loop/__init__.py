@@ -3,6 +3,7 @@
 | file | what |
 |---|---|
 | `run.py` | what a run is made of, by its configuration and in its folder: data, labels, model, trained variables |
+| `claims.py` | a folder is of one process at a time |
 | `said.py` | what a run is told: its rows under the label view, what is said of them |
 | `networks.py` | its backbone, and the head on it |
 | `phases.py` | a run before it starts, and one phase of it: method, miner, the shapes of batches and state |

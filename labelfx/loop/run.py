@@ -1,12 +1,9 @@
 """What a run is made of, by its configuration and in its folder: data, labels, model, trained variables."""
 
-import contextlib
 import functools
 import json
 import logging
-import os
-import socket
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +18,7 @@ from labelfx.data.sources.arrays import check_arrays
 from labelfx.data.tokens import Tokenizer
 from labelfx.finished import weights
 from labelfx.labels.answers import answered
-from labelfx.loop import asking, bucket
+from labelfx.loop import asking
 from labelfx.loop.blame import named
 from labelfx.loop.frozen import PRETRAINED, with_backbone
 from labelfx.loop.networks import build_head, build_model
@@ -32,40 +29,6 @@ from labelfx.models.pretrained.files import NAME as WEIGHTS
 TOKENIZER = "tokenizer.json"
 
 logger = logging.getLogger(__name__)
-
-
-@contextlib.contextmanager
-def claim(folder: Path) -> Iterator[None]:
-    """Keeps every other process that claims `folder` out of it; of the processes of one run the first does so.
-
-    It is a lock of the operating system on `folder/.lock`, which goes with the process however that ends. On a file
-    system without locks there is a warning instead. In a bucket it is an object, see `bucket.claim`.
-
-    Raises:
-      ConfigError: another process holds it; the message says which.
-    """
-    if jax.process_index() > 0:
-        yield
-        return
-    if not isinstance(folder, Path):
-        with bucket.claim(folder):
-            yield
-        return
-    with (folder / ".lock").open("a+b", buffering=0) as file:
-        try:
-            import fcntl  # not on Windows
-
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            file.seek(0)
-            who = file.read().decode(errors="replace").strip() or "another process"
-            raise ConfigError(f"{folder}: in use by {who}; wait for its end or use another workdir") from None
-        except (ImportError, OSError) as error:
-            logger.warning("%s: no lock (%s); see to it that no other run writes there", folder, error)
-        with contextlib.suppress(OSError):  # the disk is full, which is said where it matters
-            file.truncate(0)
-            file.write(f"process {os.getpid()} on {socket.gethostname()}".encode())
-        yield
 
 
 def load_data(config: configs.Run, workdir: Path, dataset: Dataset | None = None) -> tuple[Dataset, View]:

@@ -15,6 +15,7 @@ from labelfx.data import Dataset, Task, labelled
 from labelfx.evals.kept import kept_in
 from labelfx.evals.tasks import HEADLINES
 from labelfx.loop import run
+from labelfx.loop.claims import claim
 from labelfx.loop.picks import fitting, network_of, source_of
 from labelfx.loop.starts import description_of, floors_with, start_from
 from labelfx.loop.suited import (
@@ -136,7 +137,7 @@ def compare(
     every = list(jobs(recipes, distinct.values(), seeds, folder, dataset.task, judged, kinds, draws, classes))
     sweep.check(every, dataset)
     configs.make_folder(folder)
-    with run.claim(folder), kept_in(folder):
+    with claim(folder), kept_in(folder):
         sweep.work_off(every)
     return report([folder], folder / "report.html", BASELINE)
 
