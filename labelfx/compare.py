@@ -29,9 +29,10 @@ as many rows at random, `--draw=uniform,balanced,typiclust:ENCODER` draws in eac
 then says how many labels each draw saves against the first.
 
 With `--backbone=FOLDER` every method starts from the encoder in a folder, as timm and Hugging Face publish them, by
-low-rank updates (recipe `lora`): on a CPU of the last third of its blocks alone, which costs a fifth. `frozen`, a
-classifier on its features, is among the rows, and the floor is a linear probe of it. Methods that start from nothing go
-in a folder of their own: `python -m labelfx.report DIR DIR` puts both on one page.
+low-rank updates (recipe `lora`): on a CPU of the last third of its blocks alone, which costs a fifth, unless
+`--override='model.lora.paths=("",)'` says all. `frozen`, a classifier on its features, is among the rows, and the floor
+is a linear probe of it. Methods that start from nothing go in a folder of their own: `python -m labelfx.report DIR DIR`
+puts both on one page.
 
 All configurations and label budgets are checked, and every step is built, before anything is trained. Started again,
 the command goes on where it was. It ends in `DIR/report.html`, which `python -m labelfx.report DIR` writes too, at any
