@@ -95,12 +95,13 @@ def tiny(name: str, **changes) -> dict:
         return {k: shorten(v) if isinstance(v, dict) else small.get(k, v) for k, v in part.items()}
 
     config = shrink(config)
+    clients = {"weak": config["labels"]["weak"]} if config["batches"]["name"] == "by_client" else {}
     if name in KINDS:
         config["model"] = shorten(config["model"])
     else:
         config |= {
             "data": {"name": "digits"},
-            "labels": {"name": "per_class", "k": 2},
+            "labels": {"name": "per_class", "k": 2} | clients,
             "model": {"name": "conv3", "width": 2, "dtype": "float32"},
         }
     config |= {

@@ -19,8 +19,9 @@ COMMANDS = [*COMMANDS.split(), "reinforce", "vote"]
 
 NAMES = {
     "methods": "consistency contrastive contrastive_regression dclr dino distillation dual_encoder "
-    "dual_view feature_transform finetune inter_clr label_augmentation meta_pseudo_labels metric_learning moco mutual_learning "
-    "pnda self_meta_pseudo_labels siamese supervised supervised_contrastive swav test_time_adaptation whitening",
+    "dual_view feature_transform federated finetune inter_clr label_augmentation meta_pseudo_labels metric_learning "
+    "moco mutual_learning pnda self_meta_pseudo_labels siamese supervised supervised_contrastive swav "
+    "test_time_adaptation whitening",
     "objectives": "barlow_twins byol class_aware_info_nce conr cross_entropy cross_modal dclr debiased "
     "debiased_negative_mean dino diversity dual_view fixmatch hard_negative identity_matching info_nce_queue "
     "inter_image kd moco_v3 multi_similarity neighbour_vote nt_xent proxy_anchor proxy_nca "
@@ -31,16 +32,16 @@ NAMES = {
     "sts tfds wrench",
     "label views": "all_labels classes every file first fixmatch_fold fraction indices long_tail none per_class "
     "queried uniform",
-    "what is said": "annotators asymmetric bags column complementary domains drift instance_dependent keep_entries "
-    "noisy_rest partial points poisoned positive_unlabelled positives_only proportions single_positive symmetric "
-    "transition",
+    "what is said": "annotators asymmetric bags clients column complementary domains drift instance_dependent "
+    "keep_entries noisy_rest partial points poisoned positive_unlabelled positives_only proportions "
+    "single_positive symmetric transition",
     "classifiers": "attention dense linear",
     "relabelling rules": "given percentile",
     "queries": "badge clue dropquery entropy k_centre margin probcover typiclust uniform",
     "augmentations": "crop_flip identity noise randaugment simclr simclr_resized small_grey",
     "pairs": "halves stacked",
     "transformations": "colour_permutations rotations",
-    "batch miners": "clusters communities curriculum mined ngame uniform whole_bags",
+    "batch miners": "by_client clusters communities curriculum mined ngame uniform whole_bags",
     "selections": "margin_pos perc_pos percentile runner_up second_cluster simans top",
     "models": "conv3 gcn mean_pool mlp resnet18 resnet50 transformer vit wrn28",
     "heads": "linear projector prototypes siamese_mlp",

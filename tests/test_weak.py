@@ -25,6 +25,7 @@ KINDS = {
     "annotators": {"accuracies": (0.9, 0.6), "coverage": 0.7},
     "asymmetric": {"flips": ((0, 1), (2, 3)), "rate": 0.4},
     "bags": {"bag_size": 7, "witness": 3},
+    "clients": {"count": 3, "alpha": 1.0},
     "column": {"column": "votes", "role": "votes"},
     "complementary": {"count": 2, "matrix": None},
     "domains": {"count": 3, "alpha": 1.0},

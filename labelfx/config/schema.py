@@ -17,7 +17,7 @@ PROVIDED = {
     "methods": ("model", "classifier", "tx", "steps", "num_classes", "num_examples", "backbone", "teachers", "task"),
     "methods.targets.soft_labels": ("teachers", "num_classes", "num_examples", "classifier", "task"),
     "data.weak": ("label", "rng", "num_classes", "rows", "inputs", "columns"),
-    "data.miners": ("model", "bag"),
+    "data.miners": ("model", "bag", "client", "rows"),
     "data.augment": (),
     "data.mixing": (),
     "models.backbones": ("vocab_size", "graph", "weights"),

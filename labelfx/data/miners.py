@@ -67,6 +67,42 @@ def whole_bags(bag: np.ndarray | None, *, bags_per_batch: PositiveInt) -> Miner:
     return Miner(uniform().rows, labelled=labelled)
 
 
+def by_client(client: np.ndarray | None, rows: np.ndarray) -> Miner:
+    """Both streams give each client (the column `client`) an equal block of the batch, in the order of their numbers.
+
+    A client's labelled rows are in shuffled order; one without labels has rows without one in their place, and one
+    without rows those of others. The labelled stream has the column `client_share`, float32 [B, K]: in every row the
+    share of all rows that each of the K clients holds, 0 of a client without any. `rows` are those that are labelled.
+
+    Raises:
+      ValueError: nothing says which client a row is of; or, with the batch, that K does not divide it.
+    """
+    if client is None or not (client >= 0).any():
+        raise ValueError("by_client: no column says which client a row is of; take labels.weak clients")
+    count = int(client.max()) + 1
+    every = np.arange(len(client))
+    held = [every[client == each] for each in range(count)]
+    share = np.array([len(each) for each in held], np.float32) / np.float32(sum(map(len, held)))
+    own = [each if len(each) else every for each in held]
+    told = [np.intersect1d(each, rows) for each in held]
+    told = [some if len(some) else each for some, each in zip(told, own, strict=True)]
+
+    def block(size):
+        if size % count:
+            raise ValueError(f"a batch of {size} rows: must be a multiple of the {count} clients")
+        return size // count
+
+    def labelled(draw, size):
+        found = np.concatenate([draw(block(size), each) for each in told])
+        return found, {"client_share": np.tile(share, (size, 1))}
+
+    def unlabelled(rng, drawn, table):
+        size = block(len(drawn))
+        return np.concatenate([rng.choice(each, size, replace=len(each) < size) for each in own])
+
+    return Miner(unlabelled, labelled=labelled)
+
+
 def clusters(model: Model, *, clusters: TwoOrMore) -> Miner:
     """Half of a batch in shuffled order; beside each of these rows one of its hard-negative cluster.
 

@@ -246,6 +246,17 @@ def domains(
     return _instead(everywhere=frozenset({"domain"}), domain=domain.astype(np.int32))
 
 
+def clients(
+    label: np.ndarray, rng: np.random.Generator, num_classes: int, *, count: PositiveInt, alpha: Positive
+) -> Said:
+    """`client` of every row, and the label of the chosen ones: of each class `count` clients hold shares that are from
+    a symmetric Dirichlet(alpha) (Yurochkin et al. 2019, ICML, section 4); the smaller alpha, the fewer hold a class,
+    and some may hold no row."""
+    shares = rng.dirichlet(np.full(count, alpha), num_classes)
+    client = _draw(shares[label], rng.random(len(label)))
+    return Said({"label": label, "client": client.astype(np.int32)}, frozenset({"client"}))
+
+
 def drift(label: np.ndarray, inputs: Any, *, windows: TwoOrMore) -> Said:
     """`time` of every row: its inputs' mean decides which of `windows` equal windows it falls in, so that what is seen
     drifts; labels are those of the first window alone."""

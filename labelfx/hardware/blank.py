@@ -130,7 +130,8 @@ class Blank(Experiment):
 
     def trace(self, index: int) -> jax.stages.Traced:
         """A phase's step, ready to lower and compile for the devices of the mesh."""
-        phase = dataclasses.replace(self.build(index), miner=uniform())
+        phase = self.build(index)
+        phase = dataclasses.replace(phase, miner=phase.miner._replace(rows=uniform().rows, refresh=None))
         table, state = self.columns(phase), self.shapes(phase)
         batch, frozen = self.example(phase, table), phase.method.frozen
 
@@ -245,6 +246,8 @@ def blank_view(config: configs.Run, dataset: Dataset) -> View:
     )
     columns = {name: np.broadcast_to(x[:1], (count, *x.shape[1:])) for name, x in said.columns.items()}
     columns |= {"bag": np.arange(count, dtype=np.int32)} if "bag" in columns else {}
+    if "client" in columns:
+        columns["client"] = np.arange(count, dtype=np.int32) % (said.columns["client"].max() + 1)
     return label_view(train, np.arange(count), Said(columns))
 
 

@@ -17,10 +17,12 @@ KINDS = {  # of what is said of rows, by the column that it gives
     "propensity": "weak positive_unlabelled with known=True",
     "bag": "weak bags or proportions",
     "bag_target": "weak bags or proportions",
+    "client": "weak clients",
     "domain": "weak domains",
     "time": "weak drift",
     "flagged": "weak poisoned",
 }
+GIVEN = {"valid": "whole_bags", "client_share": "by_client"}  # columns of miners' own
 
 
 @contextlib.contextmanager
@@ -38,8 +40,9 @@ def blame(config: Mapping[str, Any]) -> Iterator[None]:
         if isinstance(error, KeyError) and stream in COLUMNS:
             kinds = KINDS.get(stream, "a source that has it, or config.labels.weak column")
             raise ConfigError(f"config.labels gives no {stream!r}, which {name} reads; take {kinds}") from None
-        if isinstance(error, KeyError) and stream == "valid":
-            raise ConfigError(f"config.batches gives no 'valid', which {name} reads; take whole_bags") from None
+        if isinstance(error, KeyError) and stream in GIVEN:
+            found = f"config.batches gives no {stream!r}, which {name} reads; take {GIVEN[stream]}"
+            raise ConfigError(found) from None
         if isinstance(error, KeyError) and stream == "image":
             raise ConfigError(f"config.method: {located(error)}: it is batch[...]['input'] now") from None
         raise ConfigError(f"config.method: {located(error)}") from error

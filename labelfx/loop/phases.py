@@ -81,6 +81,8 @@ class Experiment:
             "num_examples": len(self.view.truth),
             "bag": self.view.split.columns.get("bag"),
             "task": self.dataset.task,
+            "client": self.view.split.columns.get("client"),
+            "rows": self.view.rows,
         }
         provided |= {argument: self.trained(field, index, config[field]) for field, argument in configs.TRAINED.items()}
         with named("config.method"):
