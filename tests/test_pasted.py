@@ -80,8 +80,8 @@ def test_rows_are_a_function_of_the_seed_and_their_split_has_its_own_pictures():
         np.testing.assert_array_equal(left.labels, right.labels)
     assert (one.train.inputs != other.train.inputs).any()
     assert one.train.inputs.dtype == np.uint8 and len(one.train.inputs) == 60 and len(one.test.inputs) == 40
-    kinds = {label: pasted(**KEYS | {"label": label}) for label in ("several", "boxes")}
-    assert {name: each.task for name, each in kinds.items()} == {"several": "several", "boxes": "boxes"}
+    kinds = {label: pasted(**KEYS | {"label": label}) for label in ("one", "several", "boxes")}
+    assert {name: each.task for name, each in kinds.items()} == {"one": "class", "several": "several", "boxes": "boxes"}
     for each in kinds.values():
         np.testing.assert_array_equal(each.train.inputs, one.train.inputs)
     present = [sorted({*row.ravel().tolist()} - {10}) for row in one.train.labels]
@@ -151,7 +151,7 @@ def test_a_run_on_pixels_from_data_to_export(tmp_path):
     np.testing.assert_allclose(outputs["probabilities"], probabilities[:3], atol=1e-5)
 
 
-@pytest.mark.parametrize("label", ["several", "dense", "boxes"])
+@pytest.mark.parametrize("label", ["one", "several", "dense", "boxes"])
 def test_a_plan_knows_the_shapes_without_the_pictures(label):
     keys = KEYS | {"label": label}
     real = pasted(**keys)

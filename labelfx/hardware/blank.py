@@ -195,6 +195,7 @@ def blank_dataset(
     if kind == "pasted":
         (_, _, channels), classes, _ = SHAPES[data["of"]]
         shape, count, task = (data["canvas"], data["canvas"], channels), data["train"], data["label"]
+        task = "class" if task == "one" else task
         classes += task == "dense"
     found: dict[str, Any] = {
         "image_shape": image_shape or shape,

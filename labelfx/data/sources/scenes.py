@@ -28,7 +28,7 @@ def pasted(
     low: NonNegativeInt,
     high: PositiveInt,
     background: Probability,
-    label: Literal["several", "dense", "boxes"],
+    label: Literal["one", "several", "dense", "boxes"],
     train: PositiveInt,
     test: PositiveInt,
     seed: NonNegativeInt,
@@ -39,6 +39,8 @@ def pasted(
     A picture lies within the canvas and covers what was pasted before it, a grey one where it is not black. Under them
     is noise, uniform from 0 to the share `background` of white. Rows are a function of `seed`, the split and what
     else is said here but `label`, which says what is told of the same rows; of what is hidden nothing is:
+      "one": int32 [N], the class of the picture that was pasted last, which nothing covers: one label of a scene that
+        shows several, as a photograph has, -1 of an empty one;
       "several": int8 [N, C], whether a class is to be seen;
       "dense": int32 [N, H, W], the class of every pixel. The background is a class of its own, the last one, so that
         the others keep their numbers: were it void, what a network finds there would cost it nothing;
@@ -59,7 +61,7 @@ def pasted(
     if side > canvas:
         raise ValueError(f"canvas = {canvas}: must be at least {side}, the side of the pictures of {of}")
     names = (*pictures.class_names, *(["background"] if label == "dense" else []))
-    said = {"several": several, "dense": dense, "boxes": boxes}[label]
+    said = {"one": one, "several": several, "dense": dense, "boxes": boxes}[label]
     splits = []
     for stream, (split, rows) in enumerate(((pictures.train, train), (pictures.test, test))):
         scenes = paste(split, np.random.default_rng([seed, stream]), rows, canvas, low, high, background)
@@ -84,6 +86,12 @@ def paste(
         where = scenes[n], tops[scenes[n], k] + y, lefts[scenes[n], k] + x
         inputs[where], found[where] = picture[n, y, x], k
     return Scenes(inputs, found, pictures.labels[chosen])
+
+
+def one(scenes: Scenes, num_classes: int) -> np.ndarray:
+    """int32 [N]."""
+    last = scenes.found.max((1, 2))
+    return np.where(last < 0, -1, scenes.classes[np.arange(len(last)), last]).astype(np.int32)
 
 
 def several(scenes: Scenes, num_classes: int) -> np.ndarray:

@@ -1,0 +1,55 @@
+"""A teacher for label maps (configs/label_map.py): a network that pools by the mean, on scenes of two or three digits.
+
+A label names one of a scene's digits.
+
+    python -m labelfx.train --config=label_map_teacher --workdir=/tmp/labelfx/label_map_teacher
+
+NUMBERS
+"""
+
+from ml_collections import ConfigDict
+
+
+def get_config() -> ConfigDict:
+    return ConfigDict(
+        dict(
+            name="label_map_teacher",
+            seed=0,
+            label_seed=0,
+            data_seed=0,
+            data=dict(
+                name="pasted",
+                of="digits",
+                data_dir=None,
+                canvas=24,
+                low=2,
+                high=3,
+                background=0.2,
+                label="one",
+                train=2000,
+                test=500,
+                seed=0,
+            ),
+            labels=dict(name="all_labels"),
+            model=dict(name="resnet18", stem="cifar", width=8, remat=False, dtype="float32"),
+            method=dict(
+                name="supervised",
+                augment=dict(name="small_grey", min_scale=0.25, max_rotation=0.0, jitter_strength=0.5, cutout=0.0),
+                objective=dict(name="cross_entropy", label_smoothing=0.0),
+            ),
+            optimizer=dict(
+                name="adamw",
+                learning_rate=1e-3,
+                b1=0.9,
+                b2=0.999,
+                weight_decay=1e-4,
+                schedule=dict(name="cosine", warmup_steps=20),
+                clip_norm=None,
+                accumulate=1,
+            ),
+            batch=dict(labelled=64, unlabelled=0),
+            batches=dict(name="uniform"),
+            steps=300,
+            evals=dict(head={}),
+        )
+    )
