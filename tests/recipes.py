@@ -1,13 +1,22 @@
 """Every recipe in configs/, and the smallest run of each that still does everything the recipe does."""
 
+import atexit
+import functools
 import importlib.util
+import json
+import shutil
+import tempfile
 from pathlib import Path
 
+import jax
+import numpy as np
 import pytest
 
 from labelfx import config as configs
 from labelfx.config import plain
 from labelfx.config.annotations import Part
+from labelfx.data.sources import digits
+from labelfx.data.stored import probe
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 ENCODER = Path(__file__).parent / "pretrained" / "vit"  # a tiny one, of random weights
@@ -28,6 +37,7 @@ KINDS = (
     "pasted_fixmatch",
     "pasted_pixels",
     "positive_unlabelled",
+    "reinforced",
     "regression",
 )
 BATTERY = [*METHODS, *KINDS]
@@ -44,7 +54,26 @@ def recipe(name: str) -> dict:
         # Where all is trained, one whose keys have no bias: its gradient is 0, and Adam makes steps of rounding.
         file = ENCODER.parent / "dinov3" if name == "finetune_pretrained" else ENCODER
         config["model"] |= {"file": str(file), "image_size": 16}
+    soft = config["method"].get("soft_labels", {})
+    if soft.get("name") == "stored":
+        soft["file"] = stored_labels(json.dumps(config["method"]["augment"]))
     return config
+
+
+@functools.cache
+def stored_labels(augment: str) -> str:
+    """A file of `labelfx.reinforce` for two views of the digits, from teachers that guess."""
+    inputs, folder = digits().train.inputs, Path(tempfile.mkdtemp())
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    kept = np.zeros((len(inputs), 2), [("index", "<i2", 3), ("value", "<f2", 3)])
+    kept["index"] = np.random.default_rng(0).random((*kept.shape, 10)).argsort(-1)[..., :3]
+    kept["value"] = 0.6, 0.2, 0.1
+    np.save(folder / "0.npy", kept)
+    about = {"kind": "views", "rows": len(inputs), "classes": 10, "views": 2, "seed": 0, "shard_rows": len(inputs)}
+    about |= {"shards": ["0.npy"], "augment": json.loads(augment), "jax": jax.__version__, "whole": True}
+    about["probe"] = probe(configs.build(Part("data.augment"), json.loads(augment)), 0, inputs).tolist()
+    (folder / "about.json").write_text(json.dumps(about))
+    return str(folder)
 
 
 def recipe_of(method: str) -> str:
