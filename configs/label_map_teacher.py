@@ -1,4 +1,4 @@
-"""A teacher for label maps (configs/label_map.py): a network that pools by the mean, on scenes of two or three digits.
+"""A teacher for label maps (configs/label_map.py): a network that pools by the mean, on scenes of one or two digits.
 
 A label names one of a scene's digits.
 
@@ -21,10 +21,10 @@ def get_config() -> ConfigDict:
                 name="pasted",
                 of="digits",
                 data_dir=None,
-                canvas=24,
-                low=2,
-                high=3,
-                background=0.2,
+                canvas=16,
+                low=1,
+                high=2,
+                background=0.0,
                 label="one",
                 train=2000,
                 test=500,
@@ -34,12 +34,12 @@ def get_config() -> ConfigDict:
             model=dict(name="resnet18", stem="cifar", width=8, remat=False, dtype="float32"),
             method=dict(
                 name="supervised",
-                augment=dict(name="small_grey", min_scale=0.25, max_rotation=0.0, jitter_strength=0.5, cutout=0.0),
+                augment=dict(name="crop_flip", padding=2, flip=False),
                 objective=dict(name="cross_entropy", label_smoothing=0.0),
             ),
             optimizer=dict(
                 name="adamw",
-                learning_rate=1e-3,
+                learning_rate=3e-3,
                 b1=0.9,
                 b2=0.999,
                 weight_decay=1e-4,
