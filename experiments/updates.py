@@ -112,11 +112,11 @@ def accuracy(results: dict[str, Any]) -> dict[str, Any]:
 
 
 def run(data: Path, workdir: Path, seeds: range) -> None:
-    """What has no results yet, one seed of all tables after the other; the files after each."""
+    """What has no results yet, one data set and seed after the other; the files after each table."""
     path = HERE / "results.json"
     found = json.loads(path.read_text()) if path.exists() else {}
-    for seed in seeds:
-        for name in DATA:
+    for name in DATA:
+        for seed in seeds:
             for table in (*UPDATES, "forgetting"):
                 lines = found.setdefault(f"{name}: {table}", {})
                 if any(str(seed) in values for values in lines.values()):
