@@ -111,7 +111,7 @@ def finish(
 
 
 def _results(config, workdir, dataset, view, model, variables, training, trained_on):
-    every = run_evals(config, dataset, view, model, variables, workdir=workdir)
+    every = run_evals(config, dataset, view, model, variables, -1, workdir)
     failed = {name: part["failed"] for name, part in every.items() if "failed" in part}
     found = {name: part for name, part in every.items() if name not in failed}
     add_medians(config, workdir, found)
