@@ -192,6 +192,7 @@ def experts(net, seed):
     return [trained(net, rows[part], labels[part], 2 * seed + i) for i, part in enumerate((labels < 5, labels >= 5))]
 
 
+@pytest.mark.slow
 def test_experts_of_half_the_classes_each():
     """Merged in the width of one, the network that is solved for names digits of both halves where the mean of matched
     weights does not; half as wide again it is nearer to the mean of their logits."""

@@ -126,6 +126,7 @@ def normalised():
     return with_head(Model(lambda rng, x: dense.init(rng, x.reshape(len(x), -1)), apply), 10), found
 
 
+@pytest.mark.slow
 def test_normalised_networks_want_new_statistics():
     """Halfway, activations vary less than their statistics say, layer after layer: without new ones a network that was
     not matched is near chance, and a matched one far from its parents; with them only the matched one is near."""

@@ -11,6 +11,7 @@ import numpy as np
 
 from labelfx.config import ConfigError
 from labelfx.data.augment import to_float
+from labelfx.models.layers import BatchNorm
 from labelfx.models.symmetries import HEAD, leaf
 
 CHUNK = 256  # rows whose activations are in memory together
@@ -51,7 +52,7 @@ def _walk(layers: Any, variables: Any, z: np.ndarray) -> Iterator[tuple[np.ndarr
         yield z, y
         if norm:
             scale, bias, mean, var = (np.asarray(leaf(variables, path.format(norm)), np.float64) for path in NORM)
-            y = (y - mean) / np.sqrt(var + 1e-5) * scale + bias
+            y = (y - mean) / np.sqrt(var + BatchNorm.epsilon) * scale + bias
         z = np.maximum(y, 0)
 
 

@@ -21,6 +21,8 @@ from labelfx.derived.interpolate import linear
 from labelfx.models import Model
 from labelfx.models.symmetries import Groups, groups, leaf, of_units, permute, size
 
+LINES = "unmatched", "matched", "recalibrated"
+
 
 def match(
     runs: tuple[Finished, ...], rng: np.random.Generator, *, weight: Probability, curve: NonNegativeInt, gamma: Fraction
@@ -47,11 +49,8 @@ def match(
     said: dict[str, Any] = {"alignment": _alignments(a, b, matched, gamma)}
     if curve:
         said["curve"] = _curve(runs[0], a, b, matched, np.linspace(1, 0, curve))
-        said["barriers"] = [{k: barrier(np.array([row[k] for row in said["curve"]])) for k in ("unmatched", *MATCHED)}]
+        said["barriers"] = [{k: barrier(np.array([row[k] for row in said["curve"]])) for k in LINES}]
     return Derived(between(a, matched, weight), said=said)
-
-
-MATCHED = "matched", "recalibrated"
 
 
 def check_mergeable(runs: tuple[Finished, ...]) -> None:
@@ -91,7 +90,7 @@ def _curve(run: Finished, a: Any, b: Any, matched: Any, weights: np.ndarray) -> 
         merged = between(a, matched, weight)
         trees = between(a, b, weight), merged, recalibrate(network, merged, images)
         losses = [cross_entropy(network, variables, inputs, labels) for variables in trees]
-        row = {"weight": float(weight), **dict(zip(("unmatched", *MATCHED), losses, strict=True))}
+        row = {"weight": float(weight), **dict(zip(LINES, losses, strict=True))}
         rows.append({**row, "split": split, "n": int(known(labels).sum())})
     return rows
 
