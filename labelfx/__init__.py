@@ -10,6 +10,7 @@ import typing as _typing
 if _typing.TYPE_CHECKING:
     from labelfx.benchmark import benchmark as benchmark
     from labelfx.compare import compare as compare
+    from labelfx.condense import condense as condense
     from labelfx.config import ConfigError as ConfigError
     from labelfx.config import recipe as recipe
     from labelfx.data.pictures import read_images as read_images
@@ -33,6 +34,7 @@ __version__ = "0.1.0"
 _COMMANDS = (
     "benchmark",
     "compare",
+    "condense",
     "derive",
     "evaluate",
     "export",

@@ -15,6 +15,7 @@ COMMANDS = {
     "export": "a trained encoder as one file that runs without labelfx",
     "suggest": "which rows to label next: a table to fill in, and a page with the pictures or sentences",
     "vote": "what several runs name the training rows, for self-training on their agreement",
+    "condense": "a small data set with soft labels out of a large one and finished runs",
     "reinforce": "soft labels of finished runs, stored once: any student learns from them without a teacher",
     "derive": "a network out of finished runs' weights: merged, pruned, made to forget",
     "mine": "hard negatives from two files of embeddings",

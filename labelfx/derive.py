@@ -132,14 +132,7 @@ def main() -> None:
     )
     flags = parser.parse_args()
     try:
-        settings = {}
-        for word in flags.set:
-            key, equals, value = word.partition("=")
-            if not equals:
-                raise ConfigError(f"--set {word}: must be KEY=VALUE, as in weight=0.5")
-            if key in ("how", "runs", "out", "dataset"):
-                raise ConfigError(f"--set {word}: no setting of {flags.how}")
-            settings[key] = configs.literal(value)
+        settings = configs.settings(flags.set, flags.how, ("how", "runs", "out", "dataset"))
         derive(flags.how, flags.runs.split(","), flags.out, **settings)
     except (OSError, ValueError) as error:
         print("error: " + " ".join(str(error).split()), file=sys.stderr)

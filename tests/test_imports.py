@@ -15,7 +15,7 @@ from labelfx import list as listing
 COMMANDS = (
     "benchmark compare derive evaluate export features fit list mine plan predict report scores suggest table train"
 )
-COMMANDS = [*COMMANDS.split(), "reinforce", "vote"]
+COMMANDS = [*COMMANDS.split(), "condense", "reinforce", "vote"]
 
 NAMES = {
     "methods": "consistency contrastive contrastive_regression dclr dino distillation dual_encoder "

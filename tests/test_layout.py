@@ -89,7 +89,7 @@ def test_what_the_package_offers():
     import labelfx.benchmark
     import labelfx.train  # which would put the module there
 
-    commands = "benchmark compare derive evaluate export features fit mine plan predict"
+    commands = "benchmark compare condense derive evaluate export features fit mine plan predict"
     commands = {*commands.split(), *"reinforce report suggest table train vote".split()}
     assert (
         set(dir(labelfx))

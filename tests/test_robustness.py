@@ -208,6 +208,7 @@ def test_help_of_every_command_shows_its_own_flags(tmp_path):
         "report": "out baseline help",
         "table": "baseline help",
         "vote": "out help",
+        "condense": "runs out seed set help",
         "reinforce": "runs out top views augment seed maps help",
         "list": "help",
         "derive": "runs out set help",

@@ -39,11 +39,12 @@ from labelfx.config.files import (
     write_text,
 )
 from labelfx.config.identity import changed_code, compare, config_hash, outside_code, what_matters
-from labelfx.config.recipes import Written, literal, locate, recipe, recipes, recipes_of
+from labelfx.config.recipes import Written, literal, locate, recipe, recipes, recipes_of, settings
 from labelfx.config.rooms import functions, hashes, parameters
 from labelfx.config.schema import (
     BACKBONES,
     CLASSIFIERS,
+    CONDENSED,
     DATA,
     DERIVED,
     EVALS,

@@ -37,6 +37,7 @@ SECTIONS = {
     "schedules": Part("loop.optim", ("peak", "steps")),
     "evals": configs.EVALS,
     "derivations": configs.DERIVED,
+    "condensations": configs.CONDENSED,
 }
 
 

@@ -8,7 +8,7 @@ import json
 import runpy
 import sys
 import types
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -70,6 +70,20 @@ def literal(text: str) -> Any:
         with contextlib.suppress(ValueError, SyntaxError, RecursionError):
             return read(text)
     return text
+
+
+def settings(words: Iterable[str], how: str, taken: tuple[str, ...]) -> dict[str, Any]:
+    """What the words KEY=VALUE of a flag `--set` say; ConfigError where one has no value, or its key is of those
+    `taken` by the command itself, no setting of `how`."""
+    found = {}
+    for word in words:
+        key, equals, value = word.partition("=")
+        if not equals:
+            raise ConfigError(f"--set {word}: must be KEY=VALUE, as in weight=0.5")
+        if key in taken:
+            raise ConfigError(f"--set {word}: no setting of {how}")
+        found[key] = literal(value)
+    return found
 
 
 def recipe(name: str, changes: Mapping[str, Any] = types.MappingProxyType({})) -> dict[str, Any]:

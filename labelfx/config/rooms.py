@@ -24,7 +24,8 @@ from labelfx.config.errors import PACKAGE, ConfigError, located, place
 ROOMS = tuple(
     "methods objectives methods.targets.pseudo_labels methods.targets.soft_labels labels.rules labels.queries "
     "data.sources data.labels data.weak data.propensity data.augment data.mixing data.pairs data.transformations "
-    "data.miners mining.rules models.backbones models.classifiers models.heads loop.optim evals derived".split()
+    "data.miners mining.rules models.backbones models.classifiers models.heads loop.optim evals derived "
+    "condensed".split()
 )
 
 

@@ -29,6 +29,7 @@ PROVIDED = {
         "labelled_inputs labelled_features labelled_labels rows scored_rows judgements graph teacher_logits class_map"
     ).split(),
     "derived": ("runs", "rng"),
+    "condensed": ("runs", "rng"),
 }
 
 
@@ -67,7 +68,8 @@ class Asking:
 
 
 QUERIES = Part("labels.queries", ("evidence", "told", "count", "rng"), common=Asking)
-MINERS, EVALS, DERIVED = Part("data.miners"), Part("evals"), Part("derived")
+MINERS, EVALS = Part("data.miners"), Part("evals")
+DERIVED, CONDENSED = Part("derived"), Part("condensed")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

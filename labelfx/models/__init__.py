@@ -174,6 +174,14 @@ def apply_together(
     return jax.tree.map(in_order, outputs), state
 
 
+def batch_statistics(model: Model, variables: dict[str, Any], x: jax.Array) -> dict[str, Any]:
+    """The mean and biased variance of the rows at each BatchNorm, in the tree of `variables["batch_stats"]`: read from
+    how far a pass in training moves the running ones (`labelfx.models.layers.BatchNorm`, a tenth of the way). Every
+    layer sees rows that those before it have normalised by the statistics of these rows."""
+    _, state = model.apply(variables, x, train=True)
+    return jax.tree.map(lambda old, new: old + (new - old) * 10, variables["batch_stats"], state["batch_stats"])
+
+
 def backbone(variables):
     """The backbone's own variables, out of those of `stack(backbone=..., ...)`: what evals and export read."""
     return part(variables, "backbone")

@@ -1,0 +1,45 @@
+"""A student of a condensed data set: a few images a class, real and compensated, and what a teacher says of them
+(INFER, Zhang et al. 2024).
+
+    python -m labelfx.train --config=supervised --workdir=/tmp/labelfx/teacher --config.model.name=resnet18
+    python -m labelfx.condense compensate --runs=/tmp/labelfx/teacher --out=/tmp/labelfx/condensed.npz --set per_class=4
+    python -m labelfx.train --config=condensed --workdir=/tmp/labelfx/condensed
+
+TIME
+"""
+
+from ml_collections import ConfigDict
+
+
+def get_config() -> ConfigDict:
+    return ConfigDict(
+        dict(
+            name="condensed",
+            seed=0,
+            label_seed=0,
+            data_seed=0,
+            data=dict(name="npz:/tmp/labelfx/condensed.npz"),
+            labels=dict(name="all_labels"),
+            model=dict(name="conv3", width=32, dtype="float32"),
+            method=dict(
+                name="supervised",
+                augment=dict(name="small_grey", min_scale=0.5, max_rotation=15.0, jitter_strength=0.5, cutout=0.0),
+                objective=dict(name="soft_cross_entropy"),
+                mix=dict(name="mixup", alpha=0.8),
+            ),
+            optimizer=dict(
+                name="adamw",
+                learning_rate=1e-3,
+                b1=0.9,
+                b2=0.999,
+                weight_decay=1e-4,
+                schedule=dict(name="cosine", warmup_steps=20),
+                clip_norm=None,
+                accumulate=1,
+            ),
+            batch=dict(labelled=40, unlabelled=0),
+            batches=dict(name="uniform"),
+            steps=300,
+            evals=dict(head={}, raw_pixels={}, random_encoder={}),
+        )
+    )
