@@ -1,6 +1,7 @@
 """Distillation from a trained teacher and mutual learning, against NumPy and on the digits."""
 
 import functools
+import json
 
 import jax
 import jax.numpy as jnp
@@ -211,6 +212,16 @@ def test_the_teacher_is_in_no_checkpoint_and_stays_as_it_was(taught, tmp_path, m
         run.load_teacher(folder, [*map(str, range(10))]).variables,
     )
     jax.tree.map(np.testing.assert_array_equal, before, loaded)
+
+
+def test_a_student_may_start_from_a_trained_network(taught, tmp_path):
+    """One that starts from its teacher has nothing to learn of it; without one it starts from fresh parameters."""
+    folder, _ = taught
+    still = tiny("distillation")["optimizer"] | {"learning_rate": 1e-9}
+    config = tiny("distillation", model=MODEL, teacher=str(folder), backbone=str(folder), optimizer=still)
+    labelfx.train(config, tmp_path)
+    last = json.loads((tmp_path / "metrics.jsonl").read_text().splitlines()[-1])
+    assert last["soft_loss"] < 1e-6 and last["agreement"] == 1
 
 
 def test_rounds_of_self_distillation(taught, tmp_path):

@@ -233,7 +233,7 @@ def _check_run(config: dict[str, Any]) -> Run:
         takes = arguments_of(METHODS, phase["method"])
         for field, argument in TRAINED.items():
             who = takes.get(argument)
-            if who and not phase[field]:
+            if who and not phase[field] and not _optional(phase["method"]["name"], argument):
                 raise ConfigError(f"{path}.{field}: missing; {who} takes one, a run's workdir or 'previous'")
             if phase[field] and not who:
                 raise ConfigError(f"{path}.{field} = {phase[field]!r}: {phase['method']['name']} takes no {field}")
@@ -254,6 +254,12 @@ def _check_run(config: dict[str, Any]) -> Run:
         found, most = checked["steps_per_dispatch"], checked["log_every"]
         raise ConfigError(f"config.steps_per_dispatch = {found}: must be at most config.log_every = {most}")
     return Run(**checked)
+
+
+def _optional(method: str, argument: str) -> bool:
+    """Whether a method goes without what a run provides, by a default."""
+    found = inspect.signature(function(METHODS, method)).parameters.get(argument)
+    return found is not None and found.default is not found.empty
 
 
 def arguments_of(part: Part, node: Mapping[str, Any]) -> dict[str, str]:

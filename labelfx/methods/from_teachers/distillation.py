@@ -19,6 +19,7 @@ from labelfx.data.placement import Placement
 from labelfx.data.weak import Supervision, supervision
 from labelfx.loop import state
 from labelfx.methods import Method
+from labelfx.methods.from_labels.finetune import start_from
 from labelfx.methods.targets.soft_labels import Seen, SoftLabel, SoftLabels
 from labelfx.models import Model, apply_together
 
@@ -50,6 +51,7 @@ def distillation(
     tx: optax.GradientTransformation,
     steps: int,
     task: Task,
+    backbone: dict | None = None,
     *,
     augment: Augment,
     soft_labels: SoftLabel,
@@ -65,7 +67,7 @@ def distillation(
     BatchNorm of the student uses the statistics of all rows of the step. With a `mix` the rows of a stream are mixed
     with each other once they are augmented, and the soft labels, as probabilities, alike; the objective as in
     `supervised`. Self-distillation is a phase with `teacher="previous"` after another: each begins with fresh
-    parameters.
+    parameters, or with those of `config.backbone`, a classifier's with its head.
 
     With an `adversary` its loss for the student is added (Shen & Savvides 2020, MEAL V2, section 3.3: with labels from
     teachers alone, `soft_weight` 1). It learns to tell both apart and the student to be taken for a teacher. In the
@@ -77,7 +79,8 @@ def distillation(
     it cannot tell, and `fooling_loss`, the student's.
 
     Raises:
-      ValueError: there are no labelled rows, but `soft_weight` is not 1; labels of pixels are to be mixed.
+      ValueError: there are no labelled rows, but `soft_weight` is not 1; labels of pixels are to be mixed; the
+        backbone's parameters are not those of `config.model`.
     """
     adversary_tx = adversary.optimizer(steps) if adversary else None
     crops = soft_labels.stored.crops if soft_labels.stored else 1
@@ -88,6 +91,8 @@ def distillation(
         rng_student, rng_adversary = state.named(rng, "model", "adversary")
         row = images(batch)[0][1]
         student = state.create(classifier, tx, rng_student, row)
+        if backbone is not None:
+            student = state.start(tx, start_from(student.variables, backbone, ("backbone", "head")))
         opponent: Any = ()
         if adversary:
             logits = classifier.apply(student.variables, to_float(row[:1]), train=False)[0]["head"]
