@@ -15,7 +15,7 @@ from toys import assert_beats
 from labelfx.evals.bags import bag_auc
 from labelfx.models.classifiers import attention
 from labelfx.objectives import supervision
-from labelfx.objectives.classification import cross_entropy, soft_cross_entropy
+from labelfx.objectives.classification import cross_entropy, margin_cross_entropy, soft_cross_entropy
 from labelfx.objectives.regression import absolute_error, squared_error
 
 EXACT = 1e-12
@@ -66,6 +66,22 @@ def test_cross_entropy_of_positions():
     assert worst_error(cross_entropy, loop, z, label, per_row, label_smoothing=0.1) < EXACT
     each = np.broadcast_to(per_row[:, None, None], label.shape)
     assert worst_error(cross_entropy, loop, z, label, each, label_smoothing=0.1) < EXACT
+
+
+@pytest.mark.parametrize("classes", [(2,), (0, 1), (), (0, 1, 2)])
+def test_margin_cross_entropy(classes):
+    added = np.array([1.7 if c in classes else 0.0 for c in range(3)])
+
+    def loop(z):
+        return loop_cross_entropy(z + added, LABEL, WEIGHT, 0.0)
+
+    settings = {"margin": 1.7, "classes": classes}
+    assert worst_error(margin_cross_entropy, loop, logits_of(5, 3), LABEL, WEIGHT, **settings) < EXACT
+
+
+def test_a_margin_is_of_classes_that_are_there():
+    with pytest.raises(ValueError, match=r"classes = \(1, 3\): must be classes 0..2"):
+        margin_cross_entropy(jnp.zeros((5, 3)), jnp.asarray(LABEL), margin=1.0, classes=(1, 3))
 
 
 def test_soft_cross_entropy():
@@ -442,6 +458,11 @@ NOTHING = {
         {"label": np.zeros(4, np.int32), "weight": np.zeros(4, np.float32)},
         {"label_smoothing": 0.1},
     ),
+    "margin_cross_entropy": (
+        margin_cross_entropy,
+        {"label": np.full(4, -1, np.int32)},
+        {"margin": 1.0, "classes": (1,)},
+    ),
     "soft_cross_entropy": (soft_cross_entropy, {"target": np.full((4, 2), np.nan, np.float32)}, {}),
     **{
         f"candidates_{loss}": (supervision.candidates, {"candidates": np.full((4, 2), full)}, {"loss": loss})
@@ -494,6 +515,11 @@ def test_where_nothing_is_said_the_loss_and_its_gradient_are_0(name):
 
 SOMETHING = {
     "cross_entropy": (cross_entropy, (np.array([0, 1, 1, -1], np.int32),), {"label_smoothing": 0.0}),
+    "margin_cross_entropy": (
+        margin_cross_entropy,
+        (np.array([0, 1, 1, -1], np.int32),),
+        {"margin": 1.0, "classes": (1,)},
+    ),
     "soft_cross_entropy": (soft_cross_entropy, (np.full((4, 2), 0.5, np.float32),), {}),
     "candidates": (supervision.candidates, (np.eye(2, dtype=bool)[[0, 1, 1, 0]],), {"loss": "log"}),
     "forward": (

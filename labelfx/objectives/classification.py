@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from labelfx.config.annotations import Fraction
+from labelfx.config.annotations import Fraction, NonNegative, NonNegativeInt
 from labelfx.objectives._rows import check_rows, mean_of_said
 
 
@@ -30,6 +30,36 @@ def cross_entropy(
         raise ValueError(f"label must be classes, integers, got {label.dtype}")
     target = optax.smooth_labels(jax.nn.one_hot(label, logits.shape[-1], dtype=logits.dtype), label_smoothing)
     return mean_of_said(optax.softmax_cross_entropy(logits, target), label >= 0, weight)
+
+
+def margin_cross_entropy(
+    logits: jax.Array,
+    label: jax.Array,
+    weight: jax.Array | None = None,
+    *,
+    margin: NonNegative,
+    classes: tuple[NonNegativeInt, ...],
+) -> jax.Array:
+    """`cross_entropy` with `margin` added to the logits of `classes`, in training alone: so that the other classes win
+    by that much more afterwards (margin-calibrated loss, Ricci et al. 2026, AAAI, "Mitigating Negative Flips via Margin
+    Preserving Training", whose code adds 4 to new classes of CIFAR-100).
+
+    Args:
+      logits, label, weight: as of `cross_entropy`.
+      margin: b, in units of logits.
+      classes: those that are new since the last network.
+
+    Returns:
+      A scalar, as `cross_entropy`.
+
+    Raises:
+      ValueError: shapes differ, labels are no classes, or `classes` are none of the logits'.
+    """
+    logits = check_rows(logits, {"label": label}, entries=False)
+    if not all(each < logits.shape[-1] for each in classes):
+        raise ValueError(f"classes = {classes}: must be classes 0..{logits.shape[-1] - 1}")
+    raised = logits.at[..., jnp.array(classes, jnp.int32)].add(margin)
+    return cross_entropy(raised, label, weight, label_smoothing=0.0)
 
 
 def vote_cross_entropy(logits: jax.Array, votes: jax.Array, weight: jax.Array | None = None) -> jax.Array:
