@@ -260,6 +260,17 @@ def test_a_teacher_that_does_not_fit(taught, tmp_path):
         run.load_teacher(tmp_path / "nothing", digits)
 
 
+def test_a_class_that_nobody_knows(taught, tmp_path):
+    """Specialists of the digits 0 to 8: the 9 has labels or is refused."""
+    few = {"data": {"name": "digits", "merge": tuple((c,) for c in range(9))}, "labels": {"name": "per_class", "k": 2}}
+    labelfx.train(tiny("supervised", model=MODEL, **few), tmp_path / "few")
+    config = tiny("distillation", model=MODEL, teacher=str(tmp_path / "few"))
+    labelfx.train(config, tmp_path / "labels")
+    config["batch"]["labelled"], config["method"]["soft_weight"] = 0, 1.0
+    with pytest.raises(ConfigError, match="config.teacher: none of the 1 knows the class '9', of which no labelled row"):
+        labelfx.train(config, tmp_path / "none")
+
+
 def test_a_teacher_counts_by_the_hash_of_its_run(taught, tmp_path):
     config = configs.check(tiny("distillation", model=MODEL, teacher=str(taught[0])))
     moved = tmp_path / "moved"

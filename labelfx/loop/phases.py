@@ -28,7 +28,7 @@ from labelfx.loop.metrics import telling
 from labelfx.loop.networks import head_of
 from labelfx.loop.state import fold_in_name
 from labelfx.methods import Method, shapes_of_step
-from labelfx.models import Model, stack
+from labelfx.models import Model, Trained, stack
 from labelfx.models.backbones import mlp
 
 NO_STEPS = 2**20  # the length of schedules where no step asks for them
@@ -85,6 +85,7 @@ class Experiment:
             "rows": self.view.rows,
         }
         provided |= {argument: self.trained(field, index, config[field]) for field, argument in configs.TRAINED.items()}
+        self.check_teachers(config, provided["teachers"])
         with named("config.method"):
             method = configs.build(configs.METHODS, config["method"], **provided)
         with named("config.batches"):
@@ -111,6 +112,19 @@ class Experiment:
             raise ConfigError(
                 f"config.method.name = {name!r}: needs classes, but {self.config.data['name']!r} has none"
             )
+
+    def check_teachers(self, config: Mapping[str, Any], teachers: Sequence[Trained]) -> None:
+        """ConfigError where nobody says anything of a class: no teacher knows it, and no labelled row is of it."""
+        if not teachers or self.dataset.task != "class" or self.config.labels["weak"]:
+            return
+        labels = self.view.split.labels[self.view.rows] if config["batch"]["labelled"] else np.array([], int)
+        known = {*labels.tolist(), *(c for each in teachers for c in each.classes)}
+        for c, name in enumerate(self.dataset.class_names):
+            if c not in known:
+                raise ConfigError(
+                    f"config.teacher: none of the {len(teachers)} knows the class {name!r}, of which no labelled row is "
+                    "either; must be known to one, or have a label and config.batch.labelled above 0"
+                )
 
     def check_memory(self, shapes: Any) -> None:
         """ConfigError where a device cannot even hold the state, or not its share of the images."""
