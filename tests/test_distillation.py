@@ -267,7 +267,9 @@ def test_a_class_that_nobody_knows(taught, tmp_path):
     config = tiny("distillation", model=MODEL, teacher=str(tmp_path / "few"))
     labelfx.train(config, tmp_path / "labels")
     config["batch"]["labelled"], config["method"]["soft_weight"] = 0, 1.0
-    with pytest.raises(ConfigError, match="config.teacher: none of the 1 knows the class '9', of which no labelled row"):
+    with pytest.raises(
+        ConfigError, match="config.teacher: none of the 1 knows the class '9', of which no labelled row"
+    ):
         labelfx.train(config, tmp_path / "none")
 
 

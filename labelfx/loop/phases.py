@@ -122,8 +122,8 @@ class Experiment:
         for c, name in enumerate(self.dataset.class_names):
             if c not in known:
                 raise ConfigError(
-                    f"config.teacher: none of the {len(teachers)} knows the class {name!r}, of which no labelled row is "
-                    "either; must be known to one, or have a label and config.batch.labelled above 0"
+                    f"config.teacher: none of the {len(teachers)} knows the class {name!r}, of which no labelled row "
+                    "is either; must be known to one, or have a label and config.batch.labelled above 0"
                 )
 
     def check_memory(self, shapes: Any) -> None:
