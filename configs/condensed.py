@@ -1,11 +1,13 @@
 """A student of a condensed data set: a few images a class, real and compensated, and what a teacher says of them
 (INFER, Zhang et al. 2024).
 
-    python -m labelfx.train --config=supervised --workdir=/tmp/labelfx/teacher --config.model.name=resnet18
-    python -m labelfx.condense compensate --runs=/tmp/labelfx/teacher --out=/tmp/labelfx/condensed.npz --set per_class=4
+    python -m labelfx.condense compensate --runs=/tmp/labelfx/supervised --out=/tmp/labelfx/condensed.npz --set \\
+        per_class=4 steps=500 learning_rate=0.03 statistics_weight=0.05 jitter=1
     python -m labelfx.train --config=condensed --workdir=/tmp/labelfx/condensed
 
-TIME
+After `--config=supervised`; a minute on two CPU cores. Of what takes the bytes of 4 digits a class: 0.798, and 0.935
+from as many random ones with the same teacher's soft labels (`condense sample`), which is the floor that a condensed
+set has to beat: on these it does not. Seed 0, one draw: a sign of what to expect, not a result.
 """
 
 from ml_collections import ConfigDict
