@@ -196,7 +196,7 @@ def test_a_condensed_set_is_read_by_npz(how, teacher, tmp_path):
 
 def test_a_student_learns_from_it(teacher, tmp_path):
     labelfx.condense("sample", [teacher], tmp_path / "small.npz", per_class=2)
-    student = labelfx.recipe("condensed", {"data.name": f"npz:{tmp_path}/small.npz", "batch.labelled": 20, "steps": 4})
+    student = labelfx.recipe("condensed", {"data.name": f"npz:{tmp_path}/small.npz", "batch.labelled": 16, "steps": 4})
     student["optimizer"]["schedule"]["warmup_steps"] = 0
     found = labelfx.train({**student, "evals": {"head": {}}}, tmp_path / "student")
     assert found["metrics"]["head"]["n"] == 382
