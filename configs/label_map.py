@@ -4,7 +4,8 @@
     python -m labelfx.reinforce --runs=/tmp/labelfx/label_map_teacher --maps --top=10 --out=/tmp/labelfx/label_maps
     python -m labelfx.train --config=label_map --workdir=/tmp/labelfx/label_map
 
-NUMBERS
+30 s of a core. At 10 labels a class: 0.256, with `soft_weight` 0 0.200; its teacher, which saw 2,000 labels, 0.530.
+Seed 0, one label draw: a sign that it works, not a result.
 """
 
 from ml_collections import ConfigDict

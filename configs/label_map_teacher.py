@@ -4,7 +4,8 @@ A label names one of a scene's digits.
 
     python -m labelfx.train --config=label_map_teacher --workdir=/tmp/labelfx/label_map_teacher
 
-NUMBERS
+40 s of a core. Accuracy 0.530: of two digits in a scene either may be the one that is named. Seed 0: a sign that it
+works, not a result.
 """
 
 from ml_collections import ConfigDict
