@@ -7,8 +7,8 @@
 
 After `--config=supervised`; a minute on two CPU cores. Of what takes the bytes of 4 digits a class: 0.817, from 3
 natural ones and as many compensated; 0.785 from the 3 alone (batch 30), and 0.935 from 4 natural ones, with soft labels
-of the same teacher (`condense sample`): the floor that a condensed set has to beat, and here it does not. With steps=500
-and learning_rate=0.03 it is 0.798. Seed 0, one draw: a sign of what to expect, not a result.
+of the same teacher (`condense sample`): the floor that a condensed set has to beat, and here it does not. It is 0.798
+with steps=500 and learning_rate=0.03. Seed 0, one draw: a sign of what to expect, not a result.
 """
 
 from ml_collections import ConfigDict
