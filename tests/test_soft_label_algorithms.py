@@ -8,18 +8,22 @@ import numpy as np
 import optax
 import pytest
 import scipy.optimize
+from recipes import recipe
 from test_methods import identity
 from toys import adam, one_layer, with_head
 
+import labelfx
+from labelfx import config as configs
 from labelfx.data import Split, sources
 from labelfx.labels.choose import robust_query
+from labelfx.labels.recorded import majority, read
 from labelfx.methods.from_teachers import distillation as module
 from labelfx.methods.from_teachers.distillation import Adversary, distillation
 from labelfx.methods.targets.soft_labels import Seen, SoftLabels, chosen
 from labelfx.methods.targets.soft_labels.networks import teachers
 from labelfx.models import Trained, heads
-from labelfx.objectives.classification import cross_entropy
-from labelfx.objectives.distillation import kd
+from labelfx.objectives.classification import cross_entropy, margin_cross_entropy
+from labelfx.objectives.distillation import focal_kd, kd, negative_kd
 from labelfx.objectives.pseudo_label import confident, freematch_thresholds
 
 SEEDS = 3
@@ -125,14 +129,14 @@ def rows_of(split):
     return split.inputs.reshape(len(split.inputs), -1).astype(np.float32) / 255
 
 
-def fitted(model, rows, labels, steps=60):
+def fitted(model, rows, labels, steps=60, objective=CROSS_ENTROPY):
     """Variables of a network that has learnt these labels, all at once."""
     tx = adam(0.03)
     variables = model.init(jax.random.key(9), rows[:1])
 
     def step(carry, _):
         params, opt_state = carry
-        loss = lambda params: CROSS_ENTROPY(model.apply({"params": params}, rows, train=True)[0]["head"], labels)  # noqa: E731
+        loss = lambda params: objective(model.apply({"params": params}, rows, train=True)[0]["head"], labels)  # noqa: E731
         updates, opt_state = tx.update(jax.grad(loss)(params), opt_state, params)
         return (optax.apply_updates(params, updates), opt_state), None
 
@@ -386,7 +390,9 @@ def test_only_rows_that_are_asked_about_count():
     params = {"backbone": {"w": np.eye(2, dtype=np.float32)}, "head": {next(iter(start["params"]["head"])): head}}
     x = np.linspace(-1, 1, 201).astype(np.float32)
     source = Split(np.stack([x, 0 * x], 1), np.where(np.arange(201) % 10, -1, 0).astype(np.int32), {})
-    part = chosen.queried(model, 201, of=told(np.zeros((201, 2), np.float32), source.labels)[0], budget=20, error=0.02)
+    part = chosen.queried(
+        model, 201, "class", of=told(np.zeros((201, 2), np.float32), source.labels)[0], budget=20, error=0.1
+    )
     first, again, other = (
         part.refresh({"params": params}, source, jax.random.key(seed), 0.0)["include"] for seed in (0, 0, 1)
     )
@@ -397,5 +403,116 @@ def test_only_rows_that_are_asked_about_count():
         1
     ]
     np.testing.assert_array_equal(part.assign(seen, ())[1][0], first)
+    with pytest.raises(ValueError, match="queried goes by the class of a row"):
+        chosen.queried(model, 201, "several", of=part, budget=2, error=0.0)
     with pytest.raises(ValueError, match="budget = 202: must be at most 201, the training rows"):
-        chosen.queried(model, 201, of=told(np.zeros((1, 2)), np.zeros(1))[0], budget=202, error=0.0)
+        chosen.queried(
+            model, 201, "class", of=told(np.zeros((1, 2), np.float32), source.labels)[0], budget=202, error=0.0
+        )
+
+
+# An update that flips nothing (margin-preserving training).
+
+
+def four_classes(count, seed):
+    """Three classes that lie apart, and a fourth, of eight times their rows, that overlaps with one of them."""
+    rng = np.random.default_rng(seed)
+    label = np.repeat(np.arange(4), [count, count, count, 8 * count]).astype(np.int32)
+    centre = np.array([[0.0, 0], [8, 0], [4, 7], [-3.2, 0]])
+    return (centre[label] + rng.normal(size=(len(label), 2))).astype(np.float32), label
+
+
+def test_a_new_class_flips_nothing_and_is_learnt():
+    """Trained anew, some of the old class are taken for the new one; with a margin alone the new one is lost; taught by
+    the old and the new network beside the margin, neither."""
+    (rows, label), (test, truth), model = four_classes(80, 0), four_classes(300, 1), network(4)
+    margin = functools.partial(margin_cross_entropy, margin=8.0, classes=(3,))
+    seen = label < 3
+    old = Trained(network(3), fitted(network(3), rows[seen], label[seen], 200), (0, 1, 2))
+    new = Trained(model, fitted(model, rows, label, 200), (0, 1, 2, 3))
+    was_right = (logits_of(*old[:2], test).argmax(1) == truth)[truth < 3]
+
+    def judged(variables):
+        """(the share of old rows that were right and are not, recall of the new class)"""
+        right = logits_of(model, variables, test).argmax(1) == truth
+        return np.mean(was_right & ~right[truth < 3]), np.mean(right[truth == 3])
+
+    method = distillation(
+        model,
+        adam(0.03),
+        300,
+        "class",
+        augment=identity,
+        soft_labels=teachers((old, new), "class", 4, augment=identity, combine="each"),
+        soft_objective=functools.partial(focal_kd, temperature=5.0, base=1.0, focus=5.0),
+        soft_weight=0.5,
+        objective=margin,
+    )
+    found = method.variables(trained(method, {"labelled": {"input": rows, "label": label}}, 300, 64)[0])
+    ours = np.array([judged(variables) for variables in each_seed(found)])
+    plain, alone = judged(new.variables), judged(fitted(model, rows, label, 200, margin))
+    print(
+        "flips and recall: ours",
+        ours.round(3).tolist(),
+        "plain",
+        np.round(plain, 3),
+        "margin alone",
+        np.round(alone, 3),
+    )
+    assert was_right.mean() > 0.99 and plain[0] > 0.05 and alone[1] < 0.4
+    assert ours[:, 0].max() < 0.015 and ours[:, 1].min() > 0.8
+
+
+# Away from a bad teacher (negative distillation).
+
+
+def coloured(count, seed, bad):
+    """Four classes by a signal, beside a colour that has nothing to do with them; the share `bad` of the rows has it
+    for a label: rows, labels, which are bad."""
+    rng = np.random.default_rng(seed)
+    truth, colour = rng.integers(0, 4, (2, count)).astype(np.int32)
+    is_bad = rng.random(count) < bad
+    rows = np.concatenate([2 * np.eye(4)[truth] + rng.normal(size=(count, 4)), 3 * np.eye(4)[colour]], 1)
+    return rows.astype(np.float32), np.where(is_bad, colour, truth).astype(np.int32), is_bad
+
+
+def test_a_negative_teacher_keeps_its_student_from_the_cue():
+    """Accuracy on good rows, trained on as many bad ones; the negative teacher has seen the bad ones alone."""
+    (rows, label, bad), (test, truth, _), model = coloured(600, 0, 0.5), coloured(1000, 1, 0.0), network(4)
+    negative = Trained(model, fitted(model, rows[bad], label[bad], 100), (0, 1, 2, 3))
+    method = distillation(
+        model,
+        adam(0.03),
+        150,
+        "class",
+        augment=identity,
+        soft_labels=teachers((negative,), "class", 4, augment=identity, combine="logits"),
+        soft_objective=functools.partial(negative_kd, temperature=1.0),
+        soft_weight=0.5,
+        objective=CROSS_ENTROPY,
+    )
+    found = method.variables(trained(method, {"labelled": {"input": rows, "label": label}}, 150, 64)[0])
+    ours = [np.mean(logits_of(model, each, test).argmax(1) == truth) for each in each_seed(found)]
+    plain = np.mean(logits_of(model, fitted(model, rows, label, 150), test).argmax(1) == truth)
+    print("with the negative teacher", np.round(ours, 3), "without", plain.round(3))
+    assert min(ours) > plain + 0.15
+
+
+# Recorded answers of a network that is not at hand (TAIL).
+
+
+def test_a_student_of_recorded_answers_is_as_good_as_these(data_root, tmp_path):
+    """Comments on YouTube, the votes of ten rules as answers: a student of those alone, on new comments."""
+    config = recipe("response_distillation")
+    config["data"] |= {"data_dir": str(data_root / "wrench"), "vocab_size": 1024}
+    config["labels"]["weak"]["path"] = str(tmp_path / "answers.npz")
+    train = configs.build(configs.DATA, config["data"]).train
+    row, judge = np.nonzero(train.columns["votes"] >= 0)
+    vote = train.columns["votes"][row, judge].astype(int)
+    np.savez(tmp_path / "answers.npz", row=row, judge=judge, vote=vote, confidence=np.full(len(row), np.nan))
+    said, _ = majority(read(tmp_path / "answers.npz", len(train.labels), 2), len(train.labels), 2)
+    right = np.mean((said == train.labels)[said >= 0])
+    config |= {"model": {**config["model"], "width": 32}, "steps": 120, "devices": 1}
+    found = labelfx.train(config, tmp_path / "run")["metrics"]["head"]["accuracy"]
+    print("student", found, "answers", right)
+    assert found > right - 0.04 and right < 0.85

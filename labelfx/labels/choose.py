@@ -88,3 +88,33 @@ def _entropy(count: np.ndarray) -> float:
     """Of the shares that counts have; of none it is 0."""
     share = count[count > 0] / max(1, count.sum())
     return float(-np.sum(share * np.log(share)))
+
+
+def robust_query(gains: np.ndarray, wrong: float) -> np.ndarray:
+    """The distribution of rows to ask a teacher about, float64 [N], whose expected gain is the largest where `wrong` of
+    the answers are of no use and an adversary picks which (Robust Active Distillation, Baykal et al. 2023, ICLR).
+
+    max over p of min over sets W of `wrong` rows of sum_{i not in W} p_i g_i. With the gains in falling order the best
+    p is 1 / g, scaled to sum 1, on the first k rows, and the value (k - wrong) / sum_{j <= k} 1 / g_j, which k makes
+    the largest: rows that are worth much, and so many of them that what each brings is the same.
+
+    Args:
+      gains: float [N], from 0 up, such as one minus the student's margin; of rows without any the chance is 0, but
+        where no row has any all are alike.
+      wrong: how many answers may be wrong, from 0 to less than N.
+
+    Raises:
+      ValueError: a gain is below 0 or none; all N answers, or more, may be wrong.
+    """
+    gains = np.asarray(gains, np.float64)
+    if not (gains >= 0).all() or not 0 <= wrong < len(gains):
+        raise ValueError(f"gains must be from 0 up, and wrong from 0 to less than their number, {len(gains)}: {wrong}")
+    order = np.argsort(-gains, kind="stable")
+    order = order[gains[order] > 0]
+    if not len(order):
+        return np.full(len(gains), 1 / len(gains))
+    costs = np.cumsum(1 / gains[order])
+    count = 1 + np.argmax((np.arange(1, len(order) + 1) - wrong) / costs)
+    chance = np.zeros(len(gains))
+    chance[order[:count]] = 1 / gains[order[:count]] / costs[count - 1]
+    return chance

@@ -32,7 +32,8 @@ def paced(task: Task, *, of: SoftLabel, start: Positive, growth: AtLeastOne) -> 
         logits, weight, inner = of.assign(seen, inner)
         losses = jax.vmap(lambda target, weight: divergence(seen.logits, target, weight))(logits, weight)
         easy = losses <= jnp.maximum(bound, jnp.min(losses))
-        return logits, weight * _over(easy, weight), (bound * growth, inner)
+        easy = easy.reshape(-1, *[1] * (weight.ndim - 1))
+        return logits, jnp.where(easy, weight, 0), (bound * growth, inner)
 
     return of._replace(assign=assign, init=lambda: (jnp.full((), start), of.init()))
 
@@ -96,7 +97,9 @@ def selected(task: Task, num_classes: int, *, of: SoftLabel, momentum: Fraction)
     )
 
 
-def queried(classifier: Model, num_examples: int, *, of: SoftLabel, budget: PositiveInt, error: Fraction) -> SoftLabels:
+def queried(
+    classifier: Model, num_examples: int, task: Task, *, of: SoftLabel, budget: PositiveInt, error: Fraction
+) -> SoftLabels:
     """The teacher is asked of `budget` rows alone, drawn anew at the start of a phase and at each refresh (Robust
     Active Distillation, Baykal et al. 2023, ICLR): of rows without a label those where the student's two most probable
     classes are the closest, but spread so that a share `error` of wrong answers, wherever they are, does the least
@@ -104,8 +107,10 @@ def queried(classifier: Model, num_examples: int, *, of: SoftLabel, budget: Posi
     one before.
 
     Raises:
-      ValueError: the budget is larger than the number of training rows.
+      ValueError: the budget is larger than the number of training rows; the labels are not one class a row.
     """
+    if task != "class":
+        raise ValueError("queried goes by the class of a row, and these have none of their own")
     if budget > num_examples:
         raise ValueError(f"budget = {budget}: must be at most {num_examples}, the training rows")
 
@@ -124,11 +129,6 @@ def queried(classifier: Model, num_examples: int, *, of: SoftLabel, budget: Posi
     def assign(seen: Seen, before):
         logits, weight, before = of.assign(seen, before)
         asked = seen.column("include")
-        return logits, weight * asked.reshape(1, -1, *[1] * (weight.ndim - 2)), before
+        return logits, jnp.where(asked.reshape(1, -1, *[1] * (weight.ndim - 2)), weight, 0), before
 
     return of._replace(assign=assign, refresh=refresh)
-
-
-def _over(sources: jax.Array, weight: jax.Array) -> jax.Array:
-    """A number of each source [S] in the weights' shape [S, R, ...]."""
-    return sources.reshape(-1, *[1] * (weight.ndim - 1)).astype(weight.dtype)
