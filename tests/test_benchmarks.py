@@ -21,6 +21,7 @@ from experiments.benchmarks.dispatch import dispatch
 from experiments.benchmarks.host_pipeline import host_pipeline
 from experiments.benchmarks.search import search
 from experiments.benchmarks.startup import startup
+from experiments.benchmarks.stored import stored
 from experiments.benchmarks.trace import sources, trace
 from labelfx.data import augment
 from labelfx.models import backbones, heads, stack
@@ -242,3 +243,9 @@ def test_torch_has_the_same_augmentation(torch):
     theirs = theirs.permute(0, 2, 3, 1).numpy()
     for moment in (np.mean, np.std):
         np.testing.assert_allclose(moment(np.asarray(ours), 0), moment(theirs, 0), atol=0.02)
+
+
+def test_stored(tmp_path):
+    sizes = {"rows": 32, "width": 2, "batch": 8, "steps": 1, "views": 2, "repeats": 2}
+    found = check("stored", tmp_path, stored(tmp_path, sizes), ["teacher", "stored"])
+    assert found[1]["bytes a row"] > 2 * 10 * 4 and found[1]["s to write CIFAR-10's"] > 0
