@@ -1,6 +1,7 @@
 """Stored soft labels: the command that writes them, and training from them, against a teacher that looks itself."""
 
 import json
+import pickle
 import shutil
 
 import jax
@@ -120,6 +121,14 @@ def test_the_gradient_is_that_of_teachers_who_look_at_the_same_views(teachers, f
 def _softened(target):
     power = np.sqrt(np.maximum(target, np.finfo(np.float32).tiny))
     return power / power.sum(1, keepdims=True)
+
+
+def test_another_process_opens_the_files_itself(file):
+    column = opened(str(file), "views", 10, len(digits().train.inputs))[1]["soft_value"]
+    sent = pickle.dumps(column)
+    assert len(sent) < 1000
+    where = np.array([[3], [1200]]), np.array([[0, 2], [1, 1]])
+    np.testing.assert_array_equal(pickle.loads(sent)[where], column[where])
 
 
 def test_two_runs_are_equal_to_the_bit_and_no_teacher_is_opened(teachers, file, tmp_path, monkeypatch):

@@ -37,7 +37,9 @@ def stored(workdir: Path, sizes: dict[str, Any] = SIZES) -> dict[str, Any]:
         common: dict[str, Any] = {"data": {"name": f"npz:{folder / 'noise.npz'}"}, "labels": {"name": "all_labels"}}
         common |= {"method.augment": AUGMENT, "evals": {}, "devices": 1}
         large = {"name": "resnet18", "stem": "cifar", "width": sizes["width"], "remat": False, "dtype": "float32"}
-        labelfx.train(labelfx.recipe("supervised", common | {"model": large, "steps": 0, "batch.labelled": 1}), folder / "teacher")
+        labelfx.train(
+            labelfx.recipe("supervised", common | {"model": large, "steps": 0, "batch.labelled": 1}), folder / "teacher"
+        )
         begin = time.perf_counter()
         about = labelfx.reinforce([folder / "teacher"], folder / "soft", views=sizes["views"], top=10)
         seconds = time.perf_counter() - begin

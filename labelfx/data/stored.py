@@ -34,10 +34,14 @@ class Shards:
     """Rows [N, K, ...] of one field of .npy files, which hold `size` rows each, but the last; read where they lie."""
 
     def __init__(self, files: Sequence[Path], size: int, field: str) -> None:
+        self.files, self.size, self.field = files, size, field
         self.parts = [np.load(file, mmap_mode="r")[field] for file in files]
-        self.size = size
         self.shape = (sum(map(len, self.parts)), *self.parts[0].shape[1:])
         self.dtype = self.parts[0].dtype
+
+    def __reduce__(self) -> Any:
+        """Another process opens the files itself: it is not sent what is in them."""
+        return Shards, (self.files, self.size, self.field)
 
     def __getitem__(self, where: tuple[np.ndarray, np.ndarray]) -> np.ndarray:
         """Views [B, V] of rows [B, 1]."""
