@@ -16,11 +16,13 @@ class Stored(NamedTuple):
     """What is stored of the views of every row.
 
     columns: name -> rows [N, K, ...], NumPy's or `Shards`. views: K. crops: how many of them a batch holds of each row.
+    check: `(inputs) -> None`, ConfigError where these training rows have other views.
     """
 
     columns: Mapping[str, Any]
     views: int
     crops: int
+    check: Callable[[Any], None] = lambda inputs: None
 
     def drawn(self, rng: np.random.Generator, count: int) -> np.ndarray:
         """`crops` different views of each of `count` rows, int32 [count, crops]."""

@@ -63,6 +63,8 @@ class Loop(Experiment):
         if self.on_device and not self.fixed:
             self.fixed["inputs"] = place_inputs(self.mesh, self.view.split.inputs)
         method = self.phase.method
+        if method.stored:
+            method.stored.check(self.view.split.inputs)
         if method.frozen is not None:
             self.fixed["frozen"] = jax.device_put(method.frozen, split_state(self.mesh, method.frozen))
         if self.state is not None and before.index == index:

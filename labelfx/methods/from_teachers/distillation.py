@@ -145,18 +145,16 @@ def distillation(
         student = state.descend(old.student, tx, gradient["student"], model_state)
         return DistillationState(student, adapted, opponent), metrics
 
-    def refresh(variables, source, rng, progress):
-        if soft_labels.check:
-            soft_labels.check(augment, source.inputs)
-        return soft_labels.refresh(variables, source, rng, progress) if soft_labels.refresh else {}
-
+    stored = soft_labels.stored
+    if stored and soft_labels.check:
+        stored = stored._replace(check=functools.partial(soft_labels.check, augment))
     return Method(
         init,
         step,
         lambda state: state.student.variables,
-        refresh if soft_labels.check or soft_labels.refresh else None,
+        soft_labels.refresh,
         frozen=soft_labels.frozen,
-        stored=soft_labels.stored,
+        stored=stored,
     )
 
 
