@@ -13,7 +13,6 @@ from test_methods import identity
 from toys import adam, one_layer, with_head
 
 import labelfx
-from labelfx import config as configs
 from labelfx.data import Split, sources
 from labelfx.labels.choose import robust_query
 from labelfx.labels.recorded import majority, read
@@ -504,9 +503,9 @@ def test_a_negative_teacher_keeps_its_student_from_the_cue():
 def test_a_student_of_recorded_answers_is_as_good_as_these(data_root, tmp_path):
     """Comments on YouTube, the votes of ten rules as answers: a student of those alone, on new comments."""
     config = recipe("response_distillation")
-    config["data"] |= {"data_dir": str(data_root / "wrench"), "vocab_size": 1024}
+    config["data"] |= {"data_dir": str(data_root / "wrench")}
     config["labels"]["weak"]["path"] = str(tmp_path / "answers.npz")
-    train = configs.build(configs.DATA, config["data"]).train
+    train = sources.wrench("youtube", **{k: v for k, v in config["data"].items() if k != "name"}).train
     row, judge = np.nonzero(train.columns["votes"] >= 0)
     vote = train.columns["votes"][row, judge].astype(int)
     np.savez(tmp_path / "answers.npz", row=row, judge=judge, vote=vote, confidence=np.full(len(row), np.nan))
@@ -515,4 +514,4 @@ def test_a_student_of_recorded_answers_is_as_good_as_these(data_root, tmp_path):
     config |= {"model": {**config["model"], "width": 32}, "steps": 120, "devices": 1}
     found = labelfx.train(config, tmp_path / "run")["metrics"]["head"]["accuracy"]
     print("student", found, "answers", right)
-    assert found > right - 0.04 and right < 0.85
+    assert found > right - 0.06 > 0.7
