@@ -51,8 +51,13 @@ def measured() -> list[str]:
     return [
         name
         for name, config in found.items()
-        if config["data"] == DIGITS and not (config["backbone"] or config["labels"].get("weak") or asks(config))
+        if config["data"] == DIGITS and not (config["labels"].get("weak") or asks(config) or starts_elsewhere(config))
     ]
+
+
+def starts_elsewhere(config: dict) -> bool:
+    """Whether the recipe starts from another run, or learns from several: a benchmark trains one teacher."""
+    return bool(config["backbone"]) or len(configs.places(config["teacher"])) > 1
 
 
 def asks(config: dict) -> bool:

@@ -28,6 +28,7 @@ QUICK = ("consistency", "contrastive", "distillation", "inter_clr", "meta_pseudo
 # A recipe of each kind of rows and labels that a method with a recipe of its own name may be given: the battery runs it
 # on its own data.
 KINDS = (
+    "ensemble_distillation",
     "finetune_pretrained",
     "frozen",
     "lora",
@@ -39,6 +40,7 @@ KINDS = (
     "positive_unlabelled",
     "reinforced",
     "regression",
+    "specialists",
 )
 BATTERY = [*METHODS, *KINDS]
 QUICK_FIRST = [pytest.param(name, marks=() if name in QUICK else pytest.mark.slow) for name in METHODS]

@@ -33,6 +33,7 @@ DOORS = {  # for users' own code alone, and why
     "labelfx.objectives.supervision.proportion": "likewise, for bags with proportions",
     "labelfx.objectives.multilabel.asymmetric": "likewise, for several labels",
     "labelfx.objectives.regression.absolute_error": "likewise, for targets",
+    "labelfx.objectives.distillation.negative_kd": "a value of config.method.soft_objective, of a teacher of bad rows",
     "labelfx.evals.floors.pretrained": "a floor of `labelfx.benchmark --backbone`, which names it",
     "labelfx.evals.bags.bag_auc": "a value of config.evals for sources with bags of test rows",
     "labelfx.evals.calibration.calibration": "a value of config.evals for any recipe with a classifier",
