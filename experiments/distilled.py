@@ -24,7 +24,7 @@ from labelfx.reports.sweep import Job
 HERE = Path(__file__).parent / "distilled"
 LABELS = {"name": "per_class", "k": 100}
 FEW = {"name": "per_class", "k": 1}  # those of a teacher that is often wrong
-VIEWS, STEPS = 10, 2000
+VIEWS, STEPS = 10, 1000
 CROP = {"name": "simclr", "min_scale": 0.35, "flip": True, "jitter_strength": 0.0, "grayscale": 0.0, "blur": 0.0}
 BATCH = {"labelled": 32, "unlabelled": 96}
 ALONE = {"labelled": 128, "unlabelled": 0}
@@ -64,7 +64,8 @@ def students(data: str, workdir: Path, seed: int) -> Iterator[Job]:
     yield taught("stored, no labels", stored(f"soft_{VIEWS}"), **{"method.soft_weight": 1.0})
     ten = stored(f"soft_{VIEWS}")
     adversary = labelfx.recipe("ensemble_distillation")["method"]["adversary"]
-    yield taught("MEAL V2", ten, **{"method.soft_weight": 1.0, "method.adversary": adversary})
+    start = {"backbone": str(folder / "supervised")}
+    yield taught("MEAL V2", ten, **{"method.soft_weight": 1.0, "method.adversary": adversary}, **start)
     selfmix = {"method.mix": {"name": "selfmix", "alpha": 1.0}, "batch": {k: size // 2 for k, size in BATCH.items()}}
     yield taught("selfmix", stored(f"soft_{VIEWS}", crops=2), **selfmix)
     calibrated = {"name": "calibrated", "low": 0.15, "high": 0.5, "smoothing": 0.1}
@@ -86,7 +87,7 @@ def run(data: Path, encoder: str, workdir: Path, seeds: range) -> None:
         for name, teacher, views in (
             ("soft_1", "teacher", 1),
             (f"soft_{VIEWS}", "teacher", VIEWS),
-            ("soft_wrong", "wrong_teacher", VIEWS),
+            ("soft_wrong", "wrong_teacher", 1),
         ):
             labelfx.reinforce([folder / teacher], folder / name, views=views, top=10, augment=CROP, seed=seed)
         text = work_off(students(str(rows), workdir, seed), workdir)
