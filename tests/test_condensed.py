@@ -1,6 +1,7 @@
 """Condensed data sets: statistics, projector and compensators against NumPy, and what a shared compensator is for."""
 
 import functools
+import json
 import re
 
 import jax
@@ -235,3 +236,31 @@ def test_the_command(teacher, tmp_path, monkeypatch, capsys):
     with pytest.raises(SystemExit):
         main()
     assert capsys.readouterr().err == "error: --set runs=3: no setting of sample\n"
+
+
+def test_a_projector_labels_every_view(tmp_path):
+    """Of full rank, on the features that the teacher's linear head reads, it says what the teacher says: the loss of a
+    step is that of `teachers`. An encoder of other features is refused."""
+    mlp = {"name": "mlp", "hidden": (16,), "dtype": "float32"}
+    labelfx.train(tiny("supervised", model=mlp), tmp_path / "teacher")
+    runs = [tmp_path / "teacher"] * 2
+    file = tmp_path / "light.npz"
+    labelfx.condense("lighten", runs, file, per_class=2, rank=10, steps=0, learning_rate=0.1)
+    untold = {"data": {"name": f"npz:{file}"}, "labels": {"name": "none"}, "batch": {"labelled": 0, "unlabelled": 16}}
+    config = tiny("distillation", model=mlp, teacher=str(runs[0]), log_every=1, **untold)
+    config["method"] |= {"soft_weight": 1.0}
+    augment = config["method"]["augment"]
+    soft = {"name": "low_rank", "file": str(file), "encoder": str(runs[0]), "augment": augment}
+    light = config | {"teacher": (), "method": config["method"] | {"soft_labels": soft}}
+    losses = []
+    for name, each in (("live", config), ("light", light)):
+        labelfx.train(each, tmp_path / name)
+        losses.append(json.loads((tmp_path / name / "metrics.jsonl").read_text().splitlines()[0])["soft_loss"])
+    np.testing.assert_allclose(*losses, rtol=1e-3)
+    labelfx.train(tiny("supervised", model=mlp | {"hidden": (8,)}, steps=0), tmp_path / "narrow")
+    with pytest.raises(ConfigError, match="has 8 features, the projector 16"):
+        other = soft | {"encoder": str(tmp_path / "narrow")}
+        labelfx.train(light | {"method": light["method"] | {"soft_labels": other}}, tmp_path / "other")
+    with pytest.raises(ConfigError, match="no projector there .*; labelfx.condense lighten writes one"):
+        other = soft | {"file": str(tmp_path / "nothing.npz")}
+        labelfx.train(light | {"method": light["method"] | {"soft_labels": other}}, tmp_path / "other")

@@ -157,7 +157,7 @@ def _labels(config: configs.Run, view: View, oracle: int) -> dict[str, Any]:
     them, and of them those that the run has asked for."""
     said = known(view.split.labels[view.rows])
     columns = {k: column[view.rows] != blank(k, column[view.rows]) for k, column in view.split.columns.items()}
-    counts = {k: int(differs.reshape(len(differs), -1).any(1).sum()) for k, differs in columns.items()}
+    counts = {k: int(differs.any((*range(1, differs.ndim),)).sum()) for k, differs in columns.items()}
     weak = {"weak": config.labels["weak"]} if config.labels["weak"] else {}
     held_out = {"validation": len(view.validation)} if len(view.validation) else {}
     return {

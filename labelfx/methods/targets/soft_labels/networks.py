@@ -5,12 +5,15 @@ from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
+from labelfx.config import local
 from labelfx.config.annotations import Augment, Fraction
 from labelfx.data import Task
+from labelfx.finished.encoder import load
 from labelfx.loop import state
 from labelfx.methods.targets.soft_labels import Seen, SoftLabels
-from labelfx.models import Trained
+from labelfx.models import Trained, pooled
 from labelfx.objectives.contrastive import at_least_float32
 
 
@@ -39,13 +42,7 @@ def teachers(
         raise ValueError("combine = 'logits': the teachers know different classes; take 'probabilities' or 'each'")
 
     def assign(seen: Seen, before):
-        easy = jnp.concatenate(
-            [
-                augment(state.fold_in_name(seen.rng, f"{name}/view"), columns["input"])
-                for name, columns in seen.columns.items()
-            ]
-        )
-        logits = said_by(teachers, seen.frozen, easy, num_classes)
+        logits = said_by(teachers, seen.frozen, _looked_at(augment, seen), num_classes)
         if combine != "each":
             logits = averaged(logits, task, combine)[None]
         return logits, jnp.ones(logits.shape[:-1], logits.dtype), before
@@ -94,6 +91,51 @@ def labels(num_classes: int, *, column: Literal["label", "given", "target"], smo
         return log_of(target)[None], known[None].astype(target.dtype), before
 
     return SoftLabels(assign)
+
+
+def low_rank(num_classes: int, *, file: str, encoder: str, augment: Augment) -> SoftLabels:
+    """What a low-rank projector makes of a frozen encoder's features of the views: soft labels of any view of any row
+    for a few numbers a class, and none a row (HeLlO; Yu et al. 2024, arXiv 2408.08201). Views are those of `teachers`.
+
+    Args:
+      file: that `labelfx.condense lighten` has written.
+      encoder: the run, or the file of weights, whose features it was fitted on.
+
+    Raises:
+      ValueError: there is no such file or encoder, or it is of other classes or features.
+    """
+    try:
+        with np.load(local(file)) as found:
+            left, right, mean, bias = (found[f"projector_{name}"] for name in ("left", "right", "mean", "bias"))
+    except (OSError, KeyError, ValueError) as error:
+        raise ValueError(
+            f"file = {file!r}: no projector there ({error}); labelfx.condense lighten writes one"
+        ) from None
+    if len(bias) != num_classes:
+        raise ValueError(f"file = {file!r}: of {len(bias)} classes; these data have {num_classes}")
+    trunk = load(encoder)
+
+    def assign(seen: Seen, before):
+        rows = _looked_at(augment, seen)
+        features = pooled(trunk.model.apply(seen.frozen["encoder"], rows, train=False)[0], rows)
+        if features.shape[1] != len(mean):
+            raise ValueError(f"encoder = {encoder!r}: has {features.shape[1]} features, the projector {len(mean)}")
+        own = seen.frozen
+        logits = (at_least_float32(features) - own["mean"][None]) @ own["left"] @ own["right"] + own["bias"][None]
+        return logits[None], jnp.ones((1, len(logits)), logits.dtype), before
+
+    arrays = {"left": left, "right": right, "mean": mean, "bias": bias, "encoder": trunk.variables}
+    return SoftLabels(assign, frozen=arrays)
+
+
+def _looked_at(augment, seen):
+    """Views of all rows under another augmentation, with the random numbers of the student's."""
+    return jnp.concatenate(
+        [
+            augment(state.fold_in_name(seen.rng, f"{name}/view"), columns["input"])
+            for name, columns in seen.columns.items()
+        ]
+    )
 
 
 def log_of(probabilities: jax.Array) -> jax.Array:
