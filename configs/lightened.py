@@ -5,7 +5,7 @@ et al. 2024).
         --out=/tmp/labelfx/lightened.npz --set per_class=10 rank=8 steps=0 learning_rate=0.1
     python -m labelfx.train --config=lightened --workdir=/tmp/labelfx/lightened
 
-After `--config=supervised`; 20 s of a core. 0.927, its teacher 0.935; with one soft label an image 
+After `--config=supervised`; 20 s of a core. 0.927, its teacher 0.935; with one soft label an image
 (configs/condensed.py without its mixing) 0.919. Seed 0, one draw: a sign that it works, not a result.
 """
 

@@ -19,6 +19,7 @@ from experiments.paired import work_off
 from experiments.pretrained import SIZE, WEAK, rows_of
 from labelfx import config as configs
 from labelfx.config import command
+from labelfx.reports import sweep
 from labelfx.reports.sweep import Job
 
 HERE = Path(__file__).parent / "distilled"
@@ -83,7 +84,7 @@ def run(data: Path, encoder: str, workdir: Path, seeds: range) -> None:
     rows_of(data, rows)
     for seed in seeds:
         folder = workdir / f"seed_{seed}"
-        work_off(teachers(str(rows), encoder, workdir, seed), workdir)
+        sweep.work_off(teachers(str(rows), encoder, workdir, seed))
         for name, teacher, views in (
             ("soft_1", "teacher", 1),
             (f"soft_{VIEWS}", "teacher", VIEWS),
