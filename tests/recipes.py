@@ -79,12 +79,12 @@ def stored_labels(augment: str) -> str:
 
 
 def recipe_of(method: str) -> str:
-    """The first recipe with this method, of those that mine their batches if any does: every method has one. A kind is
-    its own."""
+    """A recipe with this method, of those that mine their batches if any does, and then the one of its name: every
+    method has one. A kind is its own."""
     if method in KINDS:
         return method
     found = [name for name in RECIPES if name not in KINDS and recipe(name)["method"]["name"] == method]
-    return min(found, key=lambda name: recipe(name)["batches"]["name"] == "uniform")
+    return min(found, key=lambda name: (recipe(name)["batches"]["name"] == "uniform", name != method))
 
 
 def with_augment(method: dict, augment: dict) -> dict:
