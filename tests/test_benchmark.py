@@ -62,14 +62,14 @@ def test_the_runs():
         assert run.seed == run.label_seed == run.data_seed == seed and run.data["name"] == "digits"
         view = {"name": "all_labels"} if "4_per_class" not in place else {"name": "per_class", "k": 4}
         assert run.labels == view | TRUTH
-        for start in (run.backbone, run.teacher):
+        for start in (run.backbone, *run.teacher):
             assert not start or order.index(Path(start)) < order.index(Path("/w", place))
         if place.endswith("_finetune"):
             baseline, before = runs[f"{place.rpartition('/')[0]}/supervised"], runs[run.backbone.removeprefix("/w/")]
             assert before.seed == seed and before.model == run.model
             assert run.method["augment"] == baseline.method["augment"]
             assert (run.steps, run.batch, run.optimizer) == (baseline.steps, baseline.batch, baseline.optimizer)
-    assert runs["seed_1/4_per_class/distillation"].teacher == "/w/seed_1/4_per_class/hard_negative_finetune"
+    assert runs["seed_1/4_per_class/distillation"].teacher == ("/w/seed_1/4_per_class/hard_negative_finetune",)
     assert {"raw_pixels", "random_encoder", "head"} == runs["seed_0/4_per_class/supervised"].evals.keys()
     assert {"linear_probe"} == runs["seed_0/4_per_class/supervised_contrastive"].evals.keys()
     for place, job in probes.items():
@@ -235,7 +235,7 @@ def test_a_teacher_that_is_not_there_yet(tmp_path):
     every = small_jobs(["simclr", "distillation"], (1,), [0], tmp_path)
     sweep.check(every, digits())
     pupil = every[-1]._replace(config=every[-1].config | {"teacher": str(tmp_path / "elsewhere")})
-    with pytest.raises(FileNotFoundError, match=r"elsewhere: no config.json"):
+    with pytest.raises(ConfigError, match=r"elsewhere: no config.json"):
         sweep.check([pupil], digits())
 
 

@@ -525,7 +525,7 @@ LIMITS = {
     "clip_norm": lambda value: value is None or at_least(5e-324, 1e309, float)(value),
     "dtype": lambda value: value in ("float32", "bfloat16", "uint8"),
     "placement": lambda value: value in ("host", "device"),
-    **dict.fromkeys(("backbone", "teacher"), lambda value: value == ""),
+    **dict.fromkeys(("backbone", "teacher"), lambda value: value in ("", [])),
     "commit": lambda value: value is None or type(value) is str,
 }  # fmt: skip
 

@@ -27,7 +27,7 @@ def test_protocol(name):
             32,
         )
         assert run.batch["unlabelled"] in (0, 64)
-        for start in filter(None, (run.backbone, run.teacher)):  # of the same seed, and there before it is read
+        for start in filter(None, (run.backbone, *run.teacher)):  # of the same seed, and there before it is read
             assert order.index(Path(start)) < order.index(folder) and Path(start).parent == folder.parent
         if folder.name.endswith("_control"):
             treated = configs.plain(runs[folder.with_name(folder.name.removesuffix("_control"))])

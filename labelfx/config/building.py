@@ -7,16 +7,24 @@ from collections.abc import Iterator, Mapping
 from typing import Annotated, Any
 
 from labelfx.config.annotations import Augment, Fields, Part
-from labelfx.config.checks import find
+from labelfx.config.checks import find, rule_of
 from labelfx.config.rooms import parameters
 from labelfx.config.schema import METHODS, function
 
 
 def augmentations(config: Mapping[str, Any]) -> Iterator[tuple[dict, str]]:
-    """(a method's dict, the key of an augmentation in it), for the run's method and those of its phases."""
+    """(a dict, the key of an augmentation in it), for the run's method, those of its phases, and the parts of these."""
     for method in [config["method"], *(phase["method"] for phase in config["phases"] if "method" in phase)]:
-        takes = parameters(function(METHODS, method["name"]))[1]
-        yield from ((method, key) for key in takes if takes[key].annotation == Augment and key in method)
+        yield from _augmentations(METHODS, method)
+
+
+def _augmentations(part: Part, node: dict) -> Iterator[tuple[dict, str]]:
+    takes = parameters(function(part, node["name"]))[1]
+    for key in takes:
+        if takes[key].annotation == Augment and key in node:
+            yield node, key
+        elif isinstance(rule := rule_of(takes[key]), Part) and isinstance(below := node.get(key), dict):
+            yield from _augmentations(rule, below)
 
 
 def one_line(part: Mapping[str, Any]) -> str:
