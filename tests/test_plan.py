@@ -4,6 +4,7 @@ import dataclasses
 import fcntl
 import importlib.metadata
 import importlib.util
+import json
 import os
 from concurrent.futures import ThreadPoolExecutor
 
@@ -104,8 +105,11 @@ def test_it_compiles_what_train_runs(method, on_cpu, monkeypatch, tmp_path):
 
 
 @pytest.mark.parametrize("kind", [*KINDS, "gcn"])
-def test_rows_and_labels_of_every_kind_are_planned(kind, on_cpu):
+def test_rows_and_labels_of_every_kind_are_planned(kind, on_cpu, tmp_path):
     config = recipe(kind)
+    if config.get("teacher"):  # of which a plan reads the configuration
+        (tmp_path / "config.json").write_text(json.dumps(configs.plain(configs.check(recipe("supervised")))))
+        config["teacher"] = tuple(str(tmp_path) for _ in config["teacher"])
     rows = rows_of(config, "v5e:1x1")
     assert rows[0].phases == [0]
 
