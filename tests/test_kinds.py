@@ -7,6 +7,7 @@ import pytest
 from recipes import KINDS, tiny
 
 import labelfx
+from labelfx import config as configs
 from labelfx.finished import weights
 from labelfx.loop import dispatch
 
@@ -16,13 +17,15 @@ def test_placement_and_steps_a_dispatch_change_nothing(kind, tmp_path, monkeypat
     seen, place = [], dispatch.place_batches
 
     def record(mesh, batches):
-        seen.append(set(batches["labelled"]) if "labelled" in batches else set())
+        seen.append(set(next(batches[name] for name in ("labelled", "unlabelled") if name in batches)))
         return place(mesh, batches)
 
     monkeypatch.setattr(dispatch, "place_batches", record)
-    found = {}
+    found, starts = {}, {field: str(tmp_path / "before") for field in configs.TRAINED if tiny(kind).get(field)}
+    if starts:
+        labelfx.train(tiny("supervised"), tmp_path / "before")
     for placement, steps in (("host", 1), ("device", 1), ("device", 2)):
-        config = tiny(kind, steps_per_dispatch=steps)
+        config = tiny(kind, steps_per_dispatch=steps, **starts)
         config["data"] = config["data"] | {"placement": placement}
         folder = tmp_path / f"{placement} {steps}"
         labelfx.train(config, folder)
@@ -34,6 +37,7 @@ def test_placement_and_steps_a_dispatch_change_nothing(kind, tmp_path, monkeypat
         "multiple_instance": {"bag", "bag_target", "valid"},
         "partial_labels": {"candidates"},
         "positive_unlabelled": {"observed", "propensity"},
+        "reinforced": {"view", "soft_index", "soft_value"},
     }
     assert seen[0] - {"index", "input", "label"} == read.get(kind, set())  # no other column travels
     assert "input" in seen[0] and "input" not in seen[-1]

@@ -14,6 +14,7 @@ from labelfx.derived._runs import (
     Finished,
     check_alike,
     check_classifiers,
+    check_mergeable,
     count_runs,
     logits,
     recalibrate,

@@ -218,3 +218,21 @@ def _spread(old: Any, means: Any, squares: Any) -> Any:
             found["var"] = np.where(np.isnan(between), old["var"], found["var"] + between).astype(np.float32)
         return found
     return np.where(np.isnan(means), old, means).astype(np.float32)
+
+
+def check_mergeable(runs: tuple[Finished, ...]) -> None:
+    """ConfigError where they are not two classifiers of one architecture, of the same classes and scale of vectors,
+    with one affine map as their head."""
+    count_runs(runs, 2, 2, "A,B")
+    check_alike(runs)
+    check_classifiers(runs)
+    a, b = runs
+    if a.encoder.class_names != b.encoder.class_names:
+        raise ConfigError(f"{b.place}: its classes are not those of {a.place}")
+    if {*a.variables["params"]["head"]} != {"Dense_0"}:
+        raise ConfigError(
+            f"{a.place}: config.head.name = {a.config.head['name']!r}: must be one affine map, as linear is"
+        )
+    scales = [jax.tree.leaves(run.variables.get("scale", {})) for run in runs]
+    if any((one != other).any() for one, other in zip(*scales, strict=True)):
+        raise ConfigError(f"{b.place}: its vectors were not standardised as those of {a.place}")

@@ -13,9 +13,8 @@ import scipy.linalg
 from scipy.optimize import linear_sum_assignment
 
 from labelfx.config.annotations import Positive, PositiveInt, Probability
-from labelfx.derived import Derived, Finished
+from labelfx.derived import Derived, Finished, check_mergeable
 from labelfx.derived.layers import NORM, Layers, centred, columns, layers_of, matrix, walks
-from labelfx.derived.match import check_mergeable
 from labelfx.models.symmetries import HEAD, leaf
 
 Join = tuple[np.ndarray, np.ndarray]

@@ -13,10 +13,9 @@ import numpy as np
 from scipy.optimize import linear_sum_assignment
 from scipy.special import log_softmax
 
-from labelfx.config import ConfigError
 from labelfx.config.annotations import Fraction, NonNegativeInt, Probability
 from labelfx.data import known
-from labelfx.derived import Derived, Finished, check_alike, check_classifiers, count_runs, logits, recalibrate
+from labelfx.derived import Derived, Finished, check_mergeable, logits, recalibrate
 from labelfx.derived.interpolate import linear
 from labelfx.models import Model
 from labelfx.models.symmetries import Groups, groups, leaf, of_units, permute, size
@@ -51,24 +50,6 @@ def match(
         said["curve"] = _curve(runs[0], a, b, matched, np.linspace(1, 0, curve))
         said["barriers"] = [{k: barrier(np.array([row[k] for row in said["curve"]])) for k in LINES}]
     return Derived(between(a, matched, weight), said=said)
-
-
-def check_mergeable(runs: tuple[Finished, ...]) -> None:
-    """ConfigError where they are not two classifiers of one architecture, of the same classes and scale of vectors,
-    with one affine map as their head."""
-    count_runs(runs, 2, 2, "A,B")
-    check_alike(runs)
-    check_classifiers(runs)
-    a, b = runs
-    if a.encoder.class_names != b.encoder.class_names:
-        raise ConfigError(f"{b.place}: its classes are not those of {a.place}")
-    if {*a.variables["params"]["head"]} != {"Dense_0"}:
-        raise ConfigError(
-            f"{a.place}: config.head.name = {a.config.head['name']!r}: must be one affine map, as linear is"
-        )
-    scales = [jax.tree.leaves(run.variables.get("scale", {})) for run in runs]
-    if any((one != other).any() for one, other in zip(*scales, strict=True)):
-        raise ConfigError(f"{b.place}: its vectors were not standardised as those of {a.place}")
 
 
 def between(a: dict[str, Any], b: dict[str, Any], weight: float) -> dict[str, Any]:
