@@ -9,6 +9,7 @@ import sys
 import jax
 import numpy as np
 import pytest
+from jax.experimental.compilation_cache.compilation_cache import reset_cache
 from recipes import tiny
 
 from experiments.benchmarks import common
@@ -68,7 +69,18 @@ def test_rounds_are_interleaved():
     assert a == "| 1 | a | 3 (2 to 4) | 1 (1 to 1) |"
 
 
-def test_dispatch(tmp_path):
+@pytest.fixture
+def nothing_kept():
+    """Without the persistent cache: seconds of compilation are of a compilation, and JAX has crashed a process where it
+    wrote one of these programs (a segmentation fault in `put_executable_and_time`, jaxlib 0.10.2)."""
+    jax.config.update("jax_enable_compilation_cache", False)
+    reset_cache()
+    yield
+    jax.config.update("jax_enable_compilation_cache", True)
+    reset_cache()
+
+
+def test_dispatch(tmp_path, nothing_kept):
     case = {"model": MLP, "batch": 8, "steps": 8, "rolled_steps": 4}
     content = dispatch(CONFIG, tmp_path, cases=(case,), steps_per_dispatch=2, repeats=2)
     sides = ["host, k = 1", "device, k = 1", "device, k = 2", "device, k = 2, rolled"]
