@@ -21,6 +21,7 @@ from labelfx.data.sources import digits
 from labelfx.data.stored import Stored, view_keys
 from labelfx.finished import weights
 from labelfx.labels import reinforced
+from labelfx.loop.claims import locked
 from labelfx.loop.run import load_teacher
 from labelfx.loop.training import Loop
 from labelfx.methods.targets.soft_labels.stored import dense, opened, pooled_at
@@ -81,6 +82,14 @@ def test_what_is_stored_is_the_mean_of_what_teachers_say_of_a_view(teachers, fil
     wanted = expected(teachers, rows, views)
     np.testing.assert_allclose(value, -np.sort(-wanted, 1), rtol=2e-3, atol=1e-6)  # half floats
     np.testing.assert_allclose(np.take_along_axis(wanted, index, 1), value, rtol=2e-3, atol=1e-6)
+
+
+def test_a_view_is_a_function_of_seed_row_and_number():
+    """Of each of the three: another one is another key, and whatever else is asked for changes none."""
+    rows, views = jnp.array([3, 3, 4, 3]), jnp.array([0, 1, 0, 0])
+    a, other_view, other_row, again = jax.random.key_data(view_keys(5, rows, views))
+    assert (a == again).all() and (a != other_view).any() and (a != other_row).any()
+    assert (a != jax.random.key_data(view_keys(6, rows, views))[0]).any()
 
 
 def test_the_gradient_is_that_of_teachers_who_look_at_the_same_views(teachers, file, tmp_path, monkeypatch):
@@ -162,6 +171,16 @@ def test_a_killed_command_goes_on_to_the_same_bytes(teachers, file, tmp_path, mo
         assert path.read_bytes() == (tmp_path / path.name).read_bytes()
 
 
+def test_a_shard_that_another_process_writes_is_left_to_it(teachers, tmp_path, capsys):
+    (tmp_path / "00001.npy.lock").touch()
+    with (tmp_path / "00001.npy.lock").open("a") as held:
+        assert locked(held)
+        about = labelfx.reinforce(teachers, tmp_path, views=1, top=2)
+    assert not about["whole"] and "1 of 2 shards are other processes' to write" in capsys.readouterr().err
+    assert (tmp_path / "00000.npy").exists() and not (tmp_path / "00001.npy").exists()
+    assert labelfx.reinforce(teachers, tmp_path, views=1, top=2)["whole"]
+
+
 @pytest.mark.parametrize(
     "augment",
     [AUGMENT | {"padding": 2}, AUGMENT | {"flip": True}, {"name": "identity"}],
@@ -197,11 +216,13 @@ def test_what_cannot_be_read_is_said_in_one_line(changes, message, file, tmp_pat
         ({"views": 0}, "--views=0: must be from 1 to"),
         ({"augment": {"name": "crop_flop"}}, "--augment.name = 'crop_flop': .*did you mean 'crop_flip'"),
         ({"maps": True, "views": 1}, "label maps are of one run"),
+        ({"maps": True, "augment": AUGMENT, "runs": 1}, "no --views or --augment"),
     ],
 )
 def test_what_cannot_be_written_is_said_in_one_line(changes, message, teachers, tmp_path):
+    runs, changes = teachers[: changes.get("runs", 2)], {k: v for k, v in changes.items() if k != "runs"}
     with pytest.raises(ConfigError, match=message):
-        labelfx.reinforce(teachers, tmp_path / "out", **{"views": 1, "top": 2, **changes})
+        labelfx.reinforce(runs, tmp_path / "out", **{"views": 1, "top": 2, **changes})
 
 
 def test_labels_that_are_not_finite_are_not_stored(teachers, tmp_path):

@@ -1,11 +1,10 @@
 """Soft labels of trained networks for views that training makes again, so that it runs no teacher."""
 
-import contextlib
 import dataclasses
 import json
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +22,7 @@ from labelfx.data.augment import to_float
 from labelfx.data.stored import probe, view_keys
 from labelfx.evals.kept import at_once
 from labelfx.finished import weights
+from labelfx.loop.claims import locked
 from labelfx.loop.metrics import telling
 from labelfx.loop.networks import build_head, build_model
 from labelfx.loop.run import keep_compiled_programs, load_config, load_data, load_teacher, load_variables
@@ -70,8 +70,10 @@ def reinforce(
     out = local(out)
     if not runs:
         raise ConfigError("--runs: name the runs whose labels are stored")
-    if maps and (len(runs) > 1 or views > 1):
-        raise ConfigError("--maps: label maps are of one run and of the whole picture; give one run and no --views")
+    if maps and (len(runs) > 1 or views > 1 or augment is not None):
+        raise ConfigError(
+            "--maps: label maps are of one run and the whole picture; give one run, no --views or --augment"
+        )
     keep_compiled_programs()
     folders = [configs.place(each) for each in runs]
     config = load_config(folders[0])
@@ -107,14 +109,18 @@ def reinforce(
     share = len(left) / len(about["shards"])
     print(f"{out}: {about_size}; about {share * seconds * count * views / batch:,.0f} s to go", file=sys.stderr)
     for name in left:
-        with _alone(out / f"{name}.lock") as mine:
-            if mine and not (out / name).exists():
+        lock = out / f"{name}.lock"
+        with lock.open("a") as held:
+            if not locked(held):
+                continue
+            if not (out / name).exists():
                 first = SHARD * int(name.partition(".")[0])
                 rows = np.arange(first, min(first + SHARD, count))
                 with telling(f"shard {name} of {len(about['shards'])}"):
                     shard = _shard(label, dataset.train.inputs, rows, views, batch, dtype)
                 with configs.replacing(out / name) as file:
                     np.save(file, shard)
+            lock.unlink(missing_ok=True)
     lacking = sum(not (out / name).exists() for name in about["shards"])
     if lacking:
         print(f"{out}: {lacking} of {len(about['shards'])} shards are other processes' to write", file=sys.stderr)
@@ -222,18 +228,3 @@ def _shard(label: Label, inputs: Any, rows: np.ndarray, views: int, batch: int, 
     kept = np.empty((len(rows), views, *index.shape[1:-1]), dtype)
     kept["index"], kept["value"] = (each.reshape(*kept.shape, -1) for each in (index, value))
     return kept.reshape(len(rows), views, -1)[..., 0] if index.ndim == 2 else kept.reshape(len(rows), views, -1)
-
-
-@contextlib.contextmanager
-def _alone(path: Path) -> Iterator[bool]:
-    """Whether no other process holds this lock, which goes with a process however that ends."""
-    import fcntl  # not on Windows
-
-    with path.open("a") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            yield False
-            return
-        yield True
-        path.unlink(missing_ok=True)

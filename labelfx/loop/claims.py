@@ -6,6 +6,7 @@ import os
 import socket
 from collections.abc import Iterator
 from pathlib import Path
+from typing import IO
 
 import jax
 
@@ -33,17 +34,25 @@ def claim(folder: Path) -> Iterator[None]:
             yield
         return
     with (folder / ".lock").open("a+b", buffering=0) as file:
-        try:
-            import fcntl  # not on Windows
-
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+        if not locked(file):
             file.seek(0)
             who = file.read().decode(errors="replace").strip() or "another process"
-            raise ConfigError(f"{folder}: in use by {who}; wait for its end or use another workdir") from None
-        except (ImportError, OSError) as error:
-            logger.warning("%s: no lock (%s); see to it that no other run writes there", folder, error)
+            raise ConfigError(f"{folder}: in use by {who}; wait for its end or use another workdir")
         with contextlib.suppress(OSError):  # the disk is full, which is said where it matters
             file.truncate(0)
             file.write(f"process {os.getpid()} on {socket.gethostname()}".encode())
         yield
+
+
+def locked(file: IO) -> bool:
+    """Whether this process has the operating system's lock on an open file from now on; with a warning also where the
+    file system has no locks."""
+    try:
+        import fcntl  # not on Windows
+
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except (ImportError, OSError) as error:
+        logger.warning("%s: no lock (%s); see to it that no other run writes there", Path(file.name).parent, error)
+    return True
