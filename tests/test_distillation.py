@@ -15,6 +15,7 @@ from toys import with_head
 import labelfx
 from labelfx import config as configs
 from labelfx.config import ConfigError
+from labelfx.data.mixing import Mix
 from labelfx.finished import weights
 from labelfx.loop import run
 from labelfx.loop.training import Loop
@@ -112,6 +113,44 @@ def test_a_step_of_distillation(labelled, unlabelled, soft_weight, teacher):
         guess = target[labelled:].argmax(-1)
         truth = batch["audit"]["unlabelled"]["label"]
         np.testing.assert_allclose(metrics["pseudo_label_accuracy"], np.mean((guess == truth)[truth >= 0]), rtol=1e-6)
+
+
+def test_a_step_on_mixed_rows(teacher):
+    """Rows are mixed within their stream; the loss is that of what is said of each and of its partner, by share."""
+    partners = {4: np.array([1, 2, 3, 0]), 6: np.array([5, 4, 3, 2, 1, 0])}
+    method = distillation(
+        with_head(affine("w", 5), CLASSES),
+        optax.sgd(1.0),
+        10,
+        "class",
+        augment=identity,
+        soft_labels=teachers((teacher,), "class", CLASSES, augment=identity, combine="logits"),
+        soft_objective=functools.partial(kd, temperature=1.0),
+        soft_weight=0.6,
+        objective=functools.partial(cross_entropy, label_smoothing=0.0),
+        mix=lambda rng, n, shape, crops: Mix(jnp.asarray(partners[n]), jnp.float32(0.3), None),
+    )
+    batch = some_batch(np.random.default_rng(0)) | {"frozen": method.frozen}
+    state = method.init(jax.random.key(0), batch)
+    _, metrics = jax.jit(method.step)(state, batch, jax.random.key(1))
+    image, label = (
+        np.concatenate([batch[name]["input"] for name in ("labelled", "unlabelled")]),
+        batch["labelled"]["label"],
+    )
+    partner = np.concatenate([partners[4], 4 + partners[6]])
+    target = logits_of(teacher.variables, image)
+    logits = logits_of(state.student.variables, 0.3 * image + 0.7 * image[partner])
+    soft = 0.3 * soft_loss(logits, target, 1.0) + 0.7 * soft_loss(logits, target[partner], 1.0)
+    hard = 0.3 * hard_loss(logits[:4], label) + 0.7 * hard_loss(logits[:4], label[partners[4]])
+    np.testing.assert_allclose([metrics["soft_loss"], metrics["hard_loss"]], [soft, hard], rtol=1e-5)
+    np.testing.assert_allclose(metrics["loss"], 0.6 * soft + 0.4 * hard, rtol=1e-5)
+
+
+def test_a_column_that_nothing_gives_is_named(tmp_path):
+    config = tiny("distillation", model=MODEL, teacher=())
+    config["method"]["soft_labels"] = {"name": "labels", "column": "given", "smoothing": 0.0}
+    with pytest.raises(ConfigError, match="config.labels gives no 'given', which distillation reads"):
+        labelfx.train(config, tmp_path)
 
 
 def test_a_step_of_mutual_learning():
@@ -255,6 +294,10 @@ def test_a_teacher_that_does_not_fit(taught, tmp_path):
     assert run.load_teacher(taught[0], digits[::-1]).classes == (*range(9, -1, -1),)
     labelfx.train(tiny("simclr", model=MODEL), tmp_path / "simclr")
     with pytest.raises(ConfigError, match="has trained no classifier"):
+        run.load_teacher(tmp_path / "simclr", digits)
+    results = json.loads((path := tmp_path / "simclr/results.json").read_text())
+    path.write_text(json.dumps({key: value for key, value in results.items() if key != "data"}))
+    with pytest.raises(ConfigError, match="does not say which classes it knows; python -m labelfx.evaluate writes it"):
         run.load_teacher(tmp_path / "simclr", digits)
     with pytest.raises(FileNotFoundError, match="no config.json there"):
         run.load_teacher(tmp_path / "nothing", digits)

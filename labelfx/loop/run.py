@@ -171,7 +171,11 @@ def load_teacher(workdir: Path, class_names: Sequence[str], *, own: tuple[Model,
         classifier, variables, names = own[0], load_variables(workdir, own[1]), tuple(class_names)
     else:
         config, variables = load_config(workdir), load_variables(workdir)
-        names = tuple(configs.read_json(workdir / "results.json")["data"]["class_names"])
+        try:
+            names = tuple(configs.read_json(workdir / "results.json")["data"]["class_names"])
+        except (KeyError, TypeError) as error:
+            how = "python -m labelfx.evaluate writes it again"
+            raise ConfigError(f"{workdir / 'results.json'}: does not say which classes it knows; {how}") from error
         classifier = stack(backbone=build_model(config, variables=variables), head=build_head(config, len(names)))
     if "head" not in variables["params"]:
         raise ConfigError(f"config.teacher: the run in {workdir} has trained no classifier")

@@ -79,14 +79,13 @@ def labels(num_classes: int, *, column: Literal["label", "given", "target"], smo
     have no weight."""
 
     def assign(seen: Seen, before):
-        said = [columns.get(column) for columns in seen.columns.values()]
+        said = seen.label if column == "label" else seen.column(column)
         if column == "target":
-            target = jnp.concatenate([each for each in said if each is not None])
+            target = said
             known = ~jnp.any(jnp.isnan(target), -1)
             target = jnp.where(known[..., None], target, 1 / num_classes)
         else:
-            label = seen.label if column == "label" else jnp.concatenate([each for each in said if each is not None])
-            known, target = label >= 0, jax.nn.one_hot(label, num_classes)
+            known, target = said >= 0, jax.nn.one_hot(said, num_classes)
         target = (1 - smoothing) * target + smoothing / num_classes
         return log_of(target)[None], known[None].astype(target.dtype), before
 
