@@ -1,9 +1,9 @@
 """Mixing of the rows of a batch, on the device, inside the jitted step: each row with a partner of the same batch.
 
 A builder (`mixup`, `cutmix`, `selfmix`) returns `mix(rng, n, shape) -> Mix` for `n` rows of this shape, of which, with
-`crops=`, as many in a row are views of one image. `blend` mixes rows and
-targets by it, `blended` a loss. One share is drawn for all rows of a batch, as the authors of both do: so any objective
-can be mixed, whatever it takes the mean over.
+`crops=`, as many in a row are views of one image. `blend` mixes rows and targets by it, `blended` a loss. One share is
+drawn for all rows of a batch, as the authors of the first two do: so any objective can be mixed, whatever it takes the
+mean over.
 """
 
 from collections.abc import Callable

@@ -60,8 +60,7 @@ def run_evals(
     """Eval name -> its results, for the evals of the configuration; those of a head only where there is one.
 
     `variables` are those of the given phase's network, the last one's by default; those in `workdir` may be derived. An
-    eval that raises has `failed`, one
-    line that says why, for its only result, and the others go on.
+    eval that raises has `failed`, one line that says why, for its only result, and the others go on.
     """
     method = configs.phases(config)[phase]["method"]
     inputs = Inputs(config, dataset, view, model, variables, method, compared_with(config, workdir, phase))

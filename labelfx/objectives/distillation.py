@@ -57,7 +57,7 @@ def focal_kd(
 ):
     """Focal distillation: KL(teacher || student) at temperature T, without T^2, times `base`, and times `base + focus`
     in rows where the teacher is right, so that the student does not unlearn them (Yan et al. 2021, CVPR, "Positive-
-    Congruent Training"; 1 and 5 at temperature 5 in the code of margin-preserving training, Ricci et al. 2025).
+    Congruent Training"; 1 and 5 at temperature 5 in the code of margin-preserving training, Ricci et al. 2026).
 
     Args:
       right: bool [...]: the teacher's largest logit is that of the label.
