@@ -1,6 +1,7 @@
 """Strict numerics for every test, eight CPU devices, and the real data sets where they are at hand."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 from compiler import FLAGS
@@ -23,6 +24,14 @@ def compilation_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
     jax.config.update("jax_compilation_cache_dir", str(tmp_path_factory.mktemp("cache")))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def compiled_programs() -> Iterator[None]:
+    """Each file leaves none behind: every program is some mappings of memory, of which Linux gives a process 65,530,
+    and XLA crashes where it gets none."""
+    yield
+    jax.clear_caches()
 
 
 @pytest.fixture(scope="session")
