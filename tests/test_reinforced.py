@@ -171,6 +171,22 @@ def test_a_killed_command_goes_on_to_the_same_bytes(teachers, file, tmp_path, mo
         assert path.read_bytes() == (tmp_path / path.name).read_bytes()
 
 
+def test_a_run_does_not_go_on_with_labels_that_were_made_otherwise(teachers, tmp_path):
+    labels, run = tmp_path / "labels", tmp_path / "run"
+    labelfx.reinforce(teachers, labels, views=1, top=10, seed=5)
+    labelfx.train(student(labels, steps=2), run)
+    (run / "results.json").unlink()  # so that it goes on, after its last step
+    shutil.rmtree(labels)
+    labelfx.reinforce(teachers[:1], labels, views=1, top=10, seed=5)
+    with pytest.raises(
+        ConfigError, match="soft_labels: other labels are stored there than those that .*run has learnt"
+    ):
+        labelfx.train(student(labels, steps=2), run)
+    shutil.rmtree(labels)
+    labelfx.reinforce(teachers, labels, views=1, top=10, seed=5)
+    labelfx.train(student(labels, steps=2), run)
+
+
 def test_a_shard_that_another_process_writes_is_left_to_it(teachers, tmp_path, capsys):
     (tmp_path / "00001.npy.lock").touch()
     with (tmp_path / "00001.npy.lock").open("a") as held:

@@ -16,13 +16,15 @@ class Stored(NamedTuple):
     """What is stored of the views of every row.
 
     columns: name -> rows [N, K, ...], NumPy's or `Shards`. views: K. crops: how many of them a batch holds of each row.
-    check: `(inputs) -> None`, ConfigError where these training rows have other views.
+    check: `(inputs) -> None`, ConfigError where these training rows have other views. made: what tells how they were
+    made, and of whom; a resume asks for the same.
     """
 
     columns: Mapping[str, Any]
     views: int
     crops: int
     check: Callable[[Any], None] = lambda inputs: None
+    made: str = ""
 
     def drawn(self, rng: np.random.Generator, count: int) -> np.ndarray:
         """`crops` different views of each of `count` rows, int32 [count, crops]."""

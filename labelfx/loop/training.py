@@ -48,10 +48,19 @@ class Loop(Experiment):
         last = self.checkpoints.restore(lambda meta: self.shapes(self.build(meta["phase"])))
         self.phase = self.build(last.meta["phase"] if last else 0)
         if last:
+            if self.stored() != last.meta.get("stored", self.stored()):  # older checkpoints do not say
+                raise ConfigError(
+                    f"config.method.soft_labels: other labels are stored there than those that {self.workdir} has "
+                    "learnt from; put these back, or begin in another workdir"
+                )
             self.state, self.table, self.done, self.seconds = last.state, last.table, last.step, last.meta["seconds"]
             self.record.progress.seen, self.record.progress.took = last.meta["seen"], last.meta["took"]
             if jax.process_index() == 0:
                 print(f"resumes after step {self.done} of {self.record.progress.total}", file=sys.stderr)
+
+    def stored(self) -> str:
+        """How the stored labels of this phase were made; "" without any."""
+        return self.phase.method.stored.made if self.phase.method.stored else ""
 
     def enter(self, index: int) -> None:
         """Starts a phase: fresh parameters, and a table made by the network of the phase before where that is the same.
@@ -153,7 +162,7 @@ class Loop(Experiment):
         now = time.perf_counter()
         self.seconds, self.clock = self.seconds + now - self.clock, now
         meta = {"phase": self.phase.index, "seconds": self.seconds}
-        meta |= {"seen": self.record.progress.seen, "took": self.record.progress.took}
+        meta |= {"seen": self.record.progress.seen, "took": self.record.progress.took, "stored": self.stored()}
         if self.record.writer is not None:
             self.record.writer.send()
         self.checkpoints.save(self.done, self.state, self.table, meta)

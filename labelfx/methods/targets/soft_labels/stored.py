@@ -1,5 +1,7 @@
 """Soft labels that `labelfx.reinforce` has written: training runs no teacher."""
 
+import hashlib
+import json
 from pathlib import Path
 from typing import Any, Literal
 
@@ -57,7 +59,7 @@ def stored(
     def keys(index, view):
         return view_keys(about["seed"], index, view)
 
-    return SoftLabels(assign, stored=Stored(columns, about["views"], crops), check=check, keys=keys)
+    return SoftLabels(assign, stored=Stored(columns, about["views"], crops, made=made(about)), check=check, keys=keys)
 
 
 def label_map(num_classes: int, num_examples: int, *, file: str) -> SoftLabels:
@@ -85,7 +87,7 @@ def label_map(num_classes: int, num_examples: int, *, file: str) -> SoftLabels:
         logits = jax.vmap(lambda place, cell: pooled_at(place, cell, (height, width)))(seen.placement, cells)[None]
         return logits, jnp.ones(logits.shape[:-1], logits.dtype), before
 
-    return SoftLabels(assign, stored=Stored(columns, 1, 1), places=True)
+    return SoftLabels(assign, stored=Stored(columns, 1, 1, made=made(about)), places=True)
 
 
 def pooled_at(placement: Placement, label_map: jax.Array, picture: tuple[int, int]) -> jax.Array:
@@ -130,6 +132,11 @@ def opened(file: str, kind: str, num_classes: int, num_examples: int) -> tuple[d
             )
             raise ValueError(f"file = {file!r}: its {key} are {about.get(key)!r}, {hint} {wanted!r}")
     return about, columns_of(folder, about)
+
+
+def made(about: dict[str, Any]) -> str:
+    """A hash of what a file says of itself: the networks' weights are in it, the seed and the augmentation."""
+    return hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()
 
 
 def columns_of(folder: Path, about: dict[str, Any]) -> dict[str, Shards]:
