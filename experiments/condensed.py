@@ -7,21 +7,22 @@ and what it says of them: images drawn without preference are the floor. All sta
 many steps. Started again, the command goes on where it was; the table is `experiments/condensed/README.md`.
 """
 
-from collections.abc import Iterator
+import itertools
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from absl import flags
 
 import labelfx
-from experiments.paired import work_off
 from labelfx import config as configs
 from labelfx.config import command
-from labelfx.reports import sweep
 from labelfx.reports.sweep import Job
 
 HERE = Path(__file__).parent / "condensed"
 PER_CLASS, STEPS = 10, 1000
+FLOOR = "sampled"
 AUGMENT = {"name": "small_grey", "min_scale": 0.5, "max_rotation": 0.0, "jitter_strength": 0.5, "cutout": 0.0}
 COMPENSATE = {"steps": 100, "learning_rate": 0.003, "statistics_weight": 0.05, "jitter": 1}
 WAYS: dict[str, tuple[str, dict[str, Any]]] = {
@@ -63,23 +64,39 @@ def students(data: dict[str, Any], folder: Path, seed: int) -> Iterator[Job]:
 def run(data: Path, workdir: Path, seeds: range) -> None:
     """What has no results yet, seed by seed, and the table after each."""
     source = {"name": "fashion_mnist", "data_dir": str(data)}
+    found: dict[str, dict[int, dict[str, Any]]] = {}
     for seed in seeds:
         folder = workdir / f"seed_{seed}"
-        sweep.work_off([teacher(source, folder, seed)])
-        text = work_off(students(source, folder, seed), workdir, baseline="sampled")
+        for job in itertools.chain([teacher(source, folder, seed)], students(source, folder, seed)):
+            found.setdefault(job.config["name"], {})[seed] = labelfx.train(job.config, job.folder)
         HERE.mkdir(exist_ok=True)
-        configs.write_text(HERE / "README.md", page(text))
+        configs.write_text(HERE / "README.md", page(found))
 
 
-def page(table: str) -> str:
+def page(found: dict[str, dict[int, dict[str, Any]]]) -> str:
     """The results as Markdown."""
+    lines = ["|  | accuracy | difference to sampled | seconds of training |", "| --- | ---: | ---: | ---: |"]
+    for name, seeds in found.items():
+        accuracy, floor = (_percent(found[row], seeds) for row in (name, FLOOR))
+        difference = accuracy - floor
+        error = f" ± {difference.std(ddof=1) / len(difference) ** 0.5:.1f}" if len(difference) > 1 else ""
+        beside = "" if name in (FLOOR, "teacher") else f"{difference.mean():+.1f}{error}"
+        spread = f" ± {accuracy.std(ddof=1):.1f}" if len(accuracy) > 1 else ""
+        seconds = np.mean([each["training"]["seconds"] for each in seeds.values()])
+        lines.append(f"| {name} | {accuracy.mean():.1f}{spread} | {beside} | {seconds:.0f} |")
+    commits = {each["commit"][:9] for seeds in found.values() for each in seeds.values()}
     return (
         "# Ten images a class for a whole data set\n\n"
         f"`python -m experiments.condensed`: accuracy in % on Fashion-MNIST's test images. The teacher is a network of "
         f"three convolutions that saw 60,000 labels for {STEPS:,} steps; students of the same kind take as many steps "
         f"of 40 images out of {PER_CLASS} a class, or of what takes as many bytes, and what the teacher says of them; "
-        "differences are to images drawn without preference.\n\n" + table
+        f"mean and standard deviation over {len(found['teacher'])} seeds, and paired differences with their standard "
+        "errors.\n\n" + "\n".join(lines) + f"\n\nAt commit {', '.join(sorted(commits))}.\n"
     )
+
+
+def _percent(runs: dict[int, dict[str, Any]], seeds: Iterable[int]) -> np.ndarray:
+    return np.array([100 * runs[seed]["metrics"]["head"]["accuracy"] for seed in seeds])
 
 
 def main(values: Any) -> None:

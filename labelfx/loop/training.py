@@ -161,7 +161,7 @@ class Loop(Experiment):
         self.record.stop_if_not_finite(self.done, self.bad, self.state)
         now = time.perf_counter()
         self.seconds, self.clock = self.seconds + now - self.clock, now
-        meta = {"phase": self.phase.index, "seconds": self.seconds}
+        meta: dict[str, Any] = {"phase": self.phase.index, "seconds": self.seconds}
         meta |= {"seen": self.record.progress.seen, "took": self.record.progress.took, "stored": self.stored()}
         if self.record.writer is not None:
             self.record.writer.send()
