@@ -47,6 +47,7 @@ DOORS = {  # for users' own code alone, and why
     "labelfx.labels.choose.density": "likewise",
     "labelfx.labels.choose.pagerank": "likewise",
     "labelfx.labels.choose.diverse_filter": "likewise: which answers to keep",
+    "labelfx.labels.votes.lf_summary": "of one's own labelling functions, before a run",
     "labelfx.data.labels.indices": "rows that somebody has chosen, which no recipe can know",
     "labelfx.data.labels.file": "likewise",
     "labelfx.data.labels.queried": "a value of config.labels, which the benchmark takes by --draw",

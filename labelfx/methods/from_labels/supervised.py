@@ -68,8 +68,10 @@ def supervised(
 
 def accuracy(objective: Supervision, logits: jax.Array, columns: dict[str, Any]) -> dict[str, jax.Array]:
     """`accuracy` of the classes said of rows, or of their pixels, where the objective reads a class and some are."""
+    if "label" not in columns_of(objective):
+        return {}
     label = columns["label"]
-    if "label" not in columns_of(objective) or label.dtype != jnp.int32 or label.shape != logits.shape[:-1]:
+    if label.dtype != jnp.int32 or label.shape != logits.shape[:-1]:
         return {}
     right = (jnp.argmax(logits, -1) == label) & known(label)
     return {"accuracy": jnp.sum(right) / jnp.maximum(jnp.sum(known(label)), 1)}

@@ -12,7 +12,7 @@ from labelfx.config.annotations import Augment, Part
 from labelfx.data import known
 from labelfx.data.weak import Supervision, supervision
 from labelfx.labels.evidence import gather
-from labelfx.labels.rules import given
+from labelfx.labels.rules import reads_network
 from labelfx.loop import state
 from labelfx.methods import Method
 from labelfx.methods.from_labels.supervised import accuracy
@@ -76,5 +76,6 @@ def relabelling(
         metrics["labelled_share"] = jnp.mean(pinned)
         return state.descend(old, tx, gradient, model_state), metrics
 
-    follows = "" if rule.func is given else f"the rule {rule.func.__name__} goes by the network of the phase before"
+    name = rule.func.__name__
+    follows = f"the rule {name} goes by the network of the phase before" if reads_network(rule) else ""
     return Method(init, step, lambda state: state.variables, refresh, follows=follows)
