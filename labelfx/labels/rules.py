@@ -72,7 +72,8 @@ def votes(
 
 def observer(evidence: Evidence, rng: np.random.Generator, *, consensus: Probability) -> dict[str, np.ndarray]:
     """`label`: with probability `consensus` what most of a row's `votes` name, else what one observer does, drawn anew
-    at every refresh; nothing where nobody votes (after Min et al. 2023, on labels of several observers)."""
+    at every refresh; nothing where nobody votes (after "Development and evaluation of intraoperative ultrasound
+    segmentation with negative image frames and multiple observer labels")."""
     cast = _column(evidence, "votes", "take labels.weak column of a source that has some, annotators or recorded")
     drawn = voting.sample(rng, cast, evidence.probs.shape[1], consensus=consensus)
     said = given(evidence, rng)
