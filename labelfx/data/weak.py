@@ -43,9 +43,9 @@ COLUMNS: dict[str, Any] = {
 Column = Annotated[str, Limit("one of " + ", ".join(COLUMNS), lambda v: v in COLUMNS)]
 
 
-Supervision = Annotated[functools.partial, Part("objectives", ("logits",), optional=(*COLUMNS, "valid"))]
+Supervision = Annotated[functools.partial, Part("objectives", ("logits",), optional=(*COLUMNS, "valid", "features"))]
 """An objective `(logits, *columns) -> scalar` that names the columns it reads, its keywords bound; `valid` bool [B] is
-False in rows that fill a batch of whole bags up."""
+False in rows that fill a batch of whole bags up, `features` [B, F] are those of the backbone."""
 
 
 def columns_of(objective: Supervision) -> dict[str, bool]:

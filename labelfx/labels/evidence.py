@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import scipy.special
 
-from labelfx.data import Split, known, labelled
+from labelfx.data import Split, known, labelled, task
 from labelfx.evals import features
 from labelfx.evals.classification import FIXED
 from labelfx.models import Model, part
@@ -20,10 +20,12 @@ BLOCK = 4096  # rows that a classifier takes at once
 class Evidence(NamedTuple):
     """What a rule or a query may go by.
 
-    probs: float32 [N, C], of the network of the round before; C = 0 where nothing has been told yet.
+    probs: float32 [N, C], of the network of the round before: of the classes or, of several labels, of each by itself;
+      C = 0 where nothing has been told yet.
     features: float32 [N, F], of its backbone.
     losses: float32 [N], its cross-entropy with the label that was said, NaN where none was.
-    columns: name -> [N, ...]: what was said of the rows, `label` among them.
+    columns: name -> [N, ...]: what was said of the rows, `label` among them; inside a phase of `relabelling` the others
+      are what the round before was taught in their place.
     rows: int64 [L], the rows of which a label was said.
     progress: the share of the phase's steps that are done, in [0, 1).
     classify: features [B, F] -> probabilities [B, C], what made `probs`; None where there is no such function.
@@ -65,7 +67,7 @@ def gather(
         rows = np.flatnonzero(known(label))
         losses[rows] = -np.asarray(jax.nn.log_softmax(logits))[rows, label[rows]]
     return Evidence(
-        probs=np.asarray(jax.nn.softmax(logits)),
+        probs=np.asarray(jax.nn.sigmoid(logits) if task(label, ()) == "several" else jax.nn.softmax(logits)),
         features=found[:, :width],
         losses=losses,
         columns={**source.columns, "label": label},

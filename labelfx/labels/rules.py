@@ -2,7 +2,9 @@
 
 A rule is `(evidence, rng, *, ...) -> columns`, arrays [N, ...] in the place of those that were said: `label` where it
 is hard, `target` where soft, `weight` (0 leaves a row out), and `pinned`, bool: what a person has said, and no rule
-changes.
+changes. Of several labels [N, C] each entry is by itself; rows without a known entry are left out. A rule with a
+`warmup` changes nothing in the first steps of a phase, the share of them that this is; it then takes ever more entries
+up to its `share` at the end, in proportion to the steps that are done.
 """
 
 import functools
@@ -11,8 +13,8 @@ from typing import Annotated, Literal
 
 import numpy as np
 
-from labelfx.config.annotations import Limit, NonNegative, PositiveInt, Probability
-from labelfx.data import labelled
+from labelfx.config.annotations import Fraction, Limit, NonNegative, PositiveInt, Probability
+from labelfx.data import known, labelled
 from labelfx.labels import votes as voting
 from labelfx.labels.evidence import Evidence
 
@@ -23,8 +25,8 @@ Percentile = Annotated[float, Limit("a number in [0, 100]", lambda v: 0 <= v <= 
 
 def given(evidence: Evidence, rng: np.random.Generator) -> dict[str, np.ndarray]:
     """The labels that were said, and no others: the round before there is a network."""
-    pinned = labelled(evidence.columns["label"])
-    return {"label": evidence.columns["label"], "weight": pinned.astype(np.float32), "pinned": pinned}
+    label = evidence.columns["label"]
+    return {"label": label, "weight": labelled(label).astype(np.float32), "pinned": known(label)}
 
 
 def percentile(evidence: Evidence, rng: np.random.Generator, *, percentile: Percentile) -> dict[str, np.ndarray]:
@@ -81,6 +83,87 @@ def observer(evidence: Evidence, rng: np.random.Generator, *, consensus: Probabi
     return {"label": label, "weight": (label >= 0).astype(np.float32), "pinned": said["pinned"]}
 
 
+def asymmetric(
+    evidence: Evidence, rng: np.random.Generator, *, share: Probability, warmup: Fraction
+) -> dict[str, np.ndarray]:
+    """Of each label the unknown entries of lowest probability become soft negatives, for good: their `target` is the
+    probability of that round (asymmetric pseudo-labelling, APL; Zhou et al. 2022, ECCV).
+
+    `target` is 1 and 0 where that is known, and NaN where it is still unknown; such negatives have `label` 0. The
+    authors take a share of 0.9 and half of ten epochs to warm up.
+
+    Raises:
+      ValueError: rows do not have several labels.
+    """
+    said, unknown = _entries(evidence, rng)
+    before = evidence.columns.get("target")
+    target = np.where(said["pinned"], said["label"], np.nan).astype(np.float32) if before is None else before.copy()
+    for c in range(target.shape[1]):
+        count = int(share * _done(evidence, warmup) * unknown[:, c].sum() + 1e-6)
+        open_ = np.flatnonzero(unknown[:, c] & np.isnan(target[:, c]))
+        count = max(0, count - (unknown[:, c].sum() - len(open_)))
+        lowest = open_[np.argsort(evidence.probs[open_, c], kind="stable")[:count]]
+        target[lowest, c] = evidence.probs[lowest, c]
+    label = np.where(unknown & ~np.isnan(target), 0, said["label"]).astype(np.int8)
+    return said | {"label": label, "target": target}
+
+
+def large_loss(
+    evidence: Evidence,
+    rng: np.random.Generator,
+    *,
+    share: Probability,
+    warmup: Fraction,
+    scheme: Literal["reject", "correct"],
+) -> dict[str, np.ndarray]:
+    """Unknown entries count as negative, but for the share of them of highest probability, whose loss is largest: they
+    are left out ("reject"), or count as positive ("correct"; LL-R and LL-Ct, Kim et al. 2022, CVPR).
+
+    The authors choose within each batch, by the network as it is then; here it is of all rows, once a round.
+
+    Raises:
+      ValueError: rows do not have several labels.
+    """
+    said, unknown = _entries(evidence, rng)
+    places = np.flatnonzero(unknown)
+    count = int(np.ceil(share * _done(evidence, warmup) * len(places) - 1e-6))
+    largest = np.zeros(unknown.shape, bool)
+    largest.flat[places[np.argsort(-evidence.probs.flat[places], kind="stable")[:count]]] = True
+    label = np.where(unknown, np.where(largest, -1 if scheme == "reject" else 1, 0), said["label"])
+    return said | {"label": label.astype(np.int8)}
+
+
+def reflective(
+    evidence: Evidence, rng: np.random.Generator, *, threshold: Probability, power: NonNegative, warmup: Fraction
+) -> dict[str, np.ndarray]:
+    """Unknown entries become positive whose probability is above the threshold and above the label's mean; `weight`
+    float32 [N, C] is that of the label, (1 + log(n_max / n))^power, n of its positives, the recalled among them
+    (COMIC's reflective label corrector; Zhang et al. 2023, ICCV).
+
+    The mean is over rows of which any entry is known. A label without a positive has the weight of one with 1. With a
+    threshold of 1 there are weights alone. The authors take 0.7, a sixth as power and the first epoch to warm up, the
+    mean over the batch, and add the recalled of an epoch to n one by one.
+
+    Raises:
+      ValueError: rows do not have several labels.
+    """
+    said, unknown = _entries(evidence, rng)
+    rows = said["weight"] > 0
+    label = said["label"]
+    if evidence.progress >= warmup:
+        mean = evidence.probs.mean(0, where=rows[:, None], keepdims=True)
+        recalled = unknown & (evidence.probs > threshold) & (evidence.probs > mean)
+        label = np.where(recalled, 1, label).astype(np.int8)
+    number = np.maximum((label == 1).sum(0), 1)
+    weight = (1 + np.log(number.max() / number)) ** power
+    return said | {"label": label, "weight": (rows[:, None] * weight).astype(np.float32)}
+
+
+def reads_network(rule: functools.partial) -> bool:
+    """Whether a rule goes by a network, so that the first round cannot have it."""
+    return rule.func not in (given, votes, observer) and not rule.keywords.get("warmup")
+
+
 def _column(evidence: Evidence, name: str, instead: str) -> np.ndarray:
     if name not in evidence.columns:
         raise ValueError(f"config.labels gives no `{name}`: {instead}")
@@ -96,6 +179,14 @@ def _soft(evidence: Evidence, target: np.ndarray, said: np.ndarray) -> dict[str,
     return {"target": target, "weight": (pinned | said).astype(np.float32), "pinned": pinned}
 
 
-def reads_network(rule: functools.partial) -> bool:
-    """Whether a rule goes by a network, so that the first round cannot have it."""
-    return rule.func not in (given, votes, observer)
+def _entries(evidence: Evidence, rng: np.random.Generator) -> tuple[dict[str, np.ndarray], np.ndarray]:
+    """What was said of several labels, and the unknown entries [N, C] of rows of which any is known."""
+    said = given(evidence, rng)
+    if said["label"].ndim != 2 or said["label"].dtype != np.int8:
+        raise ValueError("the rule is of several labels a row, int8 [N, C]; take data of several labels, or percentile")
+    return said, ~said["pinned"] & (said["weight"] > 0)[:, None]
+
+
+def _done(evidence: Evidence, warmup: float) -> float:
+    """The share of the steps after the warm-up that are done, 0 before its end."""
+    return max(0.0, evidence.progress - warmup) / (1 - warmup)

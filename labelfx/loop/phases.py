@@ -223,18 +223,22 @@ class Experiment:
             split_state(self.mesh, shapes),
         )
 
-    def make_table(self, phase: Phase, variables: Any, done: int) -> dict[str, np.ndarray]:
-        """The table that batches are made with after step `done`, by a network of these variables."""
+    def make_table(
+        self, phase: Phase, variables: Any, done: int, before: dict[str, np.ndarray]
+    ) -> dict[str, np.ndarray]:
+        """The table that batches are made with after step `done`, by a network of these variables; `before` is that of
+        the same phase until now."""
         method, miner = phase.method, phase.miner
         if not (method.refresh or miner.refresh):
             return {}
         variables = whole(self.mesh, variables)
         table: dict[str, np.ndarray] = {}
         progress = (done - phase.start) / max(1, phase.stop - phase.start)
+        source = self.view.split._replace(columns={**self.view.split.columns, **before})
         with telling("refreshing the table of the training rows"):
             if method.refresh:
                 rng = jax.random.fold_in(fold_in_name(self.root, "refresh"), done)
-                table |= method.refresh(variables, self.view.split, rng, progress)
+                table |= method.refresh(variables, source, rng, progress)
             if miner.refresh:
                 # The 1 keeps this apart from the generator that chose the labels: NumPy fills a seed up with zeros.
                 generator = np.random.default_rng([self.config.seed, done, 1])

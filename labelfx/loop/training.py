@@ -102,7 +102,8 @@ class Loop(Experiment):
     def refresh(self, variables: Any) -> None:
         """Makes the table anew; its time is not the steps', though the loop's."""
         begin = time.perf_counter()
-        self.table = self.make_table(self.phase, variables, self.done)
+        before = self.table if self.done > self.phase.start else {}
+        self.table = self.make_table(self.phase, variables, self.done, before)
         self.record.progress.leave_out(time.perf_counter() - begin)
 
     def run(self) -> None:

@@ -5,7 +5,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from labelfx.config.annotations import PositiveInt
+from labelfx.config.annotations import Positive, PositiveInt
 from labelfx.models import Model, from_linen, heads
 
 
@@ -37,6 +37,32 @@ def dense(num_outputs: int, *, size: tuple[PositiveInt, ...]) -> Model:
         check(x)
         logits, state = positions.apply(variables, x, train=train)
         return jax.image.resize(logits, (x.shape[0], *size, num_outputs), "bilinear"), state
+
+    return Model(init, apply)
+
+
+def class_activation(num_outputs: int, *, boost: Positive) -> Model:
+    """`linear` on every position of a map [B, ..., F], each positive score times `boost`, then the mean over positions:
+    logits [B, num_outputs] (BoostLU, Kim et al. 2023, CVPR: 5, against the low scores of networks whose missing labels
+    counted as negative). With a boost of 1 it is `linear` on the mean.
+
+    Raises:
+      ValueError: the features are no map.
+    """
+    positions = linear(num_outputs)
+
+    def check(x):
+        if x.ndim < 3:
+            raise ValueError(f"class_activation reads a map [B, ..., F], not {list(x.shape)}; take outputs = 'map'")
+
+    def init(rng, x):
+        check(x)
+        return positions.init(rng, x)
+
+    def apply(variables, x, *, train, rng=None):
+        check(x)
+        scores, state = positions.apply(variables, x, train=train)
+        return jnp.mean(jnp.where(scores > 0, boost * scores, scores), range(1, x.ndim - 1)), state
 
     return Model(init, apply)
 

@@ -41,7 +41,7 @@ def mean_of_said(losses: jax.Array, said: jax.Array, weight: jax.Array | None = 
       ValueError: the weights are not of the losses' leading dimensions.
     """
     if weight is not None:
-        weight = _leading(weight, losses)
+        weight = leading(weight, losses)
         said, losses = said & (weight > 0), losses * weight
     count = jnp.sum(said, dtype=losses.dtype)
     return jnp.sum(losses, where=said) / jnp.maximum(count, 1)
@@ -51,12 +51,17 @@ def mean_over_rows(losses: jax.Array, said: jax.Array, weight: jax.Array | None 
     """`mean_of_said` of rows with several entries [..., C]: the sum over entries of which something is said, over the
     number of rows with one. Weights are those of rows or of entries."""
     if weight is not None:
-        weight = _leading(weight, losses)
+        weight = leading(weight, losses)
         said, losses = said & (weight > 0), losses * weight
     return mean_of_said(jnp.sum(losses, axis=-1, where=said), jnp.any(said, axis=-1))
 
 
-def _leading(weight, losses):
+def leading(weight: jax.Array, losses: jax.Array) -> jax.Array:
+    """The weights of rows, or of their entries, as weights of every loss, in its dtype.
+
+    Raises:
+      ValueError: they are not of the losses' leading dimensions.
+    """
     if weight.shape != losses.shape[: weight.ndim]:
         raise ValueError(f"weight must have the leading dimensions of {losses.shape}, got {weight.shape}")
     return jnp.broadcast_to(jnp.expand_dims(weight, tuple(range(weight.ndim, losses.ndim))), losses.shape).astype(

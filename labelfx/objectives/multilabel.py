@@ -11,9 +11,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from labelfx.config.annotations import Fraction, NonNegative
-from labelfx.objectives._rows import check_rows, choose, mean_over_rows
+from labelfx.objectives._rows import check_rows, choose, leading, mean_over_rows
 
-__all__ = ["asymmetric", "binary_cross_entropy"]  # what a config may name
+__all__ = ["asymmetric", "binary_cross_entropy", "multi_focal"]  # what a config may name
 
 Unknown = Literal["ignore", "negative"]
 
@@ -71,6 +71,50 @@ def asymmetric(
       ValueError: shapes differ, or unknown is none of those above.
     """
     logits, positive, said = _entries(logits, label, unknown)
+    return mean_over_rows(_focal(logits, positive, gamma_positive, gamma_negative, clip, focal_gradient), said)
+
+
+def multi_focal(
+    logits: jax.Array,
+    label: jax.Array,
+    weight: jax.Array,
+    *,
+    gamma_positive: NonNegative,
+    gamma_negative: NonNegative,
+    clip: Fraction,
+    margin: NonNegative,
+    focal_gradient: bool,
+    unknown: Unknown,
+) -> jax.Array:
+    """COMIC's loss for a long tail of labels: `asymmetric` whose classes differ (Zhang et al. 2023, ICCV).
+
+    An entry's weight w is that of its class, from 1 for the most frequent one up (`labels.rules.reflective` gives it).
+    It multiplies the loss and adds to gamma_negative: easy negatives of rare labels fade sooner. Logits of positive
+    entries are lowered by `margin` first. With weights of 1 and margin 0 it is `asymmetric` with gamma_negative + 1.
+    The authors' code trains with gamma_negative 3, gamma_positive 0, clip 0.05 and margin 1, without focal gradients,
+    and divides the sum over entries by the number of positive ones instead of that of rows.
+
+    Args:
+      logits: [B, C], of any float dtype; computed on in float32 or float64.
+      label: int8 [B, C]: 1, 0, or -1 for unknown.
+      weight: float [B] or [B, C], from 0 up; 0 leaves a row, or an entry, out.
+      focal_gradient, unknown: as in `asymmetric`.
+
+    Returns:
+      A scalar: the sum over entries, over the number of rows of which one is known and has a weight above 0; 0 without
+      any.
+
+    Raises:
+      ValueError: shapes differ, or unknown is none of those above.
+    """
+    logits, positive, said = _entries(logits, label, unknown)
+    gamma = gamma_negative + leading(weight, logits)
+    losses = _focal(logits - margin * positive, positive, gamma_positive, gamma, clip, focal_gradient)
+    return mean_over_rows(losses, said, weight)
+
+
+def _focal(logits, positive, gamma_positive, gamma_negative, clip, focal_gradient):
+    """The loss of each entry [B, C]; gamma_negative is a number, or one of each entry."""
     log_p, log_not_p = jax.nn.log_sigmoid(logits), jax.nn.log_sigmoid(-logits)
     shifted = jax.nn.sigmoid(logits) - clip
     kept = shifted > 0
@@ -81,7 +125,7 @@ def asymmetric(
     if not focal_gradient:
         focus, negative_focus = jax.lax.stop_gradient((focus, negative_focus))
     negative = jnp.where(kept, negative_focus * log_rest, 0)
-    return mean_over_rows(-(positive * focus * log_p + (1 - positive) * negative), said)
+    return -(positive * focus * log_p + (1 - positive) * negative)
 
 
 def _entries(logits, label, unknown):

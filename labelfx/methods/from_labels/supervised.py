@@ -14,7 +14,7 @@ from labelfx.data.mixing import blend, blended
 from labelfx.data.weak import Supervision, columns_of, supervision
 from labelfx.loop import state
 from labelfx.methods import Method
-from labelfx.models import Model
+from labelfx.models import Model, pooled
 
 
 def supervised(
@@ -56,7 +56,8 @@ def supervised(
         def loss_fn(params):
             variables = {"params": params, **old.model_state}
             outputs, model_state = classifier.apply(variables, rows, train=True, rng=rng_model)
-            loss = told(lambda columns: supervision(objective, outputs["head"], columns))
+            seen = {"features": pooled(outputs["backbone"], rows)}
+            loss = told(lambda columns: supervision(objective, outputs["head"], columns | seen))
             return loss, (outputs["head"], model_state)
 
         (loss, (logits, model_state)), gradient = jax.value_and_grad(loss_fn, has_aux=True)(old.params)

@@ -21,7 +21,7 @@ from labelfx.loop import state
 from labelfx.methods import Method
 from labelfx.methods.from_labels.finetune import start_from
 from labelfx.methods.targets.soft_labels import Seen, SoftLabel, SoftLabels
-from labelfx.models import Model, apply_together
+from labelfx.models import Model, apply_together, pooled
 
 SoftObjective = Annotated[
     Any, Part("objectives", ("student_logits",), optional=("teacher_logits", "negative_logits", "right", "weight"))
@@ -120,7 +120,8 @@ def distillation(
             hard = jnp.zeros((), logits.dtype)
             if "labelled" in streams:
                 own = logits[: len(view[0])]
-                hard = mixed(mixes[:1], lambda said: supervision(objective, own, said), streams["labelled"])
+                seen_by = {"features": pooled(outputs["backbone"][: len(own)], view[0])}
+                hard = mixed(mixes[:1], lambda said: supervision(objective, own, said | seen_by), streams["labelled"])
             loss = soft_weight * soft + (1 - soft_weight) * hard
             metrics = {"soft_loss": soft, "hard_loss": hard, "kept": jnp.mean(weights > 0, dtype=loss.dtype)}
             if adversary:

@@ -16,7 +16,7 @@ from labelfx.labels.rules import reads_network
 from labelfx.loop import state
 from labelfx.methods import Method
 from labelfx.methods.from_labels.supervised import accuracy
-from labelfx.models import Model
+from labelfx.models import Model, pooled
 
 Rule = Annotated[functools.partial, Part("labels.rules", ("evidence", "rng"))]
 
@@ -33,7 +33,7 @@ def relabelling(
     above 0, of all where the rule gives none.
 
     The rule is asked at the start of a phase and every `config.refresh_every` steps, of the network of the phase before
-    or of this one as it is then. A round from fresh parameters is a phase:
+    or of this one as it is then; one with a warm-up needs no phase before. A round from fresh parameters is a phase:
     `phases=(dict(method=dict(..., rule=dict(name="given"))), dict(method=dict(..., rule=dict(name="percentile",
     percentile=80))), ...)` are rounds of Curriculum Labeling, each of which begins anew. Its paper stops by accuracy on
     labelled validation images; here the rounds are fixed in advance, so no label is spent on them. Its code also
@@ -41,8 +41,8 @@ def relabelling(
     mixes images up and averages weights (SWA); none of these is done here.
 
     BatchNorm uses the statistics of the batch; rules and evals use the running ones. Metrics: `loss`; `accuracy`
-    (against what is taught); `pseudo_label_accuracy` (of the batch's replaced labels against the truth; 0 where there
-    are none or nobody knows it); `labelled_share` of the batch, by people.
+    (against what is taught); `pseudo_label_accuracy` (of the batch's replaced labels, or entries of several labels,
+    against the truth; 0 where there are none or nobody knows it); `labelled_share` of the batch, by people.
     """
 
     def init(rng, batch):
@@ -53,7 +53,9 @@ def relabelling(
             raise ValueError("relabelling: goes row by row; labels of pixels or tokens stay as they are")
         evidence = gather(classifier, variables, source, progress)
         taught = rule(evidence, np.random.default_rng(np.asarray(jax.random.key_data(rng))))
-        return taught | {"include": taught["weight"] > 0} if "weight" in taught else taught
+        if "weight" in taught:
+            taught["include"] = (taught["weight"] > 0).reshape(len(evidence.probs), -1).any(1)
+        return taught
 
     def step(old, batch, rng):
         rng_augment, rng_model = state.named(rng, "unlabelled/view", "model")
@@ -63,14 +65,15 @@ def relabelling(
         def loss_fn(params):
             variables = {"params": params, **old.model_state}
             found, model_state = classifier.apply(variables, rows, train=True, rng=rng_model)
-            return supervision(objective, found["head"], columns), (found["head"], model_state)
+            seen = columns | {"features": pooled(found["backbone"], rows)}
+            return supervision(objective, found["head"], seen), (found["head"], model_state)
 
         (loss, (logits, model_state)), gradient = jax.value_and_grad(loss_fn, has_aux=True)(old.params)
         metrics = {"loss": loss, **accuracy(objective, logits, columns)}
         truth, pinned = batch["audit"]["unlabelled"]["label"], columns["pinned"]
-        if truth.ndim == 1:
+        if truth.dtype != jnp.float32:
             taught = columns["label"] if "label" in columns else jnp.argmax(columns["target"], -1)
-            replaced = known(truth) & ~pinned
+            replaced = known(truth) & known(taught) & ~pinned
             right = jnp.sum(replaced & (truth == taught)) / jnp.maximum(jnp.sum(replaced), 1)
             metrics["pseudo_label_accuracy"] = right
         metrics["labelled_share"] = jnp.mean(pinned)
