@@ -6,8 +6,8 @@ used.
 
 A few seconds on two CPU cores. Accuracy 0.848 (0.008) over three seeds, as of the majority alone,
 `--config.method.rule.model=majority`, 0.856 (0.008): label models seldom beat it, as snorkel's
-users find too. `l2` was chosen by the accuracy of the label model on the training rows of three of WRENCH's sets, so with
-labels that a user has not.
+users find too. `l2` was chosen by the accuracy of the label model on the training rows of three of WRENCH's sets, so
+with labels that a user has not.
 """
 
 from ml_collections import ConfigDict

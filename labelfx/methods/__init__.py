@@ -32,8 +32,9 @@ class Method(NamedTuple):
         phase before where its network has the same arrays, whatever its method. `source` is the training split as the
         method may see it (labels and columns blank where nothing is said; its columns, but not its labels, are replaced
         by the phase's table of before), `progress` the share of the phase's steps that are done, in [0, 1), `table` a
-        dict of NumPy arrays with leading dimension `num_examples`. Each reaches the step as `batch[stream][name]`, gathered at the rows of the batch; a boolean
-        array named `include` says which rows the unlabelled stream draws from.
+        dict of NumPy arrays with leading dimension `num_examples`. Each reaches the step as `batch[stream][name]`,
+        gathered at the rows of the batch; a boolean array named `include` says which rows the unlabelled stream draws
+        from.
       frozen: arrays that the step reads and never changes, such as the variables of a teacher. They lie on the devices
         once and are in no checkpoint.
       stored: what files hold of several views of each row. A batch has `view`, int32 [B, crops], drawn anew in each

@@ -15,8 +15,8 @@ def entropy_maximisation(logits: jax.Array, target: jax.Array, *, alpha: NonNega
     With p = sigmoid(z) an entry of target 1 has the loss -log p; an unknown one -alpha times the entropy of p, whose
     gradient in the logit is alpha p (1 - p) z: towards p = 1/2 and never past it, and small where p is sure. An entry
     of a target q below 1 is a pseudo-negative, with beta times the cross-entropy of q and p. The rule
-    `labels.rules.asymmetric` gives such targets. The authors' code takes log(p + 1e-5), and the mean over entries: 1 / C
-    of this.
+    `labels.rules.asymmetric` gives such targets. The authors' code takes log(p + 1e-5), and the mean over entries:
+    1 / C of this.
 
     Args:
       logits: [B, C], of any float dtype; computed on in float32 or float64.
