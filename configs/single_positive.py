@@ -2,11 +2,11 @@
 
 python -m labelfx.train --config=single_positive --workdir=/tmp/labelfx/single_positive --config.data.data_dir=DIR
 
-12 s on two CPU cores. Yeast, mean average precision over three seeds and splits: 0.421 (0.003) where no validation
-label is spent. The same steps with what is not said taken for negative, `rule=dict(name="given")` and
+5 s of processor time. Yeast, mean average precision over three seeds and splits: 0.421 (0.003), no validation label
+spent. The same steps with what is not said taken for negative, `rule=dict(name="given")` and
 `objective=dict(name="binary_cross_entropy", unknown="negative")`: 0.415 (0.005); without pseudo-negatives, share=0.0:
-0.421 (0.003); with all labels, 0.487 (0.004); constant scores, 0.307. The gain over assumed negatives is 0.005, paired
-+- 0.001; the pseudo-negatives have no part in it.
+0.421 (0.003); with all labels, 0.487 (0.004); constant scores, 0.307. The gain over assumed negatives, 0.005, is noise
+by three seeds, and pseudo-negatives have no part in it.
 """
 
 from ml_collections import ConfigDict

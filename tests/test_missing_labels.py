@@ -8,11 +8,14 @@ import numpy as np
 import optax
 import pytest
 from derivatives import sigmoid, worst_error
+from recipes import tiny
 from test_multilabel_objectives import EXACT, LABEL, logits_of
 from toys import assert_beats
 
+import labelfx
 from labelfx.labels.evidence import Evidence
 from labelfx.labels.rules import asymmetric, given, large_loss, reflective
+from labelfx.loop.training import Loop
 from labelfx.models.classifiers import class_activation, linear
 from labelfx.objectives.label_relations import hybrid
 from labelfx.objectives.missing_labels import entropy_maximisation, variational_pu
@@ -412,3 +415,41 @@ def test_what_boosting_is_for():
 def test_given_pins_entries():
     label = np.array([[1, -1], [-1, -1]], np.int8)
     np.testing.assert_array_equal(given(evidence(label, label, 0.0), RNG)["pinned"], label >= 0)
+
+
+@pytest.mark.slow
+def test_a_round_knows_the_one_before_after_a_resume_too(tmp_path, monkeypatch):
+    """Soft negatives of one round stay in the next, whether or not the run was stopped between the two."""
+    config = tiny("curriculum_labeling", phases=(), steps=6, refresh_every=2)
+    config |= {
+        "data": {"name": "pasted", "of": "digits", "data_dir": None, "canvas": 16, "low": 1, "high": 3}
+        | {"background": 0.2, "label": "several", "train": 48, "test": 16, "seed": 0},
+        "labels": {"name": "all_labels", "weak": {"name": "single_positive"}},
+    }
+    config["method"] |= {
+        "objective": {"name": "entropy_maximisation", "alpha": 0.1, "beta": 0.2},
+        "rule": {"name": "asymmetric", "share": 0.9, "warmup": 0.1},
+    }
+    tables, refresh, log = [], Loop.refresh, Loop.log
+
+    def kept(self, variables):
+        refresh(self, variables)
+        tables.append(self.table["target"])
+
+    def killed(self, values):
+        log(self, values)
+        if self.done == 4:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(Loop, "refresh", kept)
+    labelfx.train(config, tmp_path / "whole")
+    first, second, third = tables
+    soft = ~np.isnan(second) & (second < 1)
+    assert not (first < 1).any() and soft.any() and (third < 1).sum() > soft.sum()
+    np.testing.assert_array_equal(third[soft], second[soft])
+    monkeypatch.setattr(Loop, "log", killed)
+    with pytest.raises(KeyboardInterrupt):
+        labelfx.train(config, tmp_path / "stopped")
+    monkeypatch.setattr(Loop, "log", log)
+    labelfx.train(config, tmp_path / "stopped")
+    np.testing.assert_array_equal(tables[-1], third)
