@@ -311,7 +311,7 @@ def test_speed_is_that_of_training_alone(count, logged, tmp_path, monkeypatch):
         call._cache_size = step._cache_size
         return call
 
-    def make_table(self, phase, variables, done):
+    def make_table(self, phase, variables, done, before):
         clock.now += 7
         return {}
 
