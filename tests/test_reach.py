@@ -66,7 +66,7 @@ DOORS = {  # for users' own code alone, and why
     "labelfx.labels.queries.dropquery": "likewise",
     "labelfx.labels.queries.clue": "likewise",
     "labelfx.data.labels.classes": "rows that no recipe names: classes that are met in the test alone",
-    "labelfx.data.labels.long_tail": "likewise: imbalanced labels",
+    "labelfx.objectives.imbalance.balanced_cross_entropy": "a value of config.method.objective for imbalanced labels",
 }
 
 

@@ -21,15 +21,16 @@ class Part(NamedTuple):
     """A nested part of the configuration: a dict whose `name` picks a function of package or module `labelfx.<where>`.
 
     `positional` names the leading parameters that the caller gives later; the value is then that function with its
-    keywords bound; some of these functions may take those of `optional` as well. Without `positional` the function is a
-    builder and the value is what it returns. `common` is a class whose keyword-only parameters every dict of this kind
-    takes beside those of its function.
+    keywords bound; some of these functions may take those of `optional` as well, and those of `bound`, which are known
+    when the part is built. Without `positional` the function is a builder and the value is what it returns. `common` is
+    a class whose keyword-only parameters every dict of this kind takes beside those of its function.
     """
 
     where: str
     positional: tuple[str, ...] = ()
     optional: tuple[str, ...] = ()
     common: Callable[..., Any] | None = None
+    bound: tuple[str, ...] = ()
 
 
 class Fields(NamedTuple):

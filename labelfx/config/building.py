@@ -40,7 +40,7 @@ def build(part: Part, node: Mapping, **provided: Any) -> Any:
     positional, takes = parameters(builder)
     keywords = {key: _build_value(takes[key].annotation, node[key], provided) for key in takes}
     if part.positional:
-        return functools.partial(builder, **keywords)
+        return functools.partial(builder, **keywords, **{n: provided[n] for n in positional if n in part.bound})
     if argument:
         return builder(argument, **keywords)
     return builder(*(provided[name] for name in positional), **keywords)

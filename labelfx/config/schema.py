@@ -162,10 +162,8 @@ def _fitting(part: Part) -> dict[str, Callable]:
     found = functions(part.where)
     if part.positional:
         first = len(part.positional)
-        names = {n: tuple(parameters(f)[0]) for n, f in found.items()}
-        fits = {
-            n for n, each in names.items() if each[:first] == part.positional and {*each[first:]} <= {*part.optional}
-        }
+        names, more = {n: tuple(parameters(f)[0]) for n, f in found.items()}, {*part.optional, *part.bound}
+        fits = {n for n, each in names.items() if each[:first] == part.positional and {*each[first:]} <= more}
         return {n: f for n, f in found.items() if n in fits}
     if part.where in PROVIDED:
         return {n: f for n, f in found.items() if set(parameters(f)[0]) <= set(PROVIDED[part.where])}

@@ -43,14 +43,18 @@ COLUMNS: dict[str, Any] = {
 Column = Annotated[str, Limit("one of " + ", ".join(COLUMNS), lambda v: v in COLUMNS)]
 
 
-Supervision = Annotated[functools.partial, Part("objectives", ("logits",), optional=(*COLUMNS, "valid", "features"))]
+Supervision = Annotated[
+    functools.partial, Part("objectives", ("logits",), (*COLUMNS, "valid", "features"), bound=("class_counts",))
+]
 """An objective `(logits, *columns) -> scalar` that names the columns it reads, its keywords bound; `valid` bool [B] is
-False in rows that fill a batch of whole bags up, `features` [B, F] are those of the backbone."""
+False in rows that fill a batch of whole bags up, `features` [B, F] are those of the backbone. `class_counts` int [C],
+the labels of each class, is bound too."""
 
 
 def columns_of(objective: Supervision) -> dict[str, bool]:
     """The columns that an objective names, and whether it can do without."""
     found = list(inspect.signature(objective.func).parameters.values())[1:]
+    found = [each for each in found if each.name not in objective.keywords]
     return {each.name: each.default is not each.empty for each in found if each.kind is each.POSITIONAL_OR_KEYWORD}
 
 

@@ -14,7 +14,7 @@ from jax.sharding import Mesh
 
 from labelfx import config as configs
 from labelfx.config import ConfigError
-from labelfx.data import Dataset
+from labelfx.data import Dataset, known
 from labelfx.data.augment import to_float
 from labelfx.data.batches import View, batch_at
 from labelfx.data.miners import Miner, uniform
@@ -83,6 +83,7 @@ class Experiment:
             "task": self.dataset.task,
             "client": self.view.split.columns.get("client"),
             "rows": self.view.rows,
+            "class_counts": self.class_counts,
         }
         provided |= {argument: self.trained(field, index, config[field]) for field, argument in configs.TRAINED.items()}
         self.check_teachers(config, provided["teachers"])
@@ -150,6 +151,14 @@ class Experiment:
     def classifier(self) -> Model:
         """The backbone with the head of the configuration."""
         return stack(backbone=self.trained_model, head=head_of(self.config, self.dataset, self.view, self.seen()))
+
+    @property
+    def class_counts(self) -> np.ndarray | None:
+        """How many labels each class has in the label view, int [C]; None where a label is no class."""
+        labels = self.view.split.labels[self.view.rows]
+        if self.dataset.task != "class":
+            return None
+        return np.bincount(labels[known(labels)], minlength=len(self.dataset.class_names))
 
     def seen(self) -> np.ndarray | None:
         """Features of some rows, float32 [S, F], by which a head on a pretrained encoder standardises them: as the

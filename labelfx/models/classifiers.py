@@ -7,11 +7,19 @@ from flax import linen as nn
 
 from labelfx.config.annotations import Positive, PositiveInt
 from labelfx.models import Model, from_linen, heads
+from labelfx.objectives.contrastive import cosine as products
+from labelfx.objectives.contrastive import normalise
 
 
 def linear(num_outputs: int) -> Model:
     """One affine map of the features [B, F]: logits [B, num_outputs]; of a map, of those of every position."""
     return heads.linear(features=num_outputs)
+
+
+def cosine(num_outputs: int) -> Model:
+    """Cosines of the features [B, F] with one vector an output, in [-1, 1]: what `objectives.ldam` scales (Cao et al.
+    2019, NeurIPS, whose code has such a layer)."""
+    return from_linen(_Cosine(num_outputs))
 
 
 def dense(num_outputs: int, *, size: tuple[PositiveInt, ...]) -> Model:
@@ -78,6 +86,16 @@ def attention(num_outputs: int, *, hidden: PositiveInt) -> Model:
     if num_outputs != 2:
         raise ValueError(f"attention is of two classes, whether a bag holds a row or not; the data have {num_outputs}")
     return from_linen(_Attention(hidden))
+
+
+class _Cosine(nn.Module):
+    features: int
+
+    @nn.compact
+    def __call__(self, features, train):
+        shape = features.shape[-1], self.features
+        kernel = self.param("kernel", nn.initializers.lecun_normal(), shape, features.dtype)
+        return products(normalise(features), normalise(kernel.T)).astype(features.dtype)
 
 
 class _Attention(nn.Module):
