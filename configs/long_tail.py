@@ -49,6 +49,6 @@ def get_config() -> ConfigDict:
                 dict(method=told, batch=dict(labelled=64, unlabelled=0), backbone="previous"),
                 dict(method=deferred, batch=dict(labelled=64, unlabelled=0), backbone="previous", steps=100),
             ),
-            evals=dict(head={}, groups={}),
+            evals=dict(head={}, groups={}, conformal=dict(error=0.1, holdout=0.5, repeats=100)),
         )
     )

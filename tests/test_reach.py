@@ -66,6 +66,12 @@ DOORS = {  # for users' own code alone, and why
     "labelfx.labels.queries.dropquery": "likewise",
     "labelfx.labels.queries.clue": "likewise",
     "labelfx.data.labels.classes": "rows that no recipe names: classes that are met in the test alone",
+    "labelfx.evals.sets.label_set_conformal": "a value of config.evals for several labels",
+    "labelfx.evals.sets.hierarchy": "likewise, for classes of which a tree is known",
+    "labelfx.evals.sets.first_thresholds": "of `labelfx.evals.sets.hierarchy`",
+    "labelfx.labels.sets.hierarchical_set": "likewise",
+    "labelfx.labels.sets.pac_threshold": "likewise",
+    "labelfx.labels.sets.power_set": "of `labelfx.evals.sets.label_set_conformal`",
     "labelfx.objectives.imbalance.balanced_cross_entropy": "a value of config.method.objective for imbalanced labels",
 }
 
