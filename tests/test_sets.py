@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from scipy.stats import binom
 
-from labelfx.evals.sets import GRID, conformal, coverage_law, first_thresholds, hierarchy, label_set_conformal
-from labelfx.labels.sets import conformal_threshold, hierarchical_set, pac_threshold, power_set
+from labelfx.evals.sets import GRID, conformal, first_thresholds, hierarchy, label_set_conformal
+from labelfx.labels.sets import conformal_threshold, coverage_law, hierarchical_set, pac_threshold, power_set
 
 TREE = np.array([6, 6, 7, 7, 8, 8, 9, 9, 10, 10, -1])  # six leaves; 9 holds 6 and 7, the root 10 holds 8 and 9
 

@@ -5,9 +5,9 @@ from typing import Any
 import numpy as np
 import scipy.special
 
-from labelfx.config.annotations import Fraction, NonNegativeInt, Positive, PositiveInt
+from labelfx.config.annotations import Fraction, Positive, PositiveInt
 from labelfx.data import known
-from labelfx.labels.sets import conformal_threshold, hierarchical_set, pac_threshold, power_set
+from labelfx.labels.sets import conformal_threshold, coverage_law, hierarchical_set, pac_threshold, power_set
 
 
 def conformal(
@@ -177,15 +177,6 @@ def first_thresholds(probs: np.ndarray, parent: np.ndarray, *, most: PositiveInt
             inside |= (parent >= 0) & inside[parent]
         found[inside] = threshold
     return found[: len(probs)]
-
-
-def coverage_law(calibration: NonNegativeInt, judged: NonNegativeInt, error: float) -> tuple[float, float]:
-    """Mean and standard deviation of the coverage of `judged` rows by a threshold of `calibration` rows: beta-binomial
-    (Angelopoulos & Bates 2023, Foundations and Trends, section 3.2)."""
-    rank = min(int(np.ceil((calibration + 1) * (1 - error) - 1e-9)), calibration + 1)
-    mean = rank / (calibration + 1)
-    spread = mean * (1 - mean) * (judged + calibration + 1) / (judged * (calibration + 2))
-    return float(mean), float(np.sqrt(spread))
 
 
 def _count(rows, holdout):

@@ -23,8 +23,16 @@ def conformal_threshold(scores: np.ndarray, *, error: Fraction) -> float:
       scores: float [n], of the true labels of calibration rows.
       error: the share of new rows whose label may be missing.
     """
-    rank = int(np.ceil((len(scores) + 1) * (1 - error) - 1e-9))
+    rank = _rank(len(scores), error)
     return float(np.sort(scores)[rank - 1]) if rank <= len(scores) else np.inf
+
+
+def coverage_law(calibration: int, judged: int, error: float) -> tuple[float, float]:
+    """Mean and standard deviation of the coverage of `judged` rows by the conformal threshold of `calibration` rows:
+    beta-binomial (Angelopoulos & Bates 2023, Foundations and Trends, section 3.2)."""
+    mean = _rank(calibration, error) / (calibration + 1)
+    spread = mean * (1 - mean) * (judged + calibration + 1) / (judged * (calibration + 2))
+    return float(mean), float(np.sqrt(spread))
 
 
 def pac_threshold(scores: np.ndarray, *, error: Fraction, delta: Fraction) -> float:
@@ -128,6 +136,11 @@ def power_set(
     for row, flips in zip(found, sets, strict=False):
         row[order[list(flips)]] ^= True
     return found, np.array(totals[:most]), len(sets) > most
+
+
+def _rank(rows, error):
+    """Of the score that is the threshold; rows + 1 where none is large enough."""
+    return min(int(np.ceil((rows + 1) * (1 - error) - 1e-9)), rows + 1)
 
 
 def _from_leaves(parent):

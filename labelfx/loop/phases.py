@@ -155,9 +155,9 @@ class Experiment:
     @property
     def class_counts(self) -> np.ndarray | None:
         """How many labels each class has in the label view, int [C]; None where a label is no class."""
-        labels = self.view.split.labels[self.view.rows]
         if self.dataset.task != "class":
             return None
+        labels = self.view.split.labels[self.view.rows]
         return np.bincount(labels[known(labels)], minlength=len(self.dataset.class_names))
 
     def seen(self) -> np.ndarray | None:
