@@ -1,6 +1,6 @@
 """Ten images a class for a whole data set: students of Fashion-MNIST, condensed in every way that labelfx has.
 
-    python -m experiments.condensed --data=FASHION_MNIST --workdir=DIR [--first_seed=0 --seeds=3]
+    python -m experiments.condensed --data=FASHION_MNIST --workdir=DIR [--seeds=3]
 
 The teacher is a small network that saw every label. Its students see ten images a class, or what takes as many bytes,
 and what it says of them: images drawn without preference are the floor. All start from the same parameters and take as
@@ -8,14 +8,15 @@ many steps. Started again, the command goes on where it was; the table is `exper
 """
 
 import itertools
-from collections.abc import Iterable, Iterator
+import statistics
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from absl import flags
 
 import labelfx
+from experiments.paired import cell
 from labelfx import config as configs
 from labelfx.config import command
 from labelfx.reports.sweep import Job
@@ -75,36 +76,26 @@ def run(data: Path, workdir: Path, seeds: range) -> None:
 
 def page(found: dict[str, dict[int, dict[str, Any]]]) -> str:
     """The results as Markdown."""
-    lines = ["|  | accuracy | difference to sampled | seconds of training |", "| --- | ---: | ---: | ---: |"]
+    lines = ["|  | accuracy | seconds of training |", "| --- | ---: | ---: |"]
     for name, seeds in found.items():
-        accuracy, floor = (_percent(found[row], seeds) for row in (name, FLOOR))
-        difference = accuracy - floor
-        error = f" ± {difference.std(ddof=1) / len(difference) ** 0.5:.1f}" if len(difference) > 1 else ""
-        beside = "" if name in (FLOOR, "teacher") else f"{difference.mean():+.1f}{error}"
-        spread = f" ± {accuracy.std(ddof=1):.1f}" if len(accuracy) > 1 else ""
-        seconds = np.mean([each["training"]["seconds"] for each in seeds.values()])
-        lines.append(f"| {name} | {accuracy.mean():.1f}{spread} | {beside} | {seconds:.0f} |")
+        accuracy, floor = ({s: run["metrics"]["head"] for s, run in found[row].items()} for row in (name, FLOOR))
+        seconds = statistics.fmean(each["training"]["seconds"] for each in seeds.values())
+        lines.append(f"| {name} | {cell(accuracy, floor)} | {seconds:.0f} |")
     commits = {each["commit"][:9] for seeds in found.values() for each in seeds.values()}
     return (
         "# Ten images a class for a whole data set\n\n"
         f"`python -m experiments.condensed`: accuracy in % on Fashion-MNIST's test images. The teacher is a network of "
         f"three convolutions that saw 60,000 labels for {STEPS:,} steps; students of the same kind take as many steps "
         f"of 40 images out of {PER_CLASS} a class, or of what takes as many bytes, and what the teacher says of them; "
-        f"mean and standard deviation over {len(found['teacher'])} seeds, and paired differences with their standard "
-        "errors.\n\n" + "\n".join(lines) + f"\n\nAt commit {', '.join(sorted(commits))}.\n"
+        f"mean and standard deviation over {len(found[FLOOR])} seeds, and in brackets paired differences to `{FLOOR}`, "
+        "mean and standard error.\n\n" + "\n".join(lines) + f"\n\nAt commit {', '.join(sorted(commits))}.\n"
     )
 
 
-def _percent(runs: dict[int, dict[str, Any]], seeds: Iterable[int]) -> np.ndarray:
-    return np.array([100 * runs[seed]["metrics"]["head"]["accuracy"] for seed in seeds])
-
-
 def main(values: Any) -> None:
-    seeds = range(values.first_seed, values.first_seed + values.seeds)
-    run(Path(values.data), Path(values.workdir).absolute(), seeds)
+    run(Path(values.data), Path(values.workdir).absolute(), range(values.seeds))
 
 
 if __name__ == "__main__":
-    flags.DEFINE_integer("first_seed", 0, "of the seeds")
     flags.DEFINE_integer("seeds", 3, "how many seeds")
     command.run(main, config=False, strings={"data": "the folder of Fashion-MNIST", "workdir": "of the runs"})

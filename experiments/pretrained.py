@@ -18,6 +18,7 @@ import numpy as np
 from absl import flags
 
 import labelfx
+from experiments.paired import cell
 from labelfx import config as configs
 from labelfx.config import command
 from labelfx.data import sources
@@ -225,25 +226,12 @@ def page(found: dict[str, dict[str, dict[str, dict[str, Any]]]]) -> str:
     ]
     for row, budgets in found.items():
         every = [values for seeds in budgets.values() for values in seeds.values()]
-        cells = [_cell(budgets.get(budget, {}), found.get(BASELINE, {}).get(budget, {})) for budget in BUDGETS]
+        cells = [cell(budgets.get(budget, {}), found.get(BASELINE, {}).get(budget, {})) for budget in BUDGETS]
         counts = {len(seeds) for seeds in budgets.values()}
         minutes = statistics.fmean(values["minutes"] for values in every)
         parts.append(f"| {row} | {' | '.join(cells)} | {'-'.join(map(str, sorted(counts)))} | {minutes:.1f} |")
     commits = sorted({str(v["commit"])[:9] for b in found.values() for seeds in b.values() for v in seeds.values()})
     return "\n".join([*parts, f"\nAt commit {', '.join(commits)}."]) + "\n"
-
-
-def _cell(seeds: Mapping[str, Any], baseline: Mapping[str, Any]) -> str:
-    values = [100 * each["accuracy"] for each in seeds.values()]
-    if not values:
-        return ""
-    spread = f" ± {statistics.stdev(values):.1f}" if len(values) > 1 else ""
-    text = f"{statistics.fmean(values):.1f}{spread}"
-    differences = [100 * (seeds[s]["accuracy"] - baseline[s]["accuracy"]) for s in seeds.keys() & baseline.keys()]
-    if len(differences) < 2 or not any(differences):
-        return text
-    error = statistics.stdev(differences) / len(differences) ** 0.5
-    return f"{text}<br>({statistics.fmean(differences):+.1f} ± {error:.1f})"
 
 
 def main(values: Any) -> None:
