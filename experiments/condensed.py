@@ -78,7 +78,7 @@ def page(found: dict[str, dict[int, dict[str, Any]]]) -> str:
     """The results as Markdown."""
     lines = ["|  | accuracy | seconds of training |", "| --- | ---: | ---: |"]
     for name, seeds in found.items():
-        accuracy, floor = ({s: run["metrics"]["head"] for s, run in found[row].items()} for row in (name, FLOOR))
+        accuracy, floor = ({str(s): run["metrics"]["head"] for s, run in found[row].items()} for row in (name, FLOOR))
         seconds = statistics.fmean(each["training"]["seconds"] for each in seeds.values())
         lines.append(f"| {name} | {cell(accuracy, floor)} | {seconds:.0f} |")
     commits = {each["commit"][:9] for seeds in found.values() for each in seeds.values()}
