@@ -72,9 +72,9 @@ def students(data: str, workdir: Path, seed: int) -> Iterator[Job]:
     calibrated = {"name": "calibrated", "low": 0.15, "high": 0.5, "smoothing": 0.1}
     yield taught("FerKD", calibrated | {"of": stored(f"soft_{VIEWS}", crops=2)}, **selfmix)
     yield taught("LLKD", {"name": "selected", "momentum": 0.999, "of": ten})
-    yield taught("wrong teacher", stored("soft_wrong"))
+    yield taught("stored, wrong teacher", stored("soft_wrong"))
     queried = {"name": "queried", "budget": 2000, "error": 0.6, "of": stored("soft_wrong")}
-    yield taught("wrong teacher, queried", queried, **{"refresh_every": STEPS // 4})
+    yield taught("stored, wrong teacher, queried", queried, **{"refresh_every": STEPS // 4})
 
 
 def run(data: Path, encoder: str, workdir: Path, seeds: range) -> None:

@@ -6,6 +6,7 @@ import importlib.util
 import json
 import shutil
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import jax
@@ -87,11 +88,11 @@ def recipe_of(method: str) -> str:
     return min(found, key=lambda name: (recipe(name)["batches"]["name"] == "uniform", name != method))
 
 
-def with_augment(method: dict, augment: dict) -> dict:
-    """The method's configuration with this augmentation in place of each of its own, and of its parts."""
-    if method.get("name") in AUGMENT:
+def with_augment(method: dict, augment: dict, names: Sequence[str] = AUGMENT) -> dict:
+    """The method's configuration with this augmentation in place of each of these names, in its parts too."""
+    if method.get("name") in names:
         return augment
-    return {k: with_augment(v, augment) if isinstance(v, dict) else v for k, v in method.items()}
+    return {k: with_augment(v, augment, names) if isinstance(v, dict) else v for k, v in method.items()}
 
 
 def tiny(name: str, **changes) -> dict:
@@ -104,8 +105,10 @@ def tiny(name: str, **changes) -> dict:
         for part in ("method", "optimizer", "batches"):
             if part in phase:
                 phase[part] = shorten(phase[part])
-        if "method" in phase and name not in KINDS:  # the recipe's own augmentation takes longest to compile
-            phase["method"] = with_augment(phase["method"], {"name": "crop_flip", "padding": 1, "flip": False})
+        if "method" in phase and name != "reinforced":  # the recipe's own augmentation takes longest to compile
+            own = ("small_grey",) if name in KINDS else AUGMENT
+            phase["method"] = with_augment(phase["method"], {"name": "crop_flip", "padding": 1, "flip": False}, own)
+        if "method" in phase and name not in KINDS:
             phase["method"] |= {"pair": {"name": "halves"}} if "pair" in phase["method"] else {}  # no text here
         return phase
 
