@@ -154,31 +154,49 @@ def test_forward(anchor, transition):
     assert worst_error(supervision.forward, loop, z, LABEL, transition=transition, anchor=anchor) < EXACT
 
 
-def loop_parts(z, transition):
+def loop_parts(z, transition, counts):
     """The estimated risk of each true class."""
     inverse = np.linalg.inv(np.array(transition))
-    known = [(np.log(softmax(row)), y) for row, y in zip(z, LABEL, strict=True) if y >= 0]
-    return np.array([over([-inverse[y, k] * log_p[k] for log_p, y in known]) for k in range(3)])
+    given = [[np.log(softmax(row)) for row, y in zip(z, LABEL, strict=True) if y == j] for j in range(3)]
+    counts = [len(rows) for rows in given] if counts is None else counts
+    parts = np.zeros(3, z.dtype)
+    for j, rows in enumerate(given):
+        for k in range(3):
+            parts[k] -= counts[j] / sum(counts) * inverse[j, k] * over([log_p[k] for log_p in rows])
+    return parts
 
 
 @pytest.mark.parametrize("clamp", ["none", "nonnegative", "ascent"])
 @pytest.mark.parametrize("transition", [UNIFORM, NOISY])
 @pytest.mark.parametrize("scale", [0.1, 6.0])
-def test_unbiased(clamp, transition, scale):
+@pytest.mark.parametrize("counts", [None, np.array([45, 30, 25])])
+def test_unbiased(clamp, transition, scale, counts):
     z = logits_of(5, 3, seed=3, scale=scale)
-    below = loop_parts(z, transition).real < 0
+    below = loop_parts(z, transition, counts).real < 0
 
     def loop(z):
-        parts = loop_parts(z, transition)
+        parts = loop_parts(z, transition, counts)
         return parts[~below].sum() if clamp == "nonnegative" else parts.sum()
 
     def ascending(z):
-        parts = loop_parts(z, transition)
+        parts = loop_parts(z, transition, counts)
         return -parts[below].sum() if below.any() else parts.sum()
 
     keys = {"transition": transition, "clamp": clamp, "gradient_of": ascending if clamp == "ascent" else None}
-    assert worst_error(supervision.unbiased, loop, z, LABEL, **keys) < EXACT
+    assert worst_error(supervision.unbiased, loop, z, LABEL, class_counts=counts, **keys) < EXACT
     assert below.any() == (scale == 6 and transition == UNIFORM)
+
+
+def test_shares_of_a_batch_make_risks_negative_that_are_not():
+    """P17: of a network that knows nothing no class has a negative risk; by the shares of a batch some have, and only
+    those would be learnt from."""
+    z, label = np.zeros((6, 3)), np.array([0, 0, 0, 0, 1, 2], np.int32)
+    with jax.enable_x64(True):
+        ascent = functools.partial(supervision.unbiased, z, label, transition=UNIFORM, clamp="nonnegative")
+        plain = functools.partial(supervision.unbiased, z, label, transition=UNIFORM, clamp="none")
+        even = np.array([100, 100, 100])
+        np.testing.assert_allclose(ascent(class_counts=even), plain(class_counts=even), rtol=EXACT)
+        assert ascent() > plain() + 0.1
 
 
 def test_what_corrections_of_true_labels_are():

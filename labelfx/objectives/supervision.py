@@ -4,7 +4,7 @@ A loss of one binary decision takes one logit, of the positive class, or two, wh
 """
 
 import functools
-from typing import Literal
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -91,10 +91,14 @@ def forward(logits: jax.Array, label: jax.Array, *, transition: Matrix, anchor: 
     return mean_of_said(-log_given, label >= 0)
 
 
-def unbiased(logits: jax.Array, label: jax.Array, *, transition: Matrix, clamp: Clamp) -> jax.Array:
+def unbiased(
+    logits: jax.Array, label: jax.Array, class_counts: Any = None, *, transition: Matrix, clamp: Clamp
+) -> jax.Array:
     """Backward correction: its mean over draws of labels is the risk of true ones (Patrini et al. 2017, Theorem 1).
 
-    With l_k = -log softmax(z)_k, the risk of true class k is R_k, the mean over rows of (T^-1)[label, k] l_k. Their sum
+    With l_k = -log softmax(z)_k, the risk of true class k is R_k, the mean over rows of (T^-1)[label, k] l_k: over
+    labels j, of the share that j has times the mean over rows that it is given to. The share is that of `class_counts`,
+    as in the code of Ishida et al.: by the shares of a small batch some R_k is below 0 from the first step. Their sum
     can fall without bound; "nonnegative" is sum max(R_k, 0), and "ascent" has the value of the sum and, as soon as some
     R_k < 0, the gradient that raises those: the corrections of Ishida et al. 2019, ICML, for complementary labels (URE,
     NN and GA; T has the diagonal 0). Public code clamps the parts of each complementary class, whose total is the same;
@@ -103,6 +107,7 @@ def unbiased(logits: jax.Array, label: jax.Array, *, transition: Matrix, clamp: 
     Args:
       logits: [B, C], or [B, H, W, C] of positions; of any float dtype; computed on in float32 or float64.
       label: int32 [B], or [B, H, W], as given, from 0 to C - 1, or -1 for none.
+      class_counts: int [C], how often each label is given in the label view; None is: as often as in these rows.
       transition: T [C, C]: in row k the probabilities of labels given where the true class is k.
 
     Returns:
@@ -117,8 +122,12 @@ def unbiased(logits: jax.Array, label: jax.Array, *, transition: Matrix, clamp: 
     if condition > 1e6:
         raise ValueError(f"transition must have an inverse, but its condition number is {condition:.1g}")
     inverse = jnp.asarray(np.linalg.inv(matrix), logits.dtype)[jnp.maximum(label, 0)]
-    losses = -inverse * jax.nn.log_softmax(logits)
-    by_class = jax.vmap(mean_of_said, in_axes=(-1, None))(losses, label >= 0)
+    losses, said = -inverse * jax.nn.log_softmax(logits), label >= 0
+    if class_counts is not None:
+        shares = jnp.asarray(class_counts / np.maximum(np.sum(class_counts), 1), logits.dtype)
+        here = jnp.bincount(jnp.where(said, label, len(shares)).ravel(), length=len(shares)).astype(logits.dtype)
+        losses *= (shares * jnp.sum(here) / jnp.maximum(here, 1))[jnp.maximum(label, 0)][..., None]
+    by_class = jax.vmap(mean_of_said, in_axes=(-1, None))(losses, said)
     return _clamped(by_class, clamp)
 
 
