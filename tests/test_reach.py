@@ -52,6 +52,8 @@ DOORS = {  # for users' own code alone, and why
     "labelfx.labels.choose.density": "likewise",
     "labelfx.labels.choose.pagerank": "likewise",
     "labelfx.labels.choose.diverse_filter": "likewise: which answers to keep",
+    "labelfx.labels.label_space.relations": "of one's own labels, before a run",
+    "labelfx.labels.label_space.close": "likewise",
     "labelfx.labels.votes.lf_summary": "of one's own labelling functions, before a run",
     "labelfx.data.labels.indices": "rows that somebody has chosen, which no recipe can know",
     "labelfx.data.labels.file": "likewise",
