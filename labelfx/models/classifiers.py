@@ -3,12 +3,14 @@ are as many as classes, labels or targets."""
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import linen as nn
 
 from labelfx.config.annotations import Positive, PositiveInt
 from labelfx.models import Model, from_linen, heads
+from labelfx.objectives.contrastive import at_least_float32, normalise
 from labelfx.objectives.contrastive import cosine as products
-from labelfx.objectives.contrastive import normalise
+from labelfx.objectives.reliability import distances
 
 
 def linear(num_outputs: int) -> Model:
@@ -88,6 +90,27 @@ def attention(num_outputs: int, *, hidden: PositiveInt) -> Model:
     return from_linen(_Attention(hidden))
 
 
+def anchored(num_outputs: int, *, anchors: PositiveInt, delta: Positive) -> Model:
+    """ARBEx: where an affine classifier is not sure, it is corrected by how near the features are to anchors of each
+    class and by how much they attend to them: log-probabilities [B, num_outputs] (Wasi et al. 2023, arXiv 2305.01486).
+
+    With h [B, F] and `anchors` vectors a_ck a class, all brought to unit length, p = softmax(affine(h)), and c(p) =
+    1 - H(p) / log C how sure a distribution is: g_c = sum_k softmax(-|h - a_ck| / delta), q_c = sum_k softmax(Q h K
+    a_ck / sqrt F), both softmax over all anchors, r = (c(g) g + c(q) q) / (c(g) + c(q)), and the output is the log of
+    c(p) p + (1 - c(p)) r. Sureness is kept within 1e-6 of 0 and 1.
+
+    In the authors' code anchors start at 0, where those of a class stay alike for good; here at random. Its attention
+    is between the rows of a batch, so that a prediction depends on the others; here between a row and the anchors. It
+    blends the correction in by the share of steps done; here it is there from the start, in evals too.
+
+    Raises:
+      ValueError: there is one output.
+    """
+    if num_outputs < 2:
+        raise ValueError(f"anchored is of two classes or more; the data have {num_outputs}")
+    return from_linen(_Anchored(num_outputs, anchors, delta))
+
+
 class _Cosine(nn.Module):
     features: int
 
@@ -107,3 +130,34 @@ class _Attention(nn.Module):
         hidden = nn.tanh(nn.Dense(self.hidden, use_bias=False, name="Attention_0")(features))
         attention = nn.Dense(1, use_bias=False, name="Attention_1")(hidden)
         return (logits - jnp.mean(logits, axis=-1, keepdims=True) + attention).astype(features.dtype)
+
+
+class _Anchored(nn.Module):
+    features: int
+    anchors: int
+    delta: float
+
+    @nn.compact
+    def __call__(self, features, train):
+        shape, dtype = (self.features, self.anchors, features.shape[-1]), features.dtype
+        features = at_least_float32(features)
+        anchors = normalise(self.param("anchors", nn.initializers.normal(1.0), shape, features.dtype))
+        log_p = jax.nn.log_softmax(nn.Dense(self.features, name="Dense_0")(features))
+        query = nn.Dense(shape[-1], use_bias=False, name="query")(normalise(features))
+        key = nn.Dense(shape[-1], use_bias=False, name="key")(anchors)
+        log_g = _of_classes(-distances(features, anchors) / self.delta)
+        log_q = _of_classes(jnp.einsum("bf,ckf->bck", query, key) / np.sqrt(shape[-1]).astype(query.dtype))
+        sure, by_g, by_q = (_sureness(each) for each in (log_p, log_g, log_q))
+        correction = jnp.logaddexp(jnp.log(by_g) + log_g, jnp.log(by_q) + log_q) - jnp.log(by_g + by_q)
+        return jnp.logaddexp(jnp.log(sure) + log_p, jnp.log1p(-sure) + correction).astype(dtype)
+
+
+def _of_classes(scores):
+    """Log-probabilities [B, C] of classes, of scores [B, C, K] of their anchors."""
+    return jax.nn.logsumexp(scores, axis=-1) - jax.nn.logsumexp(scores, axis=(1, 2))[:, None]
+
+
+def _sureness(log_p):
+    """1 less the entropy over its largest value, [B, 1]."""
+    sure = 1 + jnp.sum(jnp.exp(log_p) * log_p, axis=-1, keepdims=True) / np.log(log_p.shape[-1]).astype(log_p.dtype)
+    return jnp.clip(sure, 1e-6, 1 - 1e-6)

@@ -56,7 +56,7 @@ def supervised(
         def loss_fn(params):
             variables = {"params": params, **old.model_state}
             outputs, model_state = classifier.apply(variables, rows, train=True, rng=rng_model)
-            seen = {"features": pooled(outputs["backbone"], rows)}
+            seen = seen_of(outputs["backbone"], rows, params)
             loss = told(lambda columns: supervision(objective, outputs["head"], columns | seen))
             return loss, (outputs["head"], model_state)
 
@@ -65,6 +65,12 @@ def supervised(
         return state.descend(old, tx, gradient, model_state), metrics
 
     return Method(init, step, lambda state: state.variables)
+
+
+def seen_of(outputs: jax.Array, rows: jax.Array, params: dict[str, Any]) -> dict[str, Any]:
+    """What objectives may read of a network beside its logits: the `features` of its backbone, pooled, its `positions`,
+    not pooled, and the parameters of its `head`."""
+    return {"features": pooled(outputs, rows), "positions": outputs, "head": params["head"]}
 
 
 def accuracy(objective: Supervision, logits: jax.Array, columns: dict[str, Any]) -> dict[str, jax.Array]:

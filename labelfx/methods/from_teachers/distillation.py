@@ -20,8 +20,9 @@ from labelfx.data.weak import Supervision, supervision
 from labelfx.loop import state
 from labelfx.methods import Method
 from labelfx.methods.from_labels.finetune import start_from
+from labelfx.methods.from_labels.supervised import seen_of
 from labelfx.methods.targets.soft_labels import Seen, SoftLabel, SoftLabels
-from labelfx.models import Model, apply_together, pooled
+from labelfx.models import Model, apply_together
 
 SoftObjective = Annotated[
     Any, Part("objectives", ("student_logits",), optional=("teacher_logits", "negative_logits", "right", "weight"))
@@ -120,7 +121,7 @@ def distillation(
             hard = jnp.zeros((), logits.dtype)
             if "labelled" in streams:
                 own = logits[: len(view[0])]
-                seen_by = {"features": pooled(outputs["backbone"][: len(own)], view[0])}
+                seen_by = seen_of(outputs["backbone"][: len(own)], view[0], params["student"])
                 hard = mixed(mixes[:1], lambda said: supervision(objective, own, said | seen_by), streams["labelled"])
             loss = soft_weight * soft + (1 - soft_weight) * hard
             metrics = {"soft_loss": soft, "hard_loss": hard, "kept": jnp.mean(weights > 0, dtype=loss.dtype)}

@@ -15,8 +15,8 @@ from labelfx.labels.evidence import gather
 from labelfx.labels.rules import reads_network
 from labelfx.loop import state
 from labelfx.methods import Method
-from labelfx.methods.from_labels.supervised import accuracy
-from labelfx.models import Model, pooled
+from labelfx.methods.from_labels.supervised import accuracy, seen_of
+from labelfx.models import Model
 
 Rule = Annotated[functools.partial, Part("labels.rules", ("evidence", "rng"))]
 
@@ -65,7 +65,7 @@ def relabelling(
         def loss_fn(params):
             variables = {"params": params, **old.model_state}
             found, model_state = classifier.apply(variables, rows, train=True, rng=rng_model)
-            seen = columns | {"features": pooled(found["backbone"], rows)}
+            seen = columns | seen_of(found["backbone"], rows, params)
             return supervision(objective, found["head"], seen), (found["head"], model_state)
 
         (loss, (logits, model_state)), gradient = jax.value_and_grad(loss_fn, has_aux=True)(old.params)
