@@ -32,7 +32,6 @@ DOORS = {  # for users' own code alone, and why
     "labelfx.objectives.supervision.unbiased": "likewise",
     "labelfx.objectives.supervision.proportion": "likewise, for bags with proportions",
     "labelfx.objectives.multilabel.multi_focal": "likewise, for several labels, with the rule `reflective`",
-    "labelfx.objectives.label_relations.hybrid": "likewise, for several labels",
     "labelfx.labels.rules.large_loss": "a value of config.method.rule for several labels",
     "labelfx.labels.rules.reflective": "likewise",
     "labelfx.objectives.regression.absolute_error": "likewise, for targets",
