@@ -29,6 +29,7 @@ class Evidence(NamedTuple):
     rows: int64 [L], the rows of which a label was said.
     progress: the share of the phase's steps that are done, in [0, 1).
     classify: features [B, F] -> probabilities [B, C], what made `probs`; None where there is no such function.
+    inputs: [N, ...], the rows themselves, indexed by int64 [n]; None where nobody needs them.
     """
 
     probs: np.ndarray
@@ -38,6 +39,7 @@ class Evidence(NamedTuple):
     rows: np.ndarray
     progress: float
     classify: Callable[[np.ndarray], np.ndarray] | None = None
+    inputs: Any = None
 
     def of(self, rows: np.ndarray) -> "Evidence":
         """Of some rows alone, sorted and without duplicates; itself where these are all."""
@@ -46,7 +48,8 @@ class Evidence(NamedTuple):
         columns = {name: column[rows] for name, column in self.columns.items()}
         told = np.flatnonzero(np.isin(rows, self.rows))
         probs, found, losses = (each[rows] for each in (self.probs, self.features, self.losses))
-        return Evidence(probs, found, losses, columns, told, self.progress, self.classify)
+        inputs = None if self.inputs is None else self.inputs[rows]
+        return Evidence(probs, found, losses, columns, told, self.progress, self.classify, inputs)
 
 
 def gather(
@@ -74,6 +77,7 @@ def gather(
         rows=np.flatnonzero(labelled(label)),
         progress=progress,
         classify=head and functools.partial(_classify, head, part(variables, "head")),
+        inputs=source.inputs,
     )
 
 

@@ -9,13 +9,14 @@ up to its `share` at the end, in proportion to the steps that are done.
 
 import functools
 import logging
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 
 from labelfx.config.annotations import Fraction, Limit, NonNegative, PositiveInt, Probability
 from labelfx.data import known, labelled
 from labelfx.labels import votes as voting
+from labelfx.labels.bags import belief_propagation
 from labelfx.labels.evidence import Evidence
 
 logger = logging.getLogger(__name__)
@@ -159,15 +160,73 @@ def reflective(
     return said | {"label": label, "weight": (rows[:, None] * weight).astype(np.float32)}
 
 
+def proportion_bp(
+    evidence: Evidence,
+    rng: np.random.Generator,
+    *,
+    covariates: Literal["inputs", "features"],
+    neighbours: PositiveInt,
+    bag_weight: NonNegative,
+    similarity_weight: NonNegative,
+    steps: PositiveInt,
+    damping: Fraction,
+) -> dict[str, np.ndarray]:
+    """`target`: marginals of labels that agree with the class proportions of their bags and with like rows, by belief
+    propagation (LLP-BP; "Learning from Label Proportions: Bootstrapping Supervised Learners via Belief Propagation");
+    rows in no bag are left out.
+
+    The paper's first round goes by the rows, its next by features of the network of the one before: `covariates`. They
+    are standardised and of unit length; each row in a bag and its nearest `neighbours` there are as like as e^-distance
+    says. Of more than two classes each is told from the others by itself, and the marginals are scaled to sum 1.
+
+    Raises:
+      ValueError: nothing gives bags, or a class is in all rows of bags or in none.
+    """
+    instead = "take labels.weak proportions"
+    bag, said = _column(evidence, "bag", instead), _column(evidence, "bag_target", instead)
+    rows = np.flatnonzero((bag >= 0) & ~np.isnan(said).any(1))
+    _, first, number = np.unique(bag[rows], return_index=True, return_inverse=True)
+    share = said[rows].mean(0)
+    if not ((share > 0) & (share < 1)).all():
+        raise ValueError(f"classes have shares {share.tolist()} of the rows in bags: each must be above 0 and below 1")
+    x = np.asarray(evidence.inputs[rows] if covariates == "inputs" else evidence.features[rows], np.float32)
+    edges, distance = _nearest(x.reshape(len(rows), -1), neighbours)
+    counts = np.rint(said[rows][first] * np.bincount(number)[:, None]).astype(np.int64)
+    how: dict[str, Any] = {
+        "bag_weight": bag_weight,
+        "similarity_weight": similarity_weight,
+        "steps": steps,
+        "damping": damping,
+    }
+    chance = [belief_propagation(number, count, edges, np.exp(-distance), **how) for count in counts.T]
+    target = np.zeros(said.shape)
+    target[rows] = np.stack(chance, 1) / np.sum(chance, 0)[:, None]
+    return _soft(evidence, target, np.isin(np.arange(len(bag)), rows))
+
+
 def reads_network(rule: functools.partial) -> bool:
     """Whether a rule goes by a network, so that the first round cannot have it."""
-    return rule.func not in (given, votes, observer) and not rule.keywords.get("warmup")
+    alone = rule.func in (given, votes, observer) or rule.keywords.get("covariates") == "inputs"
+    return not alone and not rule.keywords.get("warmup")
 
 
 def _column(evidence: Evidence, name: str, instead: str) -> np.ndarray:
     if name not in evidence.columns:
         raise ValueError(f"config.labels gives no `{name}`: {instead}")
     return evidence.columns[name]
+
+
+def _nearest(x: np.ndarray, neighbours: int) -> tuple[np.ndarray, np.ndarray]:
+    """Pairs [E, 2] of rows of which one is among the other's nearest, each once, and their distances [E], when columns
+    are standardised and rows of unit length."""
+    from sklearn.neighbors import NearestNeighbors  # slow to import
+
+    x = (x - x.mean(0)) / np.maximum(x.std(0), 1e-6)
+    x /= np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-12)
+    distance, other = NearestNeighbors(n_neighbors=min(neighbours, len(x) - 1)).fit(x).kneighbors()
+    pairs = np.stack([np.repeat(np.arange(len(x)), other.shape[1]), other.ravel()], 1)
+    edges, first = np.unique(np.sort(pairs, axis=1), axis=0, return_index=True)
+    return edges, distance.ravel()[first]
 
 
 def _soft(evidence: Evidence, target: np.ndarray, said: np.ndarray) -> dict[str, np.ndarray]:
