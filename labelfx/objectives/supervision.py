@@ -24,7 +24,7 @@ __all__ = [  # what a config may name
 ]
 
 Clamp = Literal["none", "nonnegative", "ascent"]
-Pool = Literal["max", "noisy_or", "log_sum_exp", "mean", "attention"]
+Pool = Literal["max", "noisy_or", "log_sum_exp", "mean", "linear_softmax", "attention"]
 Matrix = tuple[tuple[Probability, ...], ...]
 NEVER = -1e30  # the log of a count's probability before it can be reached: minus infinity has no gradient
 FAR = -20.0  # below, e^x is so small that the series of two terms is exact in float64
@@ -205,9 +205,13 @@ def pooled(
 
     A bag is positive where it holds a positive row, so its logit must not fall when a row is added (Raff and Holt 2023,
     NeurIPS): that holds for "max", "noisy_or" (the logit of 1 - prod(1 - sigmoid(z))) and "log_sum_exp", and not for
-    "mean" and "attention", which may learn that a bag is positive unless some row speaks against it. In a bag of one
-    row all are its logit. No pool of one logit a row needs two different concepts in a bag: "max" asks for one, and the
-    others take one that is there often for two.
+    "mean", "linear_softmax" and "attention", which may learn that a bag is positive unless some row speaks against it.
+    In a bag of one row all are its logit. No pool of one logit a row needs two different concepts in a bag: "max" asks
+    for one, and the others take one that is there often for two.
+
+    "linear_softmax" has the probability sum s^2 / sum s of the rows' s = sigmoid(z): its gradient raises the rows of a
+    positive bag whose s is above half of that and lowers the others (weakly supervised grounding; "Towards Weakly
+    Supervised Text-to-Audio Grounding").
 
     "attention" is the mean of the rows' logits by weights, softmax over the bag of what the two logits of a row have in
     common, their mean. With the head `attention` that is exactly the pooling of Ilse et al. 2018, ICML, eq. 7 and 8: an
@@ -250,7 +254,8 @@ def bag_logits(logits: jax.Array, slot: jax.Array, counted: jax.Array, *, pool: 
     """
     scores = _binary(logits) if logits.shape[1] == 2 else at_least_float32(logits)
     attention = functools.partial(_attention, logits)
-    pools = {"max": _max, "noisy_or": _noisy_or, "log_sum_exp": _log_sum_exp, "mean": _mean, "attention": attention}
+    pools = {"max": _max, "noisy_or": _noisy_or, "log_sum_exp": _log_sum_exp, "mean": _mean}
+    pools |= {"linear_softmax": _linear_softmax, "attention": attention}
     return choose("pool", pool, pools)(scores, slot, counted)
 
 
@@ -351,6 +356,12 @@ def _mean(scores, slot, counted):
     counted = counted if counted.ndim == 2 else counted[:, None]
     number = jax.ops.segment_sum(counted.astype(scores.dtype), slot, len(slot))
     return jax.ops.segment_sum(jnp.where(counted, scores, 0), slot, len(slot)) / jnp.maximum(number, 1)
+
+
+def _linear_softmax(scores, slot, counted):
+    """The logit of sum s^2 / sum s, log sum s^2 - log sum s (1 - s), finite where every s is 0 or 1."""
+    yes, no = jax.nn.log_sigmoid(scores), jax.nn.log_sigmoid(-scores)
+    return _log_sum_exp(2 * yes, slot, counted) - _log_sum_exp(yes + no, slot, counted)
 
 
 def _attention(logits, scores, slot, counted):
