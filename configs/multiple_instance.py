@@ -3,6 +3,9 @@ whether one is in there.
 
     python -m labelfx.train --config=multiple_instance --workdir=/tmp/labelfx/multiple_instance
 
+Accuracy of single digits over three seeds 0.956 (0.004) by the maximum, 0.949 (0.005) by `linear_softmax`, 0.805
+(0.015) by the mean; 0.898 of them are no 9.
+
 The network takes no BatchNorm, whose statistics would hold the rows that fill a batch up. Attention pooling (Ilse et
 al. 2018) is `--config.method.objective.pool=attention --config.head='{"name": "attention", "hidden": 64}'`.
 """
