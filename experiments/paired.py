@@ -1,14 +1,70 @@
 """Runs on paired seeds to a table, for the comparisons here that are more than `labelfx.benchmark` does."""
 
+import json
 import statistics
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+import labelfx
 from labelfx import config as configs
 from labelfx.reports import sweep
 from labelfx.reports.sweep import Job
+from labelfx.reports.tables import half_width
 from labelfx.table import table
+
+
+class Run(NamedTuple):
+    """Recipe and changes of a run whose results stand at `place` of a page, the keys that lead to it, its seed the last
+    of them; `shown`: what they are called there -> EVAL/METRIC of the run."""
+
+    place: tuple[str, ...]
+    recipe: str
+    changes: dict[str, Any]
+    shown: dict[str, str]
+
+
+def fill(here: Path, workdir: Path, every: Iterable[Run], page: Callable[[dict[str, Any]], str]) -> None:
+    """Trains the runs that `here/results.json` lacks, one after the other, with the seed of their place; writes it and
+    `README.md`, its page, after each."""
+    path = here / "results.json"
+    found = json.loads(path.read_text()) if path.exists() else {}
+    for run in every:
+        group = found
+        for key in run.place[:-1]:
+            group = group.setdefault(key, {})
+        seed = run.place[-1]
+        if seed in group:
+            continue
+        seeds = dict.fromkeys(("seed", "label_seed", "data_seed"), int(seed))
+        changes = {"name": run.place[-2], "save_every": 10**6, "keep": 1, **seeds, **run.changes}
+        folder = workdir.joinpath(*(key.replace(" ", "_").replace("/", "_") for key in run.place))
+        results = labelfx.train(labelfx.recipe(run.recipe, changes), folder)
+        where = {name: each.split("/") for name, each in run.shown.items()}
+        metrics = {name: results["metrics"][of][metric] for name, (of, metric) in where.items()}
+        group[seed] = metrics | {"commit": results["commit"]}
+        here.mkdir(exist_ok=True)
+        configs.write_text(path, json.dumps(found, indent=1) + "\n")
+        configs.write_text(here / "README.md", page(found))
+
+
+def difference(seeds: Mapping[str, Any], baseline: Mapping[str, Any], metric: str) -> str:
+    """The paired difference of a metric between two rows, in points: mean and standard error, and whether it is noise;
+    empty below two paired seeds."""
+    both = sorted(seeds.keys() & baseline.keys())
+    values = [100 * (seeds[s][metric] - baseline[s][metric]) for s in both]
+    if len(values) < 2:
+        return ""
+    error = statistics.stdev(values) / len(values) ** 0.5
+    noise = abs(statistics.fmean(values)) <= half_width(values)
+    return f"{statistics.fmean(values):+.1f} ± {error:.1f}{' (noise)' if noise else ''}"
+
+
+def commits(found: Mapping[str, Any]) -> set[str]:
+    """Of all results of a page."""
+    if "commit" in found:
+        return {str(found["commit"])[:9]}
+    return set().union(*(commits(each) for each in found.values()))
 
 
 def work_off(every: Iterable[Job], workdir: Path, baseline: str = "supervised") -> str:
