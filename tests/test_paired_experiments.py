@@ -2,22 +2,33 @@
 
 import json
 
+import numpy as np
 import pytest
 
 import labelfx
-from experiments import paired, several
+from experiments import long_tails, paired, several, weak_labels
 from labelfx import config as configs
+from labelfx.data import weak as weak_views
 
 PLANS = {
     several: several.runs("DATA", range(1)),
+    weak_labels: weak_labels.runs("DATA", "WRENCH", range(1)),
+    long_tails: long_tails.runs("DATA", range(1)),
 }
+
+
+def kept(changes):
+    """What is checked once: the number of labels, the data and the strength of what is said do not matter."""
+    labels = changes.get("labels", {})
+    weak = labels.get("weak", changes.get("labels.weak")) or {}
+    return {k: v for k, v in changes.items() if not k.startswith(("data", "labels"))} | {"weak": weak.get("name")}
 
 
 @pytest.mark.parametrize("module", PLANS, ids=lambda module: module.__name__)
 def test_every_run_is_a_configuration(module):
     every = list(PLANS[module])
     assert len({run.place for run in every}) == len(every)
-    for run in {run.place[1:]: run for run in every}.values():
+    for run in {(run.recipe, str(kept(run.changes))): run for run in every}.values():
         config = configs.check(labelfx.recipe(run.recipe, run.changes))
         assert {where.split("/")[0] for where in run.shown.values()} <= {*config.evals}
 
@@ -61,3 +72,44 @@ def test_the_page_of_several_labels():
     assert "| entropy_maximisation over assumed negative (Zhou et al. 2022) | one positive a row | +6.0 ± 0.6 |" in page
     assert "| entropy_maximisation |  |  |  | 46.0 ± 1.0<br>(+6.0 ± 0.6)<br>F1 50.0, 30.0 |  |" in page
     assert "25.0<br>F1 40.0, 40.0" in page and "Seeds: 3." in page
+
+
+def test_the_page_of_weak_labels():
+    def row(*accuracies):
+        return {f"{seed}": {"accuracy": value, "commit": "0" * 9} for seed, value in enumerate(accuracies)}
+
+    curve = {f"{n}": row(0.5 + 0.1 * i, 0.51 + 0.1 * i) for i, n in enumerate(weak_labels.BUDGETS)}
+    rows = {weak_labels.NAIVE: row(0.3, 0.31), "forward": row(0.6, 0.61), "unbiased": row(1.01, 1.02)}
+    page = weak_labels.page({weak_labels.TEN: {weak_labels.FULL: curve, "noisy": rows}})
+    assert "| noisy | taken for true | 30.5 ± 0.7 | below 31 (below 31 to below 31) |" in page
+    assert "| noisy | forward | 60.5 ± 0.7<br>(+30.0 ± 0.0) | 100 (100 to 100) |" in page
+    assert "<br>(+71.0 ± 0.0) | more than 10,000 (more than 10,000 to more than 10,000) |" in page
+    assert weak_labels.worth({}, rows["forward"]) == ""
+    assert "| youtube | 60.5 ± 0.7 |" in weak_labels.page({"WRENCH": {"youtube": {"majority": rows["forward"]}}})
+
+
+@pytest.mark.parametrize("kind", ["partial", "complementary"])
+def test_a_label_drawn_from_candidates_is_as_often_wrong_as_is_said(kind):
+    rng = np.random.default_rng(0)
+    label = rng.integers(0, 10, 20_000)
+    every = [(kind, row, weak) for _, kind, row, weak, _ in weak_labels.kinds()]
+    rates = {each: weak["rate"] for each, row, weak in every if row == weak_labels.NAIVE and "rate" in weak}
+    seen = 0
+    for each, row, settings in every:
+        if row == "candidates, log" and settings["name"] == kind:
+            keys = {key: value for key, value in settings.items() if key != "name"}
+            candidates = getattr(weak_views, kind)(label, rng, 10, **keys).columns["candidates"]
+            assert rates[each] == pytest.approx(1 - np.mean(1 / candidates.sum(1)), abs=0.01)
+            seen += 1
+    assert seen == 3
+
+
+def test_the_page_of_long_tails():
+    values = dict.fromkeys(long_tails.SHOWN, 0.9) | {"mean_set_size": 1.25, "commit": "0" * 9}
+    rows = {
+        "cross_entropy": dict.fromkeys("01", values),
+        "logit_adjusted": dict.fromkeys("01", values | {"tail": 0.95}),
+    }
+    page = long_tails.page({"100": rows})
+    assert "## 100 to 1" in page and "| 90.0 ± 0.0 | 90.0 ± 0.0 | 95.0 ± 0.0<br>(+5.0 ± 0.0) |" in page
+    assert "| 100 | cross_entropy | 90.00 ± 90.00 | 90.00 ± 90.00 | 1.25 | 90.0 | 90.0 |" in page
