@@ -137,9 +137,10 @@ def page(found: dict[str, dict[str, dict[str, dict[str, dict[str, Any]]]]]) -> s
         parts += [f"## {task}\n", f"| true labels | {budgets} |", "| --- |" + " ---: |" * len(BUDGETS)]
         parts += [f"| accuracy | {' | '.join(cell(curve.get(f'{budget}', {}), {}) for budget in BUDGETS)} |\n"]
         parts += ["| what is said | row | accuracy | worth in true labels |", "| --- | --- | ---: | ---: |"]
-        for kind, rows in found[task].items():
-            for row, seeds in rows.items() if kind != FULL else ():
-                parts.append(f"| {kind} | {row} | {cell(seeds, rows[NAIVE])} | {worth(curve, seeds)} |")
+        for of, kind, row, *_ in kinds():
+            rows = found[task].get(kind, {})
+            if of == task and row in rows:
+                parts.append(f"| {kind} | {row} | {cell(rows[row], rows[NAIVE])} | {worth(curve, rows[row])} |")
         parts.append("")
     if "WRENCH" in found:
         columns = (*MODELS, FULL)

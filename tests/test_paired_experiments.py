@@ -79,10 +79,10 @@ def test_the_page_of_weak_labels():
         return {f"{seed}": {"accuracy": value, "commit": "0" * 9} for seed, value in enumerate(accuracies)}
 
     curve = {f"{n}": row(0.5 + 0.1 * i, 0.51 + 0.1 * i) for i, n in enumerate(weak_labels.BUDGETS)}
-    rows = {weak_labels.NAIVE: row(0.3, 0.31), "forward": row(0.6, 0.61), "unbiased": row(1.01, 1.02)}
-    page = weak_labels.page({weak_labels.TEN: {weak_labels.FULL: curve, "noisy": rows}})
-    assert "| noisy | taken for true | 30.5 ± 0.7 | below 31 (below 31 to below 31) |" in page
-    assert "| noisy | forward | 60.5 ± 0.7<br>(+30.0 ± 0.0) | 100 (100 to 100) |" in page
+    rows = {weak_labels.NAIVE: row(0.3, 0.31), "forward": row(0.6, 0.61), "unbiased, nonnegative": row(1.01, 1.02)}
+    page = weak_labels.page({weak_labels.TEN: {weak_labels.FULL: curve, "noisy: 0.2 wrong": rows}})
+    assert "| noisy: 0.2 wrong | taken for true | 30.5 ± 0.7 | below 31 (below 31 to below 31) |" in page
+    assert "| noisy: 0.2 wrong | forward | 60.5 ± 0.7<br>(+30.0 ± 0.0) | 100 (100 to 100) |" in page
     assert "<br>(+71.0 ± 0.0) | more than 10,000 (more than 10,000 to more than 10,000) |" in page
     assert weak_labels.worth({}, rows["forward"]) == ""
     assert "| youtube | 60.5 ± 0.7 |" in weak_labels.page({"WRENCH": {"youtube": {"majority": rows["forward"]}}})
