@@ -61,9 +61,10 @@ def difference(seeds: Mapping[str, Any], baseline: Mapping[str, Any], metric: st
 
 
 def commits(found: Mapping[str, Any]) -> set[str]:
-    """Of all results of a page."""
+    """Of all results of a page, and whether there were changes that were in none yet."""
     if "commit" in found:
-        return {str(found["commit"])[:9]}
+        commit, plus, changes = str(found["commit"]).partition("+")
+        return {commit[:9] + plus + changes}
     return set().union(*(commits(each) for each in found.values()))
 
 
