@@ -72,8 +72,8 @@ def page(found: dict[str, dict[str, dict[str, dict[str, Any]]]]) -> str:
         f"Split-conformal sets of one minus the probability, at {100 * (1 - ERROR):.0f} %: {SPLITS} splits of the test"
         " images into halves, one to calibrate and one to judge. Coverage in %, mean and standard deviation over"
         " splits; the law is the exact beta-binomial one of that many rows; means over seeds. Coverage is of all"
-        " classes together: what the worst class gets is not promised. Probabilities of a cosine classifier are here those"
-        " of the cosines alone, without the scale that it is trained with.\n",
+        " classes together: what the worst class gets is not promised. Probabilities of a cosine classifier are here"
+        " those of the cosines alone, without the scale that it is trained with.\n",
         "| imbalance |  | coverage | law | classes in a set | empty sets | worst class |",
         "| --- | --- | ---: | ---: | ---: | ---: | ---: |",
     ]

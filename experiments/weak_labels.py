@@ -128,8 +128,9 @@ def page(found: dict[str, dict[str, dict[str, dict[str, dict[str, Any]]]]]) -> s
         f" over paired seeds, and in brackets the paired difference to `{NAIVE}`, mean and standard error: a label"
         f" drawn from what is said, of votes their majority. Of {ROWS:,} images something is said; one hidden layer of"
         f" 256, {STEPS} steps of {BATCH} rows, AdamW at one rate, nothing tuned. Forward, unbiased and"
-        " positive-unlabelled losses are told the true rates. *Worth* is the number of true labels with which the same"
-        " network reaches as much, read off the curve between the numbers given, in brackets the 95 % interval.\n",
+        " positive-unlabelled losses are told the true rates; that nothing is a shirt is right of 60 %. *Worth* is the"
+        " number of true labels with which the same network reaches as much, read off the curve between the numbers"
+        " given, in brackets the 95 % interval.\n",
     ]
     for task in (each for each in (TEN, TWO) if each in found):
         curve = found[task][FULL]
@@ -137,16 +138,18 @@ def page(found: dict[str, dict[str, dict[str, dict[str, dict[str, Any]]]]]) -> s
         parts += [f"## {task}\n", f"| true labels | {budgets} |", "| --- |" + " ---: |" * len(BUDGETS)]
         parts += [f"| accuracy | {' | '.join(cell(curve.get(f'{budget}', {}), {}) for budget in BUDGETS)} |\n"]
         parts += ["| what is said | row | accuracy | worth in true labels |", "| --- | --- | ---: | ---: |"]
-        for of, kind, row, *_ in kinds():
+        for where, kind, row, *_ in kinds():
             rows = found[task].get(kind, {})
-            if of == task and row in rows:
+            if where == task and row in rows:
                 parts.append(f"| {kind} | {row} | {cell(rows[row], rows[NAIVE])} | {worth(curve, rows[row])} |")
         parts.append("")
     if "WRENCH" in found:
         columns = (*MODELS, FULL)
-        parts += ["## WRENCH\n", "Votes of people's rules teach a network of mean embeddings through a label model;"]
         parts += [
-            f"accuracy on test rows, in brackets the difference to the majority.\n\n| set | {' | '.join(columns)} |"
+            "## WRENCH\n",
+            "Votes of people's rules teach a network of mean embeddings through a label model, recipe `label_model`:"
+            " accuracy in % on test rows, in brackets the paired difference to the majority.\n",
+            f"| set | {' | '.join(columns)} |",
         ]
         parts += ["| --- |" + " ---: |" * len(columns)]
         for which, of in found["WRENCH"].items():
