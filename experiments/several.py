@@ -94,7 +94,8 @@ def page(found: dict[str, dict[str, dict[str, dict[str, dict[str, Any]]]]]) -> s
         f" brackets the paired difference to `{BASELINE}`, for which what is not said is negative, mean and standard"
         " error; beneath it micro and macro F1 (OF1 and CF1, at 0.5). One hidden layer of 128, AdamW at one rate,"
         f" {STEPS} steps of 128 rows, a third of the rows to test on; every number of a method is its authors' or a"
-        " guess, and none was tuned: tables are small, and the published orders are of pictures.\n",
+        " guess, and none was tuned: tables are small, and the published orders"
+        " are of pictures. What is empty has not been run yet.\n",
         "## Which published order appears\n",
         "Differences of mAP in points, paired; noise is a 95 % interval that holds 0.\n",
         f"| published | what is said | {' | '.join(SETS)} |",
