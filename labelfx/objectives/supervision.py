@@ -101,7 +101,7 @@ def unbiased(
     as in the code of Ishida et al.: by the shares of a small batch some R_k is below 0 from the first step. Their sum
     can fall without bound; "nonnegative" is sum max(R_k, 0), and "ascent" has the value of the sum and, as soon as some
     R_k < 0, the gradient that raises those: the corrections of Ishida et al. 2019, ICML, for complementary labels (URE,
-    NN and GA; T has the diagonal 0). Public code clamps the parts of each complementary class, whose total is the same;
+    NN and GA; T has the diagonal 0). libcll clamps the parts of each complementary class, whose total is the same;
     the paper's parts, and these, are those of each true class.
 
     Args:
