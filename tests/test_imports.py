@@ -36,7 +36,7 @@ NAMES = {
     "keep_entries noisy_rest partial points poisoned positive_unlabelled positives_only proportions "
     "single_positive symmetric transition",
     "classifiers": "anchored attention class_activation cosine dense linear",
-    "relabelling rules": "asymmetric given large_loss observer percentile proportion_bp reflective votes",
+    "relabelling rules": "asymmetric given large_loss observer percentile propensity_em proportion_bp reflective votes",
     "queries": "badge clue dropquery entropy k_centre margin probcover typiclust uniform",
     "augmentations": "crop_flip identity noise randaugment simclr simclr_resized small_grey",
     "pairs": "halves stacked",

@@ -13,14 +13,16 @@ from typing import Annotated, Any, Literal
 
 import numpy as np
 
-from labelfx.config.annotations import Fraction, Limit, NonNegative, PositiveInt, Probability
+from labelfx.config.annotations import Fraction, Limit, NonNegative, NonNegativeInt, Positive, PositiveInt, Probability
 from labelfx.data import known, labelled
 from labelfx.labels import votes as voting
 from labelfx.labels.bags import belief_propagation
 from labelfx.labels.evidence import Evidence
+from labelfx.labels.unlabelled import posterior, sar_em
 
 logger = logging.getLogger(__name__)
 
+LEAST = 0.01  # a propensity
 Percentile = Annotated[float, Limit("a number in [0, 100]", lambda v: 0 <= v <= 100)]
 
 
@@ -204,6 +206,50 @@ def proportion_bp(
     return _soft(evidence, target, np.isin(np.arange(len(bag)), rows))
 
 
+def propensity_em(
+    evidence: Evidence,
+    rng: np.random.Generator,
+    *,
+    covariates: Literal["inputs", "features"],
+    propensity_columns: tuple[NonNegativeInt, ...],
+    l2: Positive,
+    steps: PositiveInt,
+) -> dict[str, np.ndarray]:
+    """`propensity`: of every row, learnt from which rows are `observed` to be positive, and `target`: the posterior of
+    (negative, positive), by SAR-EM (Bekker et al. 2019). Its last step, a classifier of the risk with these
+    propensities, is the objective `positive_unlabelled`; they are at least 0.01, as a row counts 1 / e times.
+
+    covariates: what tells classes apart: inputs or, after a phase, features; standardised.
+    propensity_columns: entries of a flattened input that propensities go by; without any, one for all positives (SCAR).
+    l2, steps: as in `labelfx.labels.unlabelled.sar_em`.
+
+    Raises:
+      ValueError: nothing says which rows are observed, none or all are, or a row has no such entry.
+    """
+    observed = _column(evidence, "observed", "take labels.weak positive_unlabelled")
+    n = len(observed)
+    inputs = np.asarray(evidence.inputs[np.arange(n)], np.float64).reshape(n, -1)
+    if propensity_columns and max(propensity_columns) >= inputs.shape[1]:
+        raise ValueError(
+            f"propensity_columns has {max(propensity_columns)}; a row has entries 0..{inputs.shape[1] - 1}"
+        )
+    x = _standardised(inputs if covariates == "inputs" else np.asarray(evidence.features, np.float64))
+    attributes = _standardised(inputs[:, list(propensity_columns)])
+    found = sar_em(x, attributes, observed, l2=l2, steps=steps)
+    low = observed & (found.propensity < LEAST)
+    logger.info(
+        "propensity_em: mean propensity %.3f, share of positives %.3f; %d observed rows below %g",
+        *(found.propensity.mean(), found.probability.mean(), low.sum(), LEAST),
+    )
+    positive = posterior(found.probability, found.propensity, observed)
+    return {
+        "propensity": np.maximum(found.propensity, LEAST).astype(np.float32),
+        "target": np.stack([1 - positive, positive], 1).astype(np.float32),
+        "weight": np.ones(n, np.float32),
+        "pinned": observed,
+    }
+
+
 def reads_network(rule: functools.partial) -> bool:
     """Whether a rule goes by a network, so that the first round cannot have it."""
     alone = rule.func in (given, votes, observer) or rule.keywords.get("covariates") == "inputs"
@@ -221,12 +267,16 @@ def _nearest(x: np.ndarray, neighbours: int) -> tuple[np.ndarray, np.ndarray]:
     are standardised and rows of unit length."""
     from sklearn.neighbors import NearestNeighbors  # slow to import
 
-    x = (x - x.mean(0)) / np.maximum(x.std(0), 1e-6)
+    x = _standardised(x)
     x /= np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-12)
     distance, other = NearestNeighbors(n_neighbors=min(neighbours, len(x) - 1)).fit(x).kneighbors()
     pairs = np.stack([np.repeat(np.arange(len(x)), other.shape[1]), other.ravel()], 1)
     edges, first = np.unique(np.sort(pairs, axis=1), axis=0, return_index=True)
     return edges, distance.ravel()[first]
+
+
+def _standardised(x: np.ndarray) -> np.ndarray:
+    return (x - x.mean(0)) / np.maximum(x.std(0), 1e-6)
 
 
 def _soft(evidence: Evidence, target: np.ndarray, said: np.ndarray) -> dict[str, np.ndarray]:
