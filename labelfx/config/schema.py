@@ -21,7 +21,7 @@ PROVIDED = {
     "data.augment": (),
     "data.mixing": (),
     "models.backbones": ("vocab_size", "graph", "weights"),
-    "models.classifiers": ("num_outputs",),
+    "models.classifiers": ("num_outputs", "class_names", "tokenizer"),
     "models.heads": (),
     "evals": (
         "model projector transformation variables seed workers num_classes train_inputs features test_inputs "

@@ -15,7 +15,7 @@ import numpy as np
 from labelfx.data.augment import to_float
 from labelfx.evals.classification import knn_predict
 from labelfx.evals.representation import alignment, rankme, uniformity
-from labelfx.models import Model, pooled
+from labelfx.models import Model, pooled, with_sentences
 
 __all__ = ["alignment", "features", "head_outputs", "knn_predict", "rankme", "uniformity"]
 
@@ -42,6 +42,7 @@ def head_outputs(
     """What a head makes of all that the backbone gives, maps too, which are kept of `batch` rows only: float32
     [N, ...]. Arguments as those of `features`."""
     parts = _encoded(model, variables, images, np.arange(len(images)), batch, maps=True)
+    head_variables = with_sentences(model, variables, head_variables)
     return _joined((head.apply(head_variables, part, train=False)[0] for part in parts), len(images))
 
 

@@ -127,7 +127,8 @@ class Encoder:
         if self.head is None:
             return found
         name = "predictions" if self.task == "target" else "probabilities"
-        return found | {name: self._activated(self.head[0].apply(self.head[1], outputs, train=False)[0])}
+        head = models.with_sentences(self.model, self.variables, self.head[1])
+        return found | {name: self._activated(self.head[0].apply(head, outputs, train=False)[0])}
 
     def _activated(self, logits):
         return {"several": jax.nn.sigmoid, "target": lambda x: x}.get(self.task, jax.nn.softmax)(logits)

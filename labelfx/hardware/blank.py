@@ -220,10 +220,12 @@ def blank_dataset(
     columns = {name: np.zeros((count, *of), type_) for name, (of, type_) in COLUMNS.get(which, {}).items()}
     train = Split(Blanks((count, *found["image_shape"]), dtype), labels, columns)
     names = () if task == "target" and classes < 2 else tuple(map(str, range(classes)))
-    side = {}
+    side: dict[str, Any] = {}
     if which in GRAPHS:
         nodes, words, edges = GRAPHS[which]
         side["graph"] = Graph(np.zeros((nodes, words), np.uint8), np.zeros((edges, 2), np.int32))
+    if data.get("vocab_size"):
+        side["tokenizer"] = lambda texts: np.ones((len(texts), *found["image_shape"]), np.int32)
     dataset = Dataset(train, train, names, side)
     return merged(dataset, data["merge"]) if data["merge"] else dataset
 

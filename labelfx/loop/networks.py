@@ -9,6 +9,7 @@ from labelfx.config import ConfigError
 from labelfx.data import Dataset
 from labelfx.data.batches import View
 from labelfx.data.labels import target_scale
+from labelfx.data.tokens import Tokenizer
 from labelfx.graphs import Graph
 from labelfx.loop.blame import named
 from labelfx.models import Model, rescaled, scaled
@@ -59,12 +60,19 @@ def check_rows(description: dict[str, Any], file: str, inputs: Any) -> None:
 
 
 def build_head(
-    config: configs.Run, num_outputs: int, targets: np.ndarray | None = None, inputs: np.ndarray | None = None
+    config: configs.Run,
+    num_outputs: int,
+    targets: np.ndarray | None = None,
+    inputs: np.ndarray | None = None,
+    class_names: tuple[str, ...] | None = None,
+    tokenizer: Tokenizer | None = None,
 ) -> Model:
-    """`config.head`. Of a regression it predicts `targets` [L] or [L, T] in their units: their mean and deviation are
+    """`config.head`, which without the data's names and tokenizer has those of its variables, if it reads them. Of a
+    regression it predicts `targets` [L] or [L, T] in their units: their mean and deviation are
     among its variables. On a pretrained encoder it standardises features as `inputs` float32 [S, F] are spread."""
     with named("config.head"):
-        head = configs.build(configs.CLASSIFIERS, config.head, num_outputs=num_outputs)
+        said = {"num_outputs": num_outputs, "class_names": class_names, "tokenizer": tokenizer}
+        head = configs.build(configs.CLASSIFIERS, config.head, **said)
     head = scaled(head, inputs, alike=True) if config.model.get("file") else head
     return head if targets is None else rescaled(head, *target_scale(targets))
 
@@ -72,4 +80,5 @@ def build_head(
 def head_of(config: configs.Run, dataset: Dataset, view: View, inputs: np.ndarray | None = None) -> Model:
     """`build_head` for these data, of which a regressor takes the targets that are said."""
     targets = view.split.labels[view.rows] if dataset.task == "target" else None
-    return build_head(config, dataset.num_outputs, targets, inputs)
+    own = dataset.class_names, dataset.side.get("tokenizer")
+    return build_head(config, dataset.num_outputs, targets, inputs, *own)

@@ -59,13 +59,14 @@ def stack(**models: Model) -> Model:
     `stack(backbone=m, head=h)` has variables `{"params": {"backbone": ..., "head": ...}, "batch_stats": {...}}`, and
     its outputs are a dict of every part's output, `{"backbone": [B, F], "head": [B, O]}`.
     """
+    first = next(iter(models.values()))
 
     def init(rng, x):
         variables: dict[str, dict] = {}
         for i, (name, model) in enumerate(models.items()):
             own = model.init(jax.random.fold_in(rng, i), x)
-            x, _ = model.apply(own, _float32(x), train=False)
             _insert(variables, name, own)
+            x, _ = model.apply(with_sentences(first, backbone(variables), own), _float32(x), train=False)
         return variables
 
     def apply(variables, x, *, train, rng=None):
@@ -73,12 +74,24 @@ def stack(**models: Model) -> Model:
         state: dict[str, dict] = {}
         for i, (name, model) in enumerate(models.items()):
             own_rng = None if rng is None else jax.random.fold_in(rng, i)
-            x, own_state = model.apply(part(variables, name), x, train=train, rng=own_rng)
+            own = with_sentences(first, backbone(variables), part(variables, name))
+            x, own_state = model.apply(own, x, train=train, rng=own_rng)
             outputs[name] = x
             _insert(state, name, own_state)
         return outputs, state
 
     return Model(init, apply, max(model.norm_groups for model in models.values()))
+
+
+def with_sentences(model: Model, variables: dict[str, Any], head: dict[str, Any]) -> dict[str, Any]:
+    """Variables of a head that reads sentences beside the rows, such as names of labels: those that it keeps, `rows`
+    int32 [S, L] of the collection `sentences`, as `vectors` [S, F] of the backbone as it is now, pooled and without
+    dropout. Of any other head as they are."""
+    if "sentences" not in head:
+        return head
+    rows = head["sentences"]["rows"]
+    vectors = pooled(model.apply(variables, rows, train=False)[0], rows)
+    return head | {"sentences": {"rows": rows, "vectors": vectors}}
 
 
 def scaled(model: Model, inputs: Any = None, *, alike: bool = False) -> Model:

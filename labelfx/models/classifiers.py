@@ -1,6 +1,9 @@
 """Heads that a run puts on its backbone's features, by `config.head`: features to one number an output, of which there
 are as many as classes, labels or targets."""
 
+from collections.abc import Callable
+from typing import Literal
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -90,6 +93,64 @@ def attention(num_outputs: int, *, hidden: PositiveInt) -> Model:
     return from_linen(_Attention(hidden))
 
 
+def label_attention(
+    num_outputs: int,
+    class_names: tuple[str, ...] | None,
+    tokenizer: Callable[[tuple[str, ...]], np.ndarray] | None,
+    *,
+    names: Literal["learned", "encoded"],
+    extra: tuple[str, ...],
+) -> Model:
+    """Each label looks for itself in a text or a picture: logits [B, num_outputs] of maps H [B, ..., F].
+
+    Label c with the query q_c reads d_c = softmax(H q_c / sqrt F)^T H over positions, and has the logit w_c^T d_c + b_c
+    (KeNet, "Knowledge-enhanced Doc-Label Attention Network"; LDAM, "Label Dependent Attention Model for Disease Risk
+    Prediction", of which the abstracts were at hand). Positions of a text that are 0 are padding and not attended to.
+    With `names` "learned" q, w and b are parameters of each label. With "encoded" they are of what the backbone makes
+    of its name, e_c [F], as of any text: q_c = e_c, w_c = W e_c, and one b, W starting as the identity, so that a label
+    of which nothing was said is known by its name.
+    Sentences of `extra`, knowledge from elsewhere, are encoded likewise and are positions of every row; () has none.
+    The tokens of names and sentences are among the variables.
+
+    Raises:
+      ValueError: the features are no map; names or sentences are to be encoded and the rows are no texts; a name has
+        no token.
+    """
+    named = num_outputs if names == "encoded" else 0
+    sentences = (*(class_names or ("",) * named)[:named], *extra)
+    module = _LabelAttention(num_outputs, named > 0)
+
+    def rows(length):
+        if class_names is None:  # a finished run has them among its variables
+            return jnp.zeros((len(sentences), length), jnp.int32)
+        if tokenizer is None or len(class_names) < named:
+            raise ValueError("label_attention encodes names and sentences of texts; take names = 'learned', extra = ()")
+        found = tokenizer(sentences)
+        if (empty := ~(found > 0).any(1)).any():
+            raise ValueError(f"label_attention: {sentences[int(np.argmax(empty))]!r} has no token; take another name")
+        return jnp.asarray(found)
+
+    def flat(x):
+        if x.ndim < 3:
+            raise ValueError(f"label_attention reads a map [B, ..., F], not {list(x.shape)}; take outputs = 'map'")
+        real = jnp.any(x != 0, -1) if x.ndim == 3 else jnp.ones(x.shape[:-1], bool)
+        return x.reshape(len(x), -1, x.shape[-1]), real.reshape(len(x), -1)
+
+    def init(rng, x):
+        none = jnp.zeros((named, x.shape[-1]), x.dtype)
+        own = module.init(rng, *flat(x), none, none[:0])
+        return {**own, "sentences": {"rows": rows(x.shape[1])}} if sentences else own
+
+    def apply(variables, x, *, train, rng=None):
+        said = variables["sentences"] if sentences else {"vectors": jnp.zeros((0, x.shape[-1]), x.dtype)}
+        logits = module.apply(
+            {"params": variables["params"]}, *flat(x), said["vectors"][:named], said["vectors"][named:]
+        )
+        return logits, {"sentences": {"rows": said["rows"]}} if sentences else {}
+
+    return Model(init, apply)
+
+
 def anchored(num_outputs: int, *, anchors: PositiveInt, delta: Positive) -> Model:
     """ARBEx: where an affine classifier is not sure, it is corrected by how near the features are to anchors of each
     class and by how much they attend to them: log-probabilities [B, num_outputs] (Wasi et al. 2023, arXiv 2305.01486).
@@ -150,6 +211,28 @@ class _Anchored(nn.Module):
         sure, by_g, by_q = (_sureness(each) for each in (log_p, log_g, log_q))
         correction = jnp.logaddexp(jnp.log(by_g) + log_g, jnp.log(by_q) + log_q) - jnp.log(by_g + by_q)
         return jnp.logaddexp(jnp.log(sure) + log_p, jnp.log1p(-sure) + correction).astype(dtype)
+
+
+class _LabelAttention(nn.Module):
+    features: int
+    encoded: bool
+
+    @nn.compact
+    def __call__(self, positions, real, names, extra):
+        width, dtype = positions.shape[-1], positions.dtype
+        x = jnp.concatenate([positions, jnp.broadcast_to(extra, (len(positions), *extra.shape))], 1)
+        real = jnp.concatenate([real, jnp.ones((len(x), len(extra)), bool)], 1)
+        if self.encoded:
+            query, number = names, 1
+            kernel = names @ self.param("kernel", lambda _, n: jnp.eye(n, dtype=dtype), width)
+        else:
+            shape, number = (self.features, width), self.features
+            query = self.param("query", nn.initializers.normal(1.0), shape, dtype)
+            kernel = self.param("kernel", nn.initializers.lecun_normal(in_axis=-1, out_axis=-2), shape, dtype)
+        bias = self.param("bias", nn.initializers.zeros, (number,), dtype)
+        scores = jnp.einsum("blf,cf->bcl", at_least_float32(x), query) / np.sqrt(width).astype(query.dtype)
+        attention = jax.nn.softmax(jnp.where(real[:, None], scores, -1e30), axis=-1).astype(dtype)
+        return jnp.einsum("bcl,blf,cf->bc", attention, x, kernel) + bias[None]
 
 
 def _of_classes(scores):
