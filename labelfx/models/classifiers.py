@@ -151,6 +151,28 @@ def label_attention(
     return Model(init, apply)
 
 
+def set_decoder(num_outputs: int, *, slots: PositiveInt) -> Model:
+    """A recurrent decoder that names a set of labels one after the other, and then none (OTSeq2Set, Cao & Zhang 2022).
+
+    A GRU of the width of the features [B, F] starts from them and reads at each of `slots` steps the embedding of what
+    it has just said itself, in training too (student forcing). In training: logits [B, slots, num_outputs + 1], the
+    last of no label, which `objectives.set_matching` reads. Else: logits [B, num_outputs], of the largest probability
+    that a slot gives a label. The authors' decoder attends to the tokens too.
+    """
+    decoder = from_linen(_SetDecoder(num_outputs, slots))
+
+    def apply(variables, x, *, train, rng=None):
+        logits, state = decoder.apply(variables, x, train=train)
+        if train:
+            return logits, state
+        wide = at_least_float32(logits)
+        others = jnp.where(jnp.eye(num_outputs + 1, dtype=bool), -jnp.inf, wide[..., None, :])
+        odds = wide - jax.nn.logsumexp(others, axis=-1)
+        return jnp.max(odds[..., :-1], axis=1).astype(logits.dtype), state
+
+    return Model(decoder.init, apply)
+
+
 def anchored(num_outputs: int, *, anchors: PositiveInt, delta: Positive) -> Model:
     """ARBEx: where an affine classifier is not sure, it is corrected by how near the features are to anchors of each
     class and by how much they attend to them: log-probabilities [B, num_outputs] (Wasi et al. 2023, arXiv 2305.01486).
@@ -211,6 +233,23 @@ class _Anchored(nn.Module):
         sure, by_g, by_q = (_sureness(each) for each in (log_p, log_g, log_q))
         correction = jnp.logaddexp(jnp.log(by_g) + log_g, jnp.log(by_q) + log_q) - jnp.log(by_g + by_q)
         return jnp.logaddexp(jnp.log(sure) + log_p, jnp.log1p(-sure) + correction).astype(dtype)
+
+
+class _SetDecoder(nn.Module):
+    features: int
+    slots: int
+
+    @nn.compact
+    def __call__(self, features, train):
+        shape, dtype = (self.features + 1, features.shape[-1]), features.dtype
+        table = self.param("embedding", nn.initializers.normal(1.0), shape, dtype)
+        cell, affine = nn.GRUCell(shape[-1], name="cell"), nn.Dense(self.features + 1, name="Dense_0")
+        state, said, found = features, jnp.zeros_like(features), []
+        for _ in range(self.slots):
+            state, _ = cell(state, said)
+            found.append(affine(state))
+            said = table[jnp.argmax(found[-1], axis=-1)]
+        return jnp.stack(found, 1).astype(dtype)
 
 
 class _LabelAttention(nn.Module):
