@@ -10,9 +10,11 @@ import pytest
 from derivatives import softmax, worst_error
 from toys import adam, assert_beats
 
+from labelfx.data import Split
 from labelfx.evals import head_outputs
 from labelfx.evals.multilabel import _average_precision
-from labelfx.models import backbone, part, stack
+from labelfx.labels.evidence import gather
+from labelfx.models import backbone, part, pooled, stack
 from labelfx.models.backbones import mean_pool
 from labelfx.models.classifiers import label_attention, linear
 
@@ -133,3 +135,17 @@ def test_bad_names_and_rows():
         2,
         LABELS,
     )
+
+
+def test_rules_read_its_probabilities_and_pooled_features():
+    rng = np.random.default_rng(0)
+    rows = rng.integers(1, 20, (6, LENGTH), np.int32)
+    rows[:, 6:] = 0
+    network = stack(
+        backbone=mean_pool(20, width=4, dropout=0.5, outputs="map", dtype="float32"), head=head("learned", labels=3)
+    )
+    variables = network.init(jax.random.key(0), rows)
+    found = network.apply(variables, rows, train=False)[0]
+    evidence = gather(network, variables, Split(rows, np.zeros((6, 3), np.int8)), 0.0)
+    np.testing.assert_allclose(evidence.probs, jax.nn.sigmoid(found["head"]), rtol=1e-6)
+    np.testing.assert_allclose(evidence.features, pooled(found["backbone"], rows), rtol=1e-6)

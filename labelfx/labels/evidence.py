@@ -10,9 +10,10 @@ import numpy as np
 import scipy.special
 
 from labelfx.data import Split, known, labelled, task
+from labelfx.data.augment import to_float
 from labelfx.evals import features
 from labelfx.evals.classification import FIXED
-from labelfx.models import Model, part
+from labelfx.models import Model, part, pooled
 
 BLOCK = 4096  # rows that a classifier takes at once
 
@@ -60,10 +61,13 @@ def gather(
 
     def outputs(variables, rows, *, train):
         found, state = classifier.apply(variables, rows, train=train)
-        return jnp.concatenate([found["backbone"], found["head"].astype(found["backbone"].dtype)], -1), state
+        own = pooled(found["backbone"], rows)
+        return jnp.concatenate([own, found["head"].astype(own.dtype)], -1), state
 
     found = features(Model(classifier.init, outputs), variables, source.inputs)
-    width = found.shape[1] - jax.tree.leaves(variables["params"]["head"])[-1].shape[-1]
+    one = to_float(source.inputs[np.arange(1)])
+    said = jax.eval_shape(lambda: classifier.apply(variables, one, train=False)[0]["head"])
+    width = found.shape[1] - said.shape[-1]
     logits, label = found[:, width:], source.labels
     losses = np.full(len(label), np.nan, np.float32)
     if label.ndim == 1 and label.dtype.kind == "i":
