@@ -1,12 +1,14 @@
-"""Sets of labels with a promise: how often they hold the truth, and how large they are."""
+"""Sets of labels with a promise, how often they hold the truth and how large they are; and the label in the middle of
+them."""
 
 from typing import Any
 
 import numpy as np
 import scipy.special
 
-from labelfx.config.annotations import Fraction, Positive, PositiveInt
+from labelfx.config.annotations import Fraction, NonNegative, Positive, PositiveInt
 from labelfx.data import known
+from labelfx.labels.metric import frechet_mean
 from labelfx.labels.sets import conformal_threshold, coverage_law, hierarchical_set, pac_threshold, power_set
 
 
@@ -112,6 +114,36 @@ def label_set_conformal(
         "split": "test",
         "n": len(judged),
         "n_calibration": count,
+    }
+
+
+def frechet(
+    test_logits: np.ndarray, test_labels: np.ndarray, *, distances: tuple[tuple[NonNegative, ...], ...]
+) -> dict[str, Any]:
+    """Fréchet means by distances of labels in the place of the likeliest class (Loki; Roberts et al. 2023, NeurIPS).
+
+    Args:
+      test_logits: float [Q, C]. test_labels: int32 [Q]; -1, unknown, are left out.
+      distances: [C, C], from each class, as predicted, to every class.
+
+    Returns:
+      accuracy and squared_distance (to the truth, a mean over rows) of Fréchet means, argmax_accuracy and
+      argmax_squared_distance of the likeliest class, split, n.
+
+    Raises:
+      ValueError: distances are not [C, C].
+    """
+    metric, said = np.array(distances, np.float64), known(test_labels)
+    classes = test_logits.shape[1]
+    if metric.shape != (classes, classes):
+        raise ValueError(f"distances must be [{classes}, {classes}], got {list(metric.shape)}")
+    logits, labels = test_logits[said].astype(np.float64), test_labels[said]
+    found = {"": frechet_mean(scipy.special.softmax(logits, axis=1), metric), "argmax_": logits.argmax(1)}
+    return {
+        **{f"{name}accuracy": float(np.mean(each == labels)) for name, each in found.items()},
+        **{f"{name}squared_distance": float(np.mean(metric[labels, each] ** 2)) for name, each in found.items()},
+        "split": "test",
+        "n": len(labels),
     }
 
 
