@@ -45,12 +45,17 @@ Column = Annotated[str, Limit("one of " + ", ".join(COLUMNS), lambda v: v in COL
 
 Supervision = Annotated[
     functools.partial,
-    Part("objectives", ("logits",), (*COLUMNS, "valid", "features", "positions", "head"), bound=("class_counts",)),
+    Part(
+        "objectives",
+        ("logits",),
+        (*COLUMNS, "valid", "features", "positions", "head", "mixed_logits", "partner"),
+        bound=("class_counts",),
+    ),
 ]
 """An objective `(logits, *columns) -> scalar` that names the columns it reads, its keywords bound; `valid` bool [B] is
 False in rows that fill a batch of whole bags up, `features` [B, F] are those of the backbone, `positions` [B, ..., F]
-what it gives before pooling, `head` the parameters of the classifier's head. `class_counts` int [C], the labels of each
-class, is bound too."""
+what it gives before pooling, `head` the parameters of the classifier's head, `mixed_logits` [B, C] those of the rows
+mixed with `partner` int [B]. `class_counts` int [C], the labels of each class, is bound too."""
 
 
 def columns_of(objective: Supervision) -> dict[str, bool]:

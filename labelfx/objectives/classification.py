@@ -1,11 +1,14 @@
 """Losses of classifiers."""
 
+from typing import Literal
+
 import jax
 import jax.numpy as jnp
 import optax
 
 from labelfx.config.annotations import Fraction, NonNegative, NonNegativeInt
 from labelfx.objectives._rows import check_rows, mean_of_said
+from labelfx.objectives.contrastive import at_least_float32
 
 
 def cross_entropy(
@@ -60,6 +63,64 @@ def margin_cross_entropy(
         raise ValueError(f"classes = {classes}: must be classes 0..{logits.shape[-1] - 1}")
     raised = logits.at[..., jnp.array(classes, jnp.int32)].add(margin)
     return cross_entropy(raised, label, weight, label_smoothing=0.0)
+
+
+def rank_mixup(
+    logits: jax.Array,
+    label: jax.Array,
+    mixed_logits: jax.Array,
+    partner: jax.Array,
+    *,
+    margin: NonNegative,
+    on: Literal["logits", "probabilities"],
+    share: NonNegative,
+) -> jax.Array:
+    """RankMixup: cross-entropy of the rows as they are, and `share` times the `mixup_ranking` against the same rows
+    mixed with others (Noh et al. 2023, ICCV, eq. 8; margins and shares there are 0.1 to 2, and 0.1).
+
+    Args:
+      logits, mixed_logits: [B, C] of rows and of the same rows mixed; of any float dtype; computed on in float32 or
+        float64.
+      label: int32 [B], from 0 to C - 1, or -1 for none, whose rows are left out of both terms.
+      partner: int [B], which row each is mixed with.
+
+    Returns:
+      A scalar; 0 where no row has a label.
+
+    Raises:
+      ValueError: shapes differ.
+    """
+    logits = check_rows(logits, {"label": label}, entries=False)
+    said = label >= 0
+    ranked = mixup_ranking(logits, mixed_logits, said & (label != label[partner]), margin=margin, on=on)
+    ranked *= len(label) / jnp.maximum(jnp.sum(said, dtype=ranked.dtype), 1)
+    return cross_entropy(logits, label, label_smoothing=0.0) + share * ranked
+
+
+def mixup_ranking(
+    raw_logits: jax.Array,
+    mixed_logits: jax.Array,
+    mixed: jax.Array,
+    *,
+    margin: float,
+    on: Literal["logits", "probabilities"],
+) -> jax.Array:
+    """Mixup-based ranking loss: a mixed row is to be less sure than the row, by `margin` (Noh et al. 2023, eq. 6).
+
+    The mean over all rows of max(0, max_c z'_c - max_c z_c + margin), 0 where a row is not `mixed` with another class;
+    z are logits, as in the authors' code, or probabilities, as in the paper's words.
+
+    Args:
+      raw_logits, mixed_logits: [B, C]. mixed: bool [B].
+
+    Raises:
+      ValueError: `on` is neither.
+    """
+    of = {"logits": lambda z: z, "probabilities": jax.nn.softmax}
+    if on not in of:
+        raise ValueError(f"on must be one of {', '.join(of)}, got {on!r}")
+    raw, other = (jnp.max(of[on](at_least_float32(z)), axis=-1) for z in (raw_logits, mixed_logits))
+    return jnp.mean(jnp.where(mixed, jnp.maximum(other - raw + jnp.asarray(margin, raw.dtype), 0), 0))
 
 
 def vote_cross_entropy(logits: jax.Array, votes: jax.Array, weight: jax.Array | None = None) -> jax.Array:

@@ -14,7 +14,7 @@ from labelfx.data.mixing import blend, blended
 from labelfx.data.weak import Supervision, columns_of, supervision
 from labelfx.loop import state
 from labelfx.methods import Method
-from labelfx.models import Model, pooled
+from labelfx.models import Model, apply_together, pooled
 
 
 def supervised(
@@ -33,11 +33,15 @@ def supervised(
 
     With a `mix` the rows of the batch are mixed with each other once they are augmented. The objective, and the
     accuracy, is then that of the rows' columns and that of their partners' columns, by the share of each: of
-    cross-entropy, which is linear in its target, exactly the loss of the mixed target, where every row has one.
+    cross-entropy, which is linear in its target, exactly the loss of the mixed target, where every row has one. An
+    objective that reads `mixed_logits` is given both, the rows as they are and, in the same pass, the mixed ones.
 
     Raises:
-      ValueError: rows are to be mixed, and the objective reads whole bags.
+      ValueError: rows are to be mixed, and the objective reads whole bags; or they are not, and it reads mixed ones.
     """
+    ranks = "mixed_logits" in columns_of(objective)
+    if ranks and not mix:
+        raise ValueError("mix: the objective compares rows with mixed ones; take mixup, or another way to mix")
     if mix and "bag" in columns_of(objective):
         raise ValueError("mix: the objective reads whole bags, whose rows are not to be mixed with others")
 
@@ -48,17 +52,19 @@ def supervised(
         rng_augment, rng_mix, rng_model = state.named(rng, "labelled/view", "labelled/mix", "model")
         rows, columns = augmented(augment, rng_augment, batch["labelled"])
         drawn = mix(rng_mix, len(rows), rows.shape[1:]) if mix else None
-        rows = blend(drawn, rows) if drawn else rows
+        mixed = [blend(drawn, rows)] if drawn else []
+        views = [rows, *mixed] if ranks or not drawn else mixed
 
         def told(of):
-            return blended(drawn, of, columns) if drawn else of(columns)
+            return blended(drawn, of, columns) if drawn and not ranks else of(columns)
 
         def loss_fn(params):
             variables = {"params": params, **old.model_state}
-            outputs, model_state = classifier.apply(variables, rows, train=True, rng=rng_model)
-            seen = seen_of(outputs["backbone"], rows, params)
-            loss = told(lambda columns: supervision(objective, outputs["head"], columns | seen))
-            return loss, (outputs["head"], model_state)
+            outputs, model_state = apply_together(classifier, variables, views, train=True, rng=rng_model)
+            logits, *others = jnp.split(outputs["head"], len(views))
+            seen = seen_of(outputs["backbone"][: len(rows)], views[0], params)
+            seen |= {"mixed_logits": others[0], "partner": drawn.partner} if drawn and ranks else {}
+            return told(lambda columns: supervision(objective, logits, columns | seen)), (logits, model_state)
 
         (loss, (logits, model_state)), gradient = jax.value_and_grad(loss_fn, has_aux=True)(old.params)
         metrics = {"loss": loss, **told(lambda columns: accuracy(objective, logits, columns))}
