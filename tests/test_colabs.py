@@ -240,7 +240,7 @@ def test_the_first_cell_beside_the_packages_of_colab(tmp_path):
 
 def test_the_readme_names_every_notebook():
     named = set(re.findall(r"\(([a-z_]+\.ipynb)\)", (ROOT / "colabs" / "README.md").read_text()))
-    assert named == {path.name for path in NOTEBOOKS} and len(NOTEBOOKS) == 7
+    assert named == {path.name for path in NOTEBOOKS} and len(NOTEBOOKS) == 8
 
 
 def save(path: Path) -> None:
