@@ -89,7 +89,9 @@ def see(begun, count, *, inputs):
     return jax.device_get(state[1])
 
 
-def test_batches_and_pixels_are_the_same_to_the_bit(begun, rolled):
+def test_batches_and_pixels_are_the_same_to_the_bit(begun, rolled, monkeypatch):
+    # Without fusion emitters some CPUs round the pixels of rolled steps otherwise than those of a single one.
+    monkeypatch.setattr(jax, "jit", functools.partial(jax.jit, compiler_options=ALIKE))
     expected = see(begun, 1, inputs=True)
     how = begun.how(begun.phase, begun.table)
     for step in (0, 17, 49):  # the step's batches are those of `batch_at`
