@@ -64,7 +64,7 @@ def page(found: dict[str, dict[str, dict[str, dict[str, Any]]]]) -> str:
     for imbalance, rows in found.items():
         parts += [f"## {imbalance} to 1\n", f"|  | {' | '.join(ACCURACIES)} |", "| --- |" + " ---: |" * len(ACCURACIES)]
         for row, seeds in rows.items():
-            cells = [cell(only(seeds, name), only(rows.get(BASELINE, {}), name)) for name in ACCURACIES]
+            cells = [cell(seeds, rows.get(BASELINE, {}), name) for name in ACCURACIES]
             parts.append(f"| {row} | {' | '.join(cells)} |")
         parts.append("")
     parts += [
@@ -88,11 +88,6 @@ def page(found: dict[str, dict[str, dict[str, dict[str, Any]]]]) -> str:
             )
     number = sorted({len(seeds) for rows in found.values() for seeds in rows.values()})
     return "\n".join([*parts, f"\nSeeds: {'-'.join(map(str, number))}. At commit {', '.join(commits(found))}."]) + "\n"
-
-
-def only(seeds: dict[str, dict[str, Any]], name: str) -> dict[str, dict[str, Any]]:
-    """One metric of a row, as a cell takes it."""
-    return {seed: {"accuracy": values[name]} for seed, values in seeds.items()}
 
 
 def main(values: Any) -> None:

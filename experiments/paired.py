@@ -60,12 +60,12 @@ def difference(seeds: Mapping[str, Any], baseline: Mapping[str, Any], metric: st
     return f"{statistics.fmean(values):+.1f} ± {error:.1f}{' (noise)' if noise else ''}"
 
 
-def commits(found: Mapping[str, Any]) -> set[str]:
-    """Of all results of a page, and whether there were changes that were in none yet."""
+def commits(found: Mapping[str, Any]) -> list[str]:
+    """Of all results of a page, sorted, and whether there were changes that were in none yet."""
     if "commit" in found:
         commit, plus, changes = str(found["commit"]).partition("+")
-        return {commit[:9] + plus + changes}
-    return set().union(*(commits(each) for each in found.values()))
+        return [commit[:9] + plus + changes]
+    return sorted({commit for each in found.values() for commit in commits(each)})
 
 
 def work_off(every: Iterable[Job], workdir: Path, baseline: str = "supervised") -> str:
@@ -82,15 +82,15 @@ def work_off(every: Iterable[Job], workdir: Path, baseline: str = "supervised") 
     return text
 
 
-def cell(seeds: Mapping[str, Any], baseline: Mapping[str, Any]) -> str:
-    """Accuracies of a row by seed, each {"accuracy": ...}, in %: mean and standard deviation, and in brackets the
-    paired difference to those of the baseline, mean and standard error."""
-    values = [100 * each["accuracy"] for each in seeds.values()]
+def cell(seeds: Mapping[str, Any], baseline: Mapping[str, Any], metric: str = "accuracy") -> str:
+    """A metric of a row by seed, each {metric: ...}, in %: mean and standard deviation, and in brackets the paired
+    difference to those of the baseline, mean and standard error."""
+    values = [100 * each[metric] for each in seeds.values()]
     if not values:
         return ""
     spread = f" ± {statistics.stdev(values):.1f}" if len(values) > 1 else ""
     text = f"{statistics.fmean(values):.1f}{spread}"
-    differences = [100 * (seeds[s]["accuracy"] - baseline[s]["accuracy"]) for s in seeds.keys() & baseline.keys()]
+    differences = [100 * (seeds[s][metric] - baseline[s][metric]) for s in seeds.keys() & baseline.keys()]
     if len(differences) < 2 or not any(differences):
         return text
     error = statistics.stdev(differences) / len(differences) ** 0.5

@@ -59,7 +59,7 @@ def test_a_page_goes_on_where_it_was(tmp_path, monkeypatch):
     assert (tmp_path / "here/README.md").read_text() == "+10.5 ± 0.5"
     found = json.loads((tmp_path / "here/results.json").read_text())
     assert found["data"]["ours"]["1"] == {"accuracy": 0.61, "commit": "0123456789+changes"}
-    assert paired.commits(found) == {"012345678+changes"}
+    assert paired.commits(found) == ["012345678+changes"]
     same = {s: {"accuracy": 0.5 + 0.1 * (s == "0")} for s in "01"}
     assert paired.difference(same, found["data"]["rival"], "accuracy") == "+5.0 ± 5.0 (noise)"
 
