@@ -25,7 +25,7 @@ from labelfx.reports.sweep import Job
 HERE = Path(__file__).parent / "distilled"
 LABELS = {"name": "per_class", "k": 100}
 FEW = {"name": "per_class", "k": 1}  # those of a teacher that is often wrong
-VIEWS, STEPS = 10, 1000
+VIEWS, STEPS = 10, 500
 CROP = {"name": "simclr", "min_scale": 0.35, "flip": True, "jitter_strength": 0.0, "grayscale": 0.0, "blur": 0.0}
 BATCH = {"labelled": 32, "unlabelled": 96}
 ALONE = {"labelled": 128, "unlabelled": 0}
