@@ -1,6 +1,5 @@
 """Where the images lie and how many steps a dispatch holds change no result: they are knobs of speed."""
 
-import functools
 import importlib
 
 import jax
@@ -89,9 +88,15 @@ def see(begun, count, *, inputs):
     return jax.device_get(state[1])
 
 
+def jit_alike(function, inline=False, jit=jax.jit, **how):
+    """`jax.jit`, whose programs round the same where they say the same in other words; what becomes a part of one takes
+    its options."""
+    return jit(function, inline=inline, **({} if inline else {"compiler_options": ALIKE}), **how)
+
+
 def test_batches_and_pixels_are_the_same_to_the_bit(begun, rolled, monkeypatch):
     # Without fusion emitters some CPUs round the pixels of rolled steps otherwise than those of a single one.
-    monkeypatch.setattr(jax, "jit", functools.partial(jax.jit, compiler_options=ALIKE))
+    monkeypatch.setattr(jax, "jit", jit_alike)
     expected = see(begun, 1, inputs=True)
     how = begun.how(begun.phase, begun.table)
     for step in (0, 17, 49):  # the step's batches are those of `batch_at`
@@ -141,7 +146,7 @@ def test_parameters_after_100_double_steps(begun, count, rolled):
 def alike():
     """Every step is compiled so that the same in other words rounds the same."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(jax, "jit", functools.partial(jax.jit, compiler_options=ALIKE))
+        patch.setattr(jax, "jit", jit_alike)
         yield
 
 

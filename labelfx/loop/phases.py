@@ -23,7 +23,7 @@ from labelfx.loop import run
 from labelfx.loop.blame import blame, named
 from labelfx.loop.dispatch import complete
 from labelfx.loop.frozen import Trunk, sample
-from labelfx.loop.mesh import device_memory, split_state, whole
+from labelfx.loop.mesh import device_memory, on_every_device, split_state, whole
 from labelfx.loop.metrics import telling
 from labelfx.loop.networks import head_of
 from labelfx.loop.state import fold_in_name
@@ -89,6 +89,8 @@ class Experiment:
         self.check_teachers(config, provided["teachers"])
         with named("config.method"):
             method = configs.build(configs.METHODS, config["method"], **provided)
+        # Traced once for shapes, for what is read and for each program, of which it becomes a part.
+        method = method._replace(**{name: jax.jit(getattr(method, name), inline=True) for name in ("init", "step")})
         with named("config.batches"):
             miner = configs.build(configs.MINERS, config["batches"], **provided)
         phase = Phase(index, config, method, miner, start, start + config["steps"])
@@ -262,6 +264,11 @@ class Experiment:
 
     def look(self, phase: Phase, state: Any, table: dict[str, Any]) -> tuple[list[str], frozenset[str]]:
         """The names of a step's metrics, and the columns that it reads: no other travels to the devices."""
+        everywhere = on_every_device(self.mesh)  # as programs see it, or the step would be traced again
+        batch, key = (
+            jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=everywhere), tree)
+            for tree in (self.example(phase, table), self.root)
+        )
         with blame(phase.config):
-            found, read = shapes_of_step(phase.method, state, self.example(phase, table), self.root)
+            found, read = shapes_of_step(phase.method, state, batch, key)
             return list(found[1]), read
