@@ -81,6 +81,21 @@ def test_linear_probe_is_cross_validated_logistic_regression():
     }
 
 
+def test_probabilities_of_rows_that_a_probe_did_not_see():
+    features, _, labels, _ = pixels(10)
+    found = classification.cross_val_pred_probs(features, labels, 10)
+    x, _ = scaled(features, features)
+    expected = {}
+    for regularisation in (1e-3, 1e-4):
+        probs = expected[regularisation] = np.zeros((len(x), 10))
+        for train_rows, rows in StratifiedKFold(5, shuffle=True, random_state=0).split(x, labels):
+            probs[rows] = reference_fit(x[train_rows], labels[train_rows], regularisation).predict_proba(x[rows])
+    best = min(expected.values(), key=lambda probs: log_loss(labels, probs))
+    np.testing.assert_allclose(found, best, atol=1e-2)  # classes that miss by more differ by 0.2
+    with pytest.raises(ValueError, match="no class has 5 labels"):
+        classification.cross_val_pred_probs(features[:4], labels[:4], 10)
+
+
 @pytest.mark.parametrize(("devices", "size"), [(1, 100), (1, 30), (8, 5)])
 @pytest.mark.parametrize(("regularisation", "tolerance"), [(1e-2, 1e-3), (1e-4, 1e-2)])
 def test_every_fold_is_fitted_to_convergence(regularisation, tolerance, devices, size):

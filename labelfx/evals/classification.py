@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import scipy.special
 
 from labelfx.config.annotations import Positive, PositiveInt
 from labelfx.evals import blocks
@@ -73,34 +74,12 @@ def linear_probe(
     else:
         train_on = np.concatenate([train_on, _folds(labelled_labels)])
         chosen_by = f"{FOLDS}-fold cross-validation in the label view"
-    probes, mesh = len(train_on), blocks.own_devices(large)
-    count, width = labelled_features.shape
-    size = probe_block(count, width, num_classes, probes, mesh.size, blocks.largest(mesh))
-    x, mean, turn, second_moment = _principal_axes(labelled_features, mesh, size, large)
-    labels = blocks.place(mesh, size, labelled_labels, fill=-1)
-
-    def fit(weights, bias, train_on, regularisation, tolerance):
-        where, placed = {"mesh": mesh, "size": size}, blocks.place(mesh, size, train_on.T)
-        curvature = np.ones((1, 1), np.float32)
-        if large:
-            curvature = _curvature(weights, bias, x, placed, **where)
-        how = second_moment, curvature, np.float32(regularisation), np.float32(tolerance)
-        return _fit(weights, bias, x, labels, placed, *how, **where)
-
-    zeros = [
-        np.zeros(shape, np.float32) for shape in ((len(second_moment), probes, num_classes), (probes, num_classes))
-    ]
-    weights, bias = jax.device_put(zeros, on_every_device(mesh))
-    fits = []
-    for regularisation in grid:
-        weights, bias, held_out, converged = fit(weights, bias, train_on, regularisation, tolerance)
-        fits.append((regularisation, weights, bias, float(held_out), bool(converged)))
+    fits, fit, turned = _path(labelled_features, labelled_labels, num_classes, train_on, grid, tolerance)
     best = min(fits, key=lambda fit: fit[3])
     if chosen_by == HELD_OUT:
-        weights, bias, _, converged = fit(best[1], best[2], np.ones_like(train_on), best[0], FINAL)
-        best = (best[0], weights, bias, best[3], bool(converged))
+        best = fit(best, np.ones_like(train_on), best[0], FINAL)
         fits.append(best)
-    logits = (test_features - mean) @ (turn @ np.asarray(best[1][:, 0])) + np.asarray(best[2][:1])
+    logits = turned(test_features, best, 0)
     return {
         "accuracy": float(np.mean(np.argmax(logits, axis=1) == test_labels)),
         "regularisation": best[0],
@@ -110,6 +89,59 @@ def linear_probe(
         "n": len(test_labels),
         "n_labels": len(labelled_labels),
     }
+
+
+def cross_val_pred_probs(features: np.ndarray, labels: np.ndarray, num_classes: int) -> np.ndarray:
+    """Probabilities float32 [N, C] of rows by linear probes that did not see them, as tools for wrong labels want them:
+    those of 5-fold stratified cross-validation, all fitted at once, at the regularisation of `GRID` that is best there.
+
+    Args: as `linear_probe`, float32 [N, F] and int32 [N]. Of a class of fewer than 5 rows, a fold may have seen none.
+
+    Raises:
+      ValueError: no class has 5 rows.
+    """
+    if np.bincount(labels).max() < FOLDS:
+        raise ValueError(f"no class has {FOLDS} labels: there are {FOLDS} folds")
+    train_on = _folds(labels)
+    tolerance = CHOOSING if features.size * num_classes > LARGE else TOLERANCE
+    fits, _, turned = _path(features, labels, num_classes, train_on, GRID, tolerance)
+    best, probs = min(fits, key=lambda fit: fit[3]), np.empty((len(labels), num_classes), np.float32)
+    for fold, trained in enumerate(train_on):
+        held_out = trained == 0
+        probs[held_out] = scipy.special.softmax(turned(features[held_out], best, fold), 1)
+    return probs
+
+
+def _path(features, labels, num_classes, train_on, grid, tolerance):
+    """Probes [K] along a grid, each from the one before: (fits (regularisation, weights, bias, held-out cross-entropy,
+    converged), how to go on from one, logits (features, fit, k))."""
+    large, probes = features.size * num_classes > LARGE, len(train_on)
+    mesh = blocks.own_devices(large)
+    count, width = features.shape
+    size = probe_block(count, width, num_classes, probes, mesh.size, blocks.largest(mesh))
+    x, mean, turn, second_moment = _principal_axes(features, mesh, size, large)
+    placed_labels = blocks.place(mesh, size, labels, fill=-1)
+
+    def fit(start, train_on, regularisation, tolerance):
+        weights, bias = start[1:3]
+        where, placed = {"mesh": mesh, "size": size}, blocks.place(mesh, size, train_on.T)
+        curvature = np.ones((1, 1), np.float32)
+        if large:
+            curvature = _curvature(weights, bias, x, placed, **where)
+        how = second_moment, curvature, np.float32(regularisation), np.float32(tolerance)
+        weights, bias, held_out, converged = _fit(weights, bias, x, placed_labels, placed, *how, **where)
+        return regularisation, weights, bias, float(held_out), bool(converged)
+
+    def logits(features, fit, k):
+        return (features - mean) @ (turn @ np.asarray(fit[1][:, k])) + np.asarray(fit[2][k : k + 1])
+
+    zeros = [
+        np.zeros(shape, np.float32) for shape in ((len(second_moment), probes, num_classes), (probes, num_classes))
+    ]
+    fits = [(None, *jax.device_put(zeros, on_every_device(mesh)))]
+    for regularisation in grid:
+        fits.append(fit(fits[-1], train_on, regularisation, tolerance))
+    return fits[1:], fit, logits
 
 
 def probe_block(count: int, width: int, num_classes: int, probes: int, devices: int, most: int = blocks.BLOCK) -> int:
