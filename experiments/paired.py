@@ -27,25 +27,36 @@ class Run(NamedTuple):
 def fill(here: Path, workdir: Path, every: Iterable[Run], page: Callable[[dict[str, Any]], str]) -> None:
     """Trains the runs that `here/results.json` lacks, one after the other, with the seed of their place; writes it and
     `README.md`, its page, after each."""
-    path = here / "results.json"
-    found = json.loads(path.read_text()) if path.exists() else {}
     for run in every:
-        group = found
-        for key in run.place[:-1]:
-            group = group.setdefault(key, {})
-        seed = run.place[-1]
-        if seed in group:
+        if is_filled(here, run):
             continue
-        seeds = dict.fromkeys(("seed", "label_seed", "data_seed"), int(seed))
-        changes = {"name": run.place[-2], "save_every": 10**6, "keep": 1, **seeds, **run.changes}
-        folder = workdir.joinpath(*(key.replace(" ", "_").replace("/", "_") for key in run.place))
-        results = labelfx.train(labelfx.recipe(run.recipe, changes), folder)
+        results, path = train(run, workdir), here / "results.json"
         where = {name: each.split("/") for name, each in run.shown.items()}
         metrics = {name: results["metrics"][of][metric] for name, (of, metric) in where.items()}
-        group[seed] = metrics | {"commit": results["commit"]}
+        group = found = json.loads(path.read_text()) if path.exists() else {}
+        for key in run.place[:-1]:
+            group = group.setdefault(key, {})
+        group[run.place[-1]] = metrics | {"commit": results["commit"]}
         here.mkdir(exist_ok=True)
         configs.write_text(path, json.dumps(found, indent=1) + "\n")
         configs.write_text(here / "README.md", page(found))
+
+
+def is_filled(here: Path, run: Run) -> bool:
+    """Whether `here/results.json` has it."""
+    path = here / "results.json"
+    group = json.loads(path.read_text()) if path.exists() else {}
+    for key in run.place:
+        group = group.get(key, {})
+    return bool(group)
+
+
+def train(run: Run, workdir: Path) -> Mapping[str, Any]:
+    """The results of a run, in the folder of its place."""
+    seeds = dict.fromkeys(("seed", "label_seed", "data_seed"), int(run.place[-1]))
+    changes = {"name": run.place[-2], "save_every": 10**6, "keep": 1, **seeds, **run.changes}
+    folder = workdir.joinpath(*(key.replace(" ", "_").replace("/", "_") for key in run.place))
+    return labelfx.train(labelfx.recipe(run.recipe, changes), folder)
 
 
 def difference(seeds: Mapping[str, Any], baseline: Mapping[str, Any], metric: str) -> str:
