@@ -1,12 +1,14 @@
 """What the votes of labelling functions, judges or annotators say of rows: `votes` int [N, M], the class from 0 to
 C - 1 that each of M names, -1 where it abstains. Names and conventions are those of snorkel."""
 
+from collections.abc import Iterator
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import scipy.optimize
 import scipy.special
 
+BLOCK = 1 << 22  # one-hot votes that are held at once
 FLOOR = 0.01  # of a class given a vote: below, a single vote would rule the class out
 PRECISION = 0.7  # of a vote, before anything is known of it
 PSEUDO_VOTES = 10  # that a function has cast with this precision before it is seen to vote
@@ -27,8 +29,8 @@ class LabelModel(NamedTuple):
 def majority_vote(votes: np.ndarray, num_classes: int) -> np.ndarray:
     """Probabilities float64 [N, C]: all of the class that most votes name, in equal parts where some tie, and so
     uniform where nobody votes."""
-    count = _said(votes, num_classes).sum(1)
-    most = count == count.max(1, keepdims=True)
+    _check(votes, num_classes)
+    most = np.concatenate([(count == count.max(1, keepdims=True)) for count in _counts(votes, num_classes)])
     return most / most.sum(1, keepdims=True)
 
 
@@ -66,22 +68,22 @@ def fit_label_model(
     prior = np.full(num_classes, 1 / num_classes) if class_balance is None else np.asarray(class_balance, np.float64)
     if prior.shape != (num_classes,) or not (prior > 0).all() or abs(prior.sum() - 1) > 1e-6:
         raise ValueError(f"class_balance = {prior.tolist()}: must be {num_classes} probabilities above 0 of sum 1")
-    said = _said(votes, num_classes)
+    _check(votes, num_classes)
     if votes.shape[1] < 3:
         raise ValueError(f"votes of {votes.shape[1]} functions: a label model needs 3 or more")
     if method == "one_coin":
-        return LabelModel(prior, _one_coin(said, prior, steps))
+        return LabelModel(prior, _one_coin(votes, prior, steps))
     if method != "moments":
         raise ValueError(f"method must be one of moments, one_coin, got {method!r}")
-    return LabelModel(prior, _moments(said, prior, l2, steps))
+    return LabelModel(prior, _moments(votes, prior, l2, steps))
 
 
 def predict_proba(model: LabelModel, votes: np.ndarray) -> np.ndarray:
     """P(y | votes) float64 [N, C], the prior where nobody votes. A vote that was never seen in the fit says nothing."""
     largest = model.joint.max(2, keepdims=True)
     log_odds = np.log(np.where(largest > 0, model.joint / np.where(largest > 0, largest, 1), 1))
-    said = _said(votes, len(model.prior))
-    return scipy.special.softmax(np.log(model.prior)[None] + np.einsum("nml,mly->ny", said, log_odds), 1)
+    _check(votes, len(model.prior))
+    return np.concatenate([_posterior(said, model.prior, log_odds) for said in _said(votes, len(model.prior))])
 
 
 def sample(rng: np.random.Generator, votes: np.ndarray, num_classes: int, *, consensus: float) -> np.ndarray:
@@ -91,7 +93,8 @@ def sample(rng: np.random.Generator, votes: np.ndarray, num_classes: int, *, con
     The mean of the gradients of a cross-entropy with such labels is that with the soft label consensus * majority +
     (1 - consensus) * shares of the votes.
     """
-    shares = _said(votes, num_classes).sum(1)
+    _check(votes, num_classes)
+    shares = np.concatenate(list(_counts(votes, num_classes)))
     voted = shares.any(1)
     shares[voted] /= shares[voted].sum(1, keepdims=True)
     chance = consensus * majority_vote(votes, num_classes) + (1 - consensus) * shares
@@ -124,23 +127,39 @@ def lf_summary(votes: np.ndarray, labels: np.ndarray | None = None) -> dict[str,
     }
 
 
-def _said(votes: np.ndarray, num_classes: int) -> np.ndarray:
-    """Votes one-hot, [N, M, C], 0 where a function abstains.
-
-    Raises:
-      ValueError: votes are not [N, M], or name no class.
-    """
+def _check(votes: np.ndarray, num_classes: int) -> None:
     if votes.ndim != 2:
         raise ValueError(f"votes must be [N, M], got {votes.shape}")
     if votes.size and not -1 <= votes.min() <= votes.max() < num_classes:
         raise ValueError(f"votes lie in {votes.min()}..{votes.max()}; allowed -1..{num_classes - 1}")
-    return (votes[:, :, None] == np.arange(num_classes)).astype(np.float64)
 
 
-def _moments(said: np.ndarray, prior: np.ndarray, l2: float, steps: int) -> np.ndarray:
-    count, functions, classes = said.shape
-    rows = said.reshape(count, -1)
-    seen, single = rows.T @ rows / count, rows.mean(0)  # P(l, l'), P(l)
+def _said(votes: np.ndarray, num_classes: int) -> Iterator[np.ndarray]:
+    """Blocks of votes one-hot, float32 [n, M, C], 0 where a function abstains."""
+    size = max(1, BLOCK // max(1, votes.shape[1] * num_classes))
+    for first in range(0, max(1, len(votes)), size):
+        yield (votes[first : first + size, :, None] == np.arange(num_classes)).astype(np.float32)
+
+
+def _counts(votes: np.ndarray, num_classes: int) -> Iterator[np.ndarray]:
+    """Votes for each class, float64 [n, C]."""
+    return (said.sum(1, dtype=np.float64) for said in _said(votes, num_classes))
+
+
+def _posterior(said: np.ndarray, prior: np.ndarray, log_odds: np.ndarray) -> np.ndarray:
+    """P(y | votes) [n, C] of log odds [M, C, C]."""
+    odds = said.reshape(len(said), -1) @ log_odds.reshape(-1, len(prior))
+    return scipy.special.softmax(np.log(prior)[None] + odds, 1)
+
+
+def _moments(votes: np.ndarray, prior: np.ndarray, l2: float, steps: int) -> np.ndarray:
+    (count, functions), classes = votes.shape, len(prior)
+    seen, single = np.zeros((functions * classes,) * 2), np.zeros(functions * classes)  # P(l, l'), P(l)
+    for said in _said(votes, classes):
+        rows = said.reshape(len(said), -1)
+        seen += rows.T @ rows  # whole numbers below 2^24, exact in float32
+        single += rows.sum(0)
+    seen, single = seen / count, single / count
     apart = np.kron(1 - np.eye(functions), np.ones((classes, classes)))  # of two different functions
     precision = np.full((classes, classes), (1 - PRECISION) / (classes - 1))
     np.fill_diagonal(precision, PRECISION)  # P(y | vote l) in [l, y]
@@ -162,17 +181,18 @@ def _moments(said: np.ndarray, prior: np.ndarray, l2: float, steps: int) -> np.n
     return found.x.reshape(functions, classes, classes)
 
 
-def _one_coin(said: np.ndarray, prior: np.ndarray, steps: int) -> np.ndarray:
-    functions, classes = said.shape[1:]
-    cast, same = said.sum((0, 2)), np.eye(classes, dtype=bool)
-    accuracy = np.full(functions, PRECISION)
+def _one_coin(votes: np.ndarray, prior: np.ndarray, steps: int) -> np.ndarray:
+    classes = len(prior)
+    cast, same = (votes >= 0).sum(0), np.eye(classes, dtype=bool)
+    accuracy = np.full(votes.shape[1], PRECISION)
     for _ in range(steps):
         wrong = (1 - accuracy) / (classes - 1)
-        joint = np.where(same, accuracy[:, None, None], wrong[:, None, None])
-        posterior = scipy.special.softmax(np.log(prior)[None] + np.einsum("nml,mly->ny", said, np.log(joint)), 1)
-        right = np.einsum("nml,nl->m", said, posterior)
+        log_odds = np.log(np.where(same, accuracy[:, None, None], wrong[:, None, None]))
+        right = np.zeros(len(accuracy))
+        for said in _said(votes, classes):
+            right += np.einsum("nml,nl->m", said, _posterior(said, prior, log_odds))
         before, accuracy = accuracy, (PRECISION * PSEUDO_VOTES + right) / (PSEUDO_VOTES + cast)
         if np.abs(accuracy - before).max() < 1e-10:
             break
     wrong = (1 - accuracy) / (classes - 1)
-    return np.where(same, accuracy[:, None, None], wrong[:, None, None]) * (cast / max(1, len(said)))[:, None, None]
+    return np.where(same, accuracy[:, None, None], wrong[:, None, None]) * (cast / max(1, len(votes)))[:, None, None]
