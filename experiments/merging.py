@@ -23,7 +23,7 @@ from labelfx.config import command
 HERE = Path(__file__).parent / "merging"
 NETS: dict[str, dict[str, Any]] = {
     "mlp": {"name": "mlp", "hidden": (512,), "dtype": "float32"},
-    "conv3": {"name": "conv3", "width": 32, "dtype": "float32"},
+    "conv3": {"name": "conv3", "width": 16, "dtype": "float32"},
 }
 HALVES: dict[str, dict[str, Any]] = {
     "one half": {"name": "classes", "classes": (0, 1, 2, 3, 4)},
