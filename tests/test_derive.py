@@ -147,6 +147,7 @@ def test_what_cannot_be_put_together_is_one_line(runs, tmp_path):
 
 HOWS = {  # settings of each function, and how many of the two runs it takes
     "dampen": (dict(rows="ROWS", selection=1.0, dampening=1.0), 1),
+    "factorise": (dict(rank=3, keep="shared"), 1),
     "interpolate": (LINEAR, 2),
     "least_squares": (dict(keep=0.25, rows=64, ridge=0.01), 2),
     "match": (dict(weight=0.5, curve=0, gamma=0.3), 2),

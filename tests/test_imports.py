@@ -45,7 +45,7 @@ NAMES = {
     "selections": "margin_pos perc_pos percentile runner_up second_cluster simans top",
     "models": "conv3 gcn mean_pool mlp resnet18 resnet50 transformer vit wrn28",
     "heads": "linear projector prototypes siamese_mlp",
-    "derivations": "dampen interpolate least_squares match position prune",
+    "derivations": "dampen factorise interpolate least_squares match position prune",
     "optimisers": "adam adamw by_path frozen keep_zeros larc lars layer_decay sgd",
     "schedules": "constant cosine fixmatch_cosine step_decay",
     "evals": "aggregated feature_propagation head knn linear_evaluation linear_probe random_encoder rankme raw_pixels "

@@ -41,11 +41,12 @@ def walks(layers: Layers, a: dict[str, Any], b: dict[str, Any], inputs: np.ndarr
     """
     for start in range(0, len(inputs), CHUNK):
         rows = inputs[start : start + CHUNK]
-        both = [_walk(layers, variables, centred(variables, rows)) for variables in (a, b)]
+        both = [walk(layers, variables, centred(variables, rows)) for variables in (a, b)]
         yield [tuple(zip(*pair, strict=True)) for pair in zip(*both, strict=True)]
 
 
-def _walk(layers: Any, variables: Any, z: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+def walk(layers: Any, variables: Any, z: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """(taken, made) of each layer of one network, as in `walks`; `z` are `centred` rows."""
     for name, norm in layers:
         weights, shape = matrix(variables, name)
         y = columns(z, shape)[..., : len(weights)] @ weights
