@@ -88,10 +88,10 @@ def see(begun, count, *, inputs):
     return jax.device_get(state[1])
 
 
-def jit_alike(function, inline=False, jit=jax.jit, **how):
-    """`jax.jit`, whose programs round the same where they say the same in other words; what becomes a part of one takes
-    its options."""
-    return jit(function, inline=inline, **({} if inline else {"compiler_options": ALIKE}), **how)
+def jit_alike(function, jit=jax.jit, **how):
+    """`jax.jit`, whose programs round the same where they say the same in other words; what has no shardings of its own
+    is a part of one and takes its options."""
+    return jit(function, **({"compiler_options": ALIKE} if how else {}), **how)
 
 
 def test_batches_and_pixels_are_the_same_to_the_bit(begun, rolled, monkeypatch):

@@ -89,8 +89,8 @@ class Experiment:
         self.check_teachers(config, provided["teachers"])
         with named("config.method"):
             method = configs.build(configs.METHODS, config["method"], **provided)
-        # Traced once for shapes, for what is read and for each program, of which it becomes a part.
-        method = method._replace(**{name: jax.jit(getattr(method, name), inline=True) for name in ("init", "step")})
+        # Traced once for shapes, for what is read and for each program, which calls it.
+        method = method._replace(**{name: jax.jit(getattr(method, name)) for name in ("init", "step")})
         with named("config.batches"):
             miner = configs.build(configs.MINERS, config["batches"], **provided)
         phase = Phase(index, config, method, miner, start, start + config["steps"])

@@ -66,7 +66,9 @@ def shapes_of_step(
     Raises:
       ValueError: it returns something else than a state like the one that it was given, and scalars.
     """
-    closed, found = jax.make_jaxpr(method.step, return_shape=True)(state, batch, rng)
+    traceable = method.step if isinstance(method.step, jax.stages.Wrapped) else jax.jit(method.step)
+    traced = traceable.trace(state, batch, rng)
+    found = traced.out_info
     step = f"{place(method.step)}: the step"
     if not (isinstance(found, tuple) and len(found) == 2 and isinstance(found[1], Mapping)):
         raise ValueError(f"{step} returns a {type(found).__name__}; must be (state, metrics), metrics a dict")
@@ -84,7 +86,7 @@ def shapes_of_step(
     for name, x in found[1].items():
         if x.shape:
             raise ValueError(f"{step} returns the metric {name!r} {x.dtype}{list(x.shape)}; must be a scalar")
-    program, leaves = closed.jaxpr, jax.tree_util.tree_leaves_with_path(batch)
+    program, leaves = traced.jaxpr.jaxpr, jax.tree_util.tree_leaves_with_path(batch)
     used = {id(each) for equation in program.eqns for each in equation.invars} | {id(each) for each in program.outvars}
     ours = zip(leaves, program.invars[len(jax.tree.leaves(state)) :], strict=False)  # the key comes last
     read = {path[-1].key for (path, _), each in ours if id(each) in used and path[0].key not in ("audit", "frozen")}
