@@ -18,6 +18,7 @@ N, CLASSES = 4000, 5
 LABEL = np.random.default_rng(0).integers(0, CLASSES, N).astype(np.int32)
 SEVERAL = (np.random.default_rng(1).random((N, CLASSES)) < 0.4).astype(np.int8)
 DENSE = np.random.default_rng(2).integers(-1, 3, (60, 6, 6)).astype(np.int32)
+TARGETS = np.random.default_rng(8).normal(size=N).astype(np.float32)
 INPUTS = np.random.default_rng(3).normal(size=(N, 4)).astype(np.float32)
 CYCLE = tuple(tuple(float(j == (i + 1) % CLASSES) for j in range(CLASSES)) for i in range(CLASSES))
 PROPENSITY = {"name": "logistic", "columns": (0,), "slope": 2.0, "mean": 0.3}
@@ -30,6 +31,7 @@ KINDS = {
     "complementary": {"count": 2, "matrix": None},
     "domains": {"count": 3, "alpha": 1.0},
     "drift": {"windows": 4},
+    "incomplete": {"rate": 0.3, "scale": 1.0},
     "instance_dependent": {"rate": 0.3, "spread": 0.02},
     "keep_entries": {"fraction": 0.3},
     "noisy_rest": {"rate": 0.3},
@@ -58,9 +60,8 @@ def answers(tmp_path_factory):
 
 
 def truth_of(name):
-    return {"keep_entries": SEVERAL, "positives_only": SEVERAL, "single_positive": SEVERAL, "points": DENSE}.get(
-        name, LABEL
-    )
+    others = {"keep_entries": SEVERAL, "positives_only": SEVERAL, "single_positive": SEVERAL, "points": DENSE}
+    return {**others, "incomplete": TARGETS}.get(name, LABEL)
 
 
 def say(name, label=None, rows=None, seed=0, **changes):

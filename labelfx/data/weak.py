@@ -319,6 +319,21 @@ def noisy_rest(label: np.ndarray, rng: np.random.Generator, num_classes: int, *,
     return Said({"label": label, "given": doubtful.columns["label"]}, frozenset({"given"}), doubtful.audit)
 
 
+def incomplete(label: np.ndarray, rng: np.random.Generator, *, rate: Probability, scale: Positive) -> Said:
+    """`label`: a target that is too low with probability `rate`, by the size of a normal number of standard deviation
+    `scale`, in units of the targets (a sensor that saw only a part; "Regression with Sensor Data Containing Incomplete
+    Observations"). One from 0 up is not below 0 then.
+
+    Raises:
+      ValueError: the labels are not targets.
+    """
+    if not np.issubdtype(label.dtype, np.floating):
+        raise ValueError("incomplete: is of targets, float32; take data of a regression, or symmetric for classes")
+    low = rng.random(label.shape) < rate
+    seen = label - low * np.abs(rng.normal(0, scale, label.shape))
+    return _noisy(label, np.where(label >= 0, seen.clip(0), seen))
+
+
 def column(columns: dict[str, np.ndarray], *, column: str, role: Column) -> Said:
     """The source's own `column` as the column `role`: nothing is simulated.
 
