@@ -33,7 +33,7 @@ NAMES = {
     "label views": "all_labels classes every file first fixmatch_fold fraction indices long_tail none per_class "
     "queried uniform",
     "what is said": "annotators asymmetric bags clients column complementary domains drift incomplete "
-    "instance_dependent keep_entries noisy_rest partial points poisoned positive_unlabelled positives_only "
+    "instance_dependent keep_entries noisy_rest partial plausible points poisoned positive_unlabelled positives_only "
     "proportions single_positive symmetric transition",
     "classifiers": "anchored attention class_activation cosine dense label_attention linear set_decoder",
     "relabelling rules": "asymmetric given large_loss observer percentile propensity_em proportion_bp reflective votes",
