@@ -127,8 +127,8 @@ def page(found: dict[str, dict[str, dict[str, dict[str, Any]]]]) -> str:
         f" {STEPS:,} steps of {BATCH} rows, AdamW at the rate 0.001, nothing tuned.\n",
         "Of Fashion-MNIST 10,000 images are labelled, and there is one hidden layer of 256. Of CIFAR-10N all 50,000"
         " are, 40 % of them wrongly, and a linear classifier reads the frozen features of EfficientNet-Lite0 at 96"
-        " pixels. Rules are asked every 100 steps, after a tenth of all. Who knows a transition has it from the true labels,"
-        " which nobody has.\n",
+        " pixels. Rules are asked every 100 steps, after a tenth of all. Who knows a transition has it from the true"
+        " labels, which nobody has.\n",
         f"| | {' | '.join(found)} |",
         "| --- |" + " ---: |" * len(found),
     ]
