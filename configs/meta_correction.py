@@ -1,7 +1,10 @@
 """Enhanced meta label correction (EMLC, Taraday and Baskin 2023) on digits of which four in ten are called another, and
-ten of each class are known: a teacher corrects the doubtful labels so that a student of them does well on the right ones.
+ten of each class are known: a teacher corrects the doubtful labels so that a student of them does well on the others.
 
     python -m labelfx.train --config=meta_correction --workdir=/tmp/labelfx/meta_correction
+
+60 s of processor time. Accuracy over two seeds: 0.849 (0.068); of the same network on the ten right labels of a class
+alone, the recipe `supervised`, 0.925 (0.017) over five, so that 300 steps from fresh parameters do not pay.
 """
 
 from ml_collections import ConfigDict

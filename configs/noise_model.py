@@ -2,6 +2,9 @@
 a wrong label: how often each class is called another says what a label is worth.
 
     python -m labelfx.train --config=noise_model --workdir=/tmp/labelfx/noise_model
+
+30 s of processor time. Accuracy over three seeds: 0.829 (0.070); cross-entropy, `noisy_labels`, 0.898 (0.024): after 60
+steps the network knows too little to count what is called what, and it does not pay.
 """
 
 from ml_collections import ConfigDict

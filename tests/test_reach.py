@@ -31,7 +31,6 @@ DOORS = {  # for users' own code alone, and why
     "labelfx.objectives.supervision.forward": "a value of config.method.objective for noisy labels",
     "labelfx.objectives.supervision.unbiased": "likewise",
     "labelfx.objectives.doubtful.symmetric_cross_entropy": "likewise",
-    "labelfx.objectives.doubtful.early_learning_regularised": "likewise",
     "labelfx.objectives.doubtful.ldr": "likewise",
     "labelfx.objectives.supervision.proportion": "likewise, for bags with proportions",
     "labelfx.labels.rules.large_loss": "a value of config.method.rule for several labels",
