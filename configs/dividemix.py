@@ -5,6 +5,7 @@ by a mixture of two distributions of their losses, and the others are the networ
 
 30 s of processor time. Accuracy over three seeds: 0.866 (0.099); cross-entropy, `noisy_labels`, 0.898 (0.024): of one
 seed the network is sure of wrong classes when the gate opens, and stays so.
+With `method.rule.warmup=0.5` it is 0.894 (0.049).
 """
 
 from ml_collections import ConfigDict

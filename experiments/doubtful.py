@@ -55,8 +55,19 @@ RULES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
 }
 
 
+def where(data: Path) -> dict[str, str]:
+    """CIFAR-10N."""
+    return {"data_dir": str(data / "cifar10"), "labels_dir": str(data / "cifar10n")}
+
+
+def of_people(data: Path) -> np.ndarray:
+    """How often people's worst label calls each class what, [C, C]."""
+    people = sources.cifar10n(**where(data)).train
+    return count_transitions(people.columns["worse"], people.labels, CLASSES, smoothing=0.0)
+
+
 def transitions() -> dict[str, np.ndarray]:
-    """Of the simulated noise, in the columns of true classes."""
+    """Of the simulated noise."""
     symmetric = np.full((CLASSES, CLASSES), 0.5 / (CLASSES - 1))
     np.fill_diagonal(symmetric, 0.5)
     asymmetric = np.eye(CLASSES)
@@ -65,13 +76,12 @@ def transitions() -> dict[str, np.ndarray]:
     return {"symmetric": symmetric, "asymmetric": asymmetric}
 
 
-def settings(data: Path, encoder: str) -> Iterator[tuple[str, str, dict[str, Any], dict[str, Any], np.ndarray]]:
+def settings(
+    data: Path, encoder: str, counted: np.ndarray
+) -> Iterator[tuple[str, str, dict[str, Any], dict[str, Any], np.ndarray]]:
     """Name, recipe, changes to it, what is said in the place of labels, and how often."""
-    where = {"data_dir": str(data / "cifar10"), "labels_dir": str(data / "cifar10n")}
-    people = sources.cifar10n(**where).train
-    counted = count_transitions(people.columns["worse"], people.labels, CLASSES, smoothing=0.0)
     of_encoder = {
-        "data": {"name": "cifar10n", **where},
+        "data": {"name": "cifar10n", **where(data)},
         "labels": {"name": "all_labels"},
         "model.file": encoder,
         "model.image_size": 96,
@@ -108,9 +118,9 @@ def rows(transition: np.ndarray) -> dict[str, dict[str, Any]]:
     return found
 
 
-def runs(data: Path, encoder: str, seeds: range) -> Iterator[Run]:
+def runs(data: Path, encoder: str, counted: np.ndarray, seeds: range) -> Iterator[Run]:
     """Seed by seed, so that a page that is not whole compares all rows."""
-    found = list(settings(data, encoder))
+    found = list(settings(data, encoder, counted))
     for seed, (setting, recipe, common, weak, transition) in itertools.product(seeds, found):
         for row, changes in rows(transition).items():
             every = {"labels.weak": weak, "batch.labelled": BATCH, "steps": STEPS, "evals": {"head": {}}}
@@ -141,8 +151,9 @@ def page(found: dict[str, dict[str, dict[str, dict[str, Any]]]]) -> str:
 
 def main(values: Any) -> None:
     seeds, workdir = range(values.first_seed, values.first_seed + values.seeds), Path(values.workdir).absolute()
+    data = Path(values.data)
     with kept_in(workdir):
-        fill(HERE, workdir, runs(Path(values.data), values.encoder, seeds), page)
+        fill(HERE, workdir, runs(data, values.encoder, of_people(data), seeds), page)
 
 
 if __name__ == "__main__":

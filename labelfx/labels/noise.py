@@ -64,6 +64,7 @@ def expected_squared_error(
             raise ValueError(f"counts = {np.asarray(counts).tolist()}: of each class there must be a pair")
         inverse = 1 / np.asarray(counts, np.float64)
     else:
+        assert total is not None
         number = np.arange(1, total + 1)
         chance = scipy.stats.binom.pmf(number[:, None], total, np.asarray(prior)[None])
         inverse = (chance / number[:, None]).sum(0)
