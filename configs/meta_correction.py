@@ -4,8 +4,8 @@ ten of each class are known: a teacher corrects the doubtful labels so that a st
     python -m labelfx.train --config=meta_correction --workdir=/tmp/labelfx/meta_correction
 
 60 s of processor time. Accuracy over two seeds: 0.849 (0.068); with `meta_weight=0.0`, the control, 0.927 (0.041); of
-the same network on the ten right labels of a class alone, the recipe `supervised`, 0.925 (0.017) over five. So the gradient
-through the step does not pay in 300 steps from fresh parameters.
+the same network on the ten right labels of a class alone, the recipe `supervised`, 0.925 (0.017) over five. So the
+gradient through the step does not pay in 300 steps from fresh parameters.
 """
 
 from ml_collections import ConfigDict
