@@ -23,7 +23,7 @@ def get_config() -> ConfigDict:
             method=dict(
                 name="supervised",
                 augment=dict(name="small_grey", min_scale=0.5, max_rotation=15.0, jitter_strength=0.5, cutout=0.0),
-                objective=dict(name="aldr", base=1.0, adapt=0.01, margin=0.1),
+                objective=dict(name="aldr", base=10.0, adapt=2.0, margin=0.1),
             ),
             optimizer=dict(
                 name="adamw",

@@ -31,7 +31,7 @@ LOSSES: dict[str, dict[str, Any]] = {
     "GCE": {"name": "generalised_cross_entropy", "q": 0.7},
     "symmetric CE": {"name": "symmetric_cross_entropy", "alpha": 0.1, "beta": 1.0, "log_zero": -4.0},
     "LDR-KL (P62)": {"name": "ldr", "temperature": 10.0, "margin": 0.1},
-    "ALDR-KL (P62)": {"name": "aldr", "base": 1.0, "adapt": 0.1, "margin": 0.1},
+    "ALDR-KL (P62)": {"name": "aldr", "base": 10.0, "adapt": 2.0, "margin": 0.1},
 }
 ADAM = {
     "name": "adamw",

@@ -18,7 +18,7 @@ __all__ = [  # what a config may name
 ]
 
 LEAST = 1e-4  # a probability in the regulariser of early learning, as in its authors' code
-STEPS = 40  # of Newton's method, or halvings of the bracket where it would leave that: exact in float64
+STEPS = 60  # halvings of a bracket: exact in float64
 Exponent = Annotated[float, Limit("a number in (0, 1]", lambda v: 0 < v <= 1)]
 
 
@@ -133,21 +133,22 @@ def aldr(
     weight: jax.Array | None = None,
     *,
     base: Positive,
-    adapt: Positive,
+    adapt: Annotated[float, Limit("a number > 1", lambda v: v > 1)],
     margin: NonNegative,
 ) -> jax.Array:
-    """ALDR-KL: `ldr` at a temperature of each row's own, min over lambda of it + adapt / 2 (lambda - base)^2.
+    """ALDR-KL: `ldr` at the worst temperature of each row, max over lambda of it - adapt log C / (2 base) (lambda -
+    base)^2 (Zhu et al. 2023).
 
-    The optimum is lambda = base + KL(p || uniform) / adapt with p = softmax(d / lambda): the surer the network is of
-    any class, the larger, so that a label that it is sure to be wrong pulls less. The authors' code keeps the lambda of
-    each row from one epoch to the next and takes softplus and means of the logits; here it is solved for in the loss,
-    to rounding, and by the envelope theorem no gradient goes through it. Of the paper only the abstract was at hand:
-    this dual form is from that code.
+    At the optimum lambda = base (1 - KL(p || uniform) / (adapt log C)) with p = softmax(d / lambda): rows of which the
+    network is sure, of whatever class, are compared at a lower temperature, down to base (1 - 1 / adapt), others at the
+    base, where the loss is more robust. The authors' code takes lambda from the p of the epoch before, without the
+    margin, and divides logits by their mean size first; here it is solved for in the loss, to rounding, and by the
+    envelope theorem no gradient goes through it. Where there are several optima it is one of them.
 
     Args:
       logits, label, weight: as of `generalised_cross_entropy`.
       base: the temperature of a row of which the network knows nothing.
-      adapt: alpha; as it goes to infinity this is `ldr` at `base`.
+      adapt: alpha; the authors run it at 2, and as it goes to infinity this is `ldr` at `base`.
 
     Returns:
       A scalar, likewise.
@@ -157,7 +158,8 @@ def aldr(
     """
     margins = _margins(logits, label, margin)
     temperature = jax.lax.stop_gradient(_temperature(margins, base, adapt))
-    losses = _soft_maximum(margins, temperature) + adapt / 2 * (temperature - base) ** 2
+    strength = adapt * jnp.log(jnp.asarray(margins.shape[-1], margins.dtype)) / base
+    losses = _soft_maximum(margins, temperature) - strength / 2 * (temperature - base) ** 2
     return mean_of_said(losses, label >= 0, weight)
 
 
@@ -181,21 +183,17 @@ def _soft_maximum(margins, temperature):
 
 
 def _temperature(margins, base, adapt):
-    """Where adapt (lambda - base) = KL(softmax(d / lambda) || uniform): between base and base + log C / adapt, as the
-    left side rises and the right one falls."""
+    """Where lambda = base (1 - KL(softmax(d / lambda) || uniform) / (adapt log C)), between that of the largest KL and
+    base, by halving the bracket."""
     count = jnp.log(jnp.asarray(margins.shape[-1], margins.dtype))
 
     def closer(_, bracket):
-        low, high, temperature = bracket
+        low, high = bracket
+        temperature = (low + high) / 2
         log_p = jax.nn.log_softmax(margins / temperature[..., None])
-        p = jnp.exp(log_p)
-        mean = jnp.sum(p * margins, axis=-1, keepdims=True)
-        spread = jnp.sum(p * (margins - mean) ** 2, axis=-1)
-        above = adapt * (temperature - base) - (jnp.sum(p * log_p, axis=-1) + count)
-        low, high = jnp.where(above < 0, temperature, low), jnp.where(above < 0, high, temperature)
-        newton = temperature - above / (adapt + spread / temperature**3)
-        inside = (low <= newton) & (newton <= high)
-        return low, high, jnp.where(inside, newton, (low + high) / 2)
+        divergence = jnp.sum(jnp.exp(log_p) * log_p, axis=-1) + count
+        below = temperature < base * (1 - divergence / (adapt * count))
+        return jnp.where(below, temperature, low), jnp.where(below, high, temperature)
 
-    low = jnp.full(margins.shape[:-1], base, margins.dtype)
-    return jax.lax.fori_loop(0, STEPS, closer, (low, low + count / adapt, low + count / adapt / 2))[2]
+    high = jnp.full(margins.shape[:-1], base, margins.dtype)
+    return sum(jax.lax.fori_loop(0, STEPS, closer, (high * (1 - 1 / adapt), high))) / 2
