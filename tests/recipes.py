@@ -129,13 +129,14 @@ def tiny(name: str, **changes) -> dict:
         return {k: shorten(v) if isinstance(v, dict) else small.get(k, v) for k, v in part.items()}
 
     config = shrink(config)
-    clients = {"weak": config["labels"]["weak"]} if config["batches"]["name"] == "by_client" else {}
+    read = config["batches"]["name"] == "by_client" or config["method"]["name"] == "meta_correction"
+    said = {"weak": config["labels"]["weak"]} if read else {}  # of a column without which it cannot be
     if name in KINDS:
         config["model"] = shorten(config["model"])
     else:
         config |= {
             "data": {"name": "digits"},
-            "labels": {"name": "per_class", "k": 2} | clients,
+            "labels": {"name": "per_class", "k": 2} | said,
             "model": {"name": "conv3", "width": 2, "dtype": "float32"},
         }
     config |= {

@@ -32,11 +32,12 @@ NAMES = {
     "sts tfds wrench",
     "label views": "all_labels classes every file first fixmatch_fold fraction indices long_tail none per_class "
     "queried uniform",
-    "what is said": "annotators asymmetric bags clients column complementary domains drift instance_dependent "
-    "keep_entries noisy_rest partial points poisoned positive_unlabelled positives_only proportions "
-    "single_positive symmetric transition",
+    "what is said": "annotators asymmetric bags clients column complementary domains drift incomplete "
+    "instance_dependent keep_entries noisy_rest partial plausible points poisoned positive_unlabelled positives_only "
+    "proportions single_positive symmetric transition",
     "classifiers": "anchored attention class_activation cosine dense label_attention linear set_decoder",
-    "relabelling rules": "asymmetric given large_loss observer percentile propensity_em proportion_bp reflective votes",
+    "relabelling rules": "asymmetric dividemix early_learning given large_loss loss_gate noise_model observer "
+    "percentile propensity_em proportion_bp reflective votes",
     "queries": "badge clue dropquery entropy k_centre margin probcover typiclust uniform",
     "augmentations": "crop_flip identity noise randaugment simclr simclr_resized small_grey",
     "pairs": "halves stacked",

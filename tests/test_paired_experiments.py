@@ -1,18 +1,21 @@
 """Tables of runs on paired seeds: each run is a configuration, a page goes on where it was and says what there is."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
+from recipes import ENCODER
 
 import labelfx
-from experiments import long_tails, paired, several, weak_labels
+from experiments import doubtful, long_tails, paired, several, weak_labels
 from labelfx import config as configs
 from labelfx.data import weak as weak_views
 
 PLANS = {
     several: several.runs("DATA", range(1)),
     weak_labels: weak_labels.runs("DATA", "WRENCH", range(1)),
+    doubtful: doubtful.runs(Path("DATA"), str(ENCODER), np.eye(10), range(1)),
     long_tails: long_tails.runs("DATA", range(1)),
 }
 
@@ -62,6 +65,15 @@ def test_a_page_goes_on_where_it_was(tmp_path, monkeypatch):
     assert paired.commits(found) == ["012345678+changes"]
     same = {s: {"accuracy": 0.5 + 0.1 * (s == "0")} for s in "01"}
     assert paired.difference(same, found["data"]["rival"], "accuracy") == "+5.0 ± 5.0 (noise)"
+
+
+def test_the_page_of_doubtful_labels():
+    rows = {doubtful.NAIVE: {"0": {"accuracy": 0.5, "commit": "0" * 9}, "1": {"accuracy": 0.52, "commit": "0" * 9}}}
+    rows["GCE"] = {s: each | {"accuracy": each["accuracy"] + 0.1} for s, each in rows[doubtful.NAIVE].items()}
+    page = doubtful.page({"a set": rows})
+    assert "| GCE | 61.0 ± 1.4<br>(+10.0 ± 0.0) |" in page and "| symmetric CE |  |" in page
+    for transition in doubtful.transitions().values():
+        np.testing.assert_allclose(transition.sum(1), 1)
 
 
 def test_the_page_of_several_labels():

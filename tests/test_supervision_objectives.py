@@ -767,6 +767,7 @@ def test_linear_softmax_raises_the_rows_that_a_bag_is_positive_for():
     assert found == {"linear_softmax": [0, 1, 2], "mean": list(range(10)), "max": [0]}
 
 
+@pytest.mark.slow
 def test_poisoned_bags():
     """P127: what speaks against a bag in training is in the positive bags of the test; a monotone pool ignores it."""
     areas = areas_of_pools(lambda rng, test: (marked(POSITIVE, test), np.full(BAGS, 8)), noise=0.3)
@@ -777,6 +778,7 @@ def test_poisoned_bags():
             assert_beats(areas[pool][:, 1] - margin, areas[ablation][:, 1])
 
 
+@pytest.mark.slow
 def test_bags_that_need_two_concepts():
     """P127: two concepts are needed, and the marker is easier to see. What monotone pools can learn of that holds in
     the test: of two bags of a kind "max" orders three quarters; the others have learnt the marker."""
@@ -788,6 +790,7 @@ def test_bags_that_need_two_concepts():
             assert_beats(areas[pool][:, 1] - 0.1, areas[ablation][:, 1])
 
 
+@pytest.mark.slow
 def test_bags_above_a_threshold():
     """P127: of bags of all sizes those are positive that show a concept in four rows or more, and not in one or two:
     "log_sum_exp" and "noisy_or" count, "max" cannot, and the others have learnt the marker."""

@@ -18,8 +18,10 @@ N, CLASSES = 4000, 5
 LABEL = np.random.default_rng(0).integers(0, CLASSES, N).astype(np.int32)
 SEVERAL = (np.random.default_rng(1).random((N, CLASSES)) < 0.4).astype(np.int8)
 DENSE = np.random.default_rng(2).integers(-1, 3, (60, 6, 6)).astype(np.int32)
+TARGETS = np.random.default_rng(8).normal(size=N).astype(np.float32)
 INPUTS = np.random.default_rng(3).normal(size=(N, 4)).astype(np.float32)
 CYCLE = tuple(tuple(float(j == (i + 1) % CLASSES) for j in range(CLASSES)) for i in range(CLASSES))
+MILD = tuple(tuple(0.6 * (i == j) + 0.1 * (i != j) for j in range(CLASSES)) for i in range(CLASSES))
 PROPENSITY = {"name": "logistic", "columns": (0,), "slope": 2.0, "mean": 0.3}
 KINDS = {
     "annotators": {"accuracies": (0.9, 0.6), "coverage": 0.7},
@@ -30,10 +32,12 @@ KINDS = {
     "complementary": {"count": 2, "matrix": None},
     "domains": {"count": 3, "alpha": 1.0},
     "drift": {"windows": 4},
+    "incomplete": {"rate": 0.3, "scale": 1.0},
     "instance_dependent": {"rate": 0.3, "spread": 0.02},
     "keep_entries": {"fraction": 0.3},
     "noisy_rest": {"rate": 0.3},
     "partial": {"rate": 0.2},
+    "plausible": {"column": "doubtful", "matrix": MILD},
     "points": {"per_class": 2},
     "poisoned": {"rate": 0.2, "flagged": 0.5, "rule": "confusion"},
     "positive_unlabelled": {"positives": (1, 2), "propensity": PROPENSITY, "known": True},
@@ -58,9 +62,8 @@ def answers(tmp_path_factory):
 
 
 def truth_of(name):
-    return {"keep_entries": SEVERAL, "positives_only": SEVERAL, "single_positive": SEVERAL, "points": DENSE}.get(
-        name, LABEL
-    )
+    others = {"keep_entries": SEVERAL, "positives_only": SEVERAL, "single_positive": SEVERAL, "points": DENSE}
+    return {**others, "incomplete": TARGETS}.get(name, LABEL)
 
 
 def say(name, label=None, rows=None, seed=0, **changes):
@@ -72,7 +75,7 @@ def say(name, label=None, rows=None, seed=0, **changes):
         "num_classes": CLASSES,
         "rows": np.arange(len(label)) if rows is None else rows,
         "inputs": INPUTS[: len(label)],
-        "columns": {"votes": votes},
+        "columns": {"votes": votes, "doubtful": votes[:, 0].clip(0).astype(np.int32)},
     }
     return configs.build(configs.WEAK, {"name": name, **KINDS[name], **changes}, **provided)
 
@@ -137,6 +140,18 @@ def test_transitions_follow_their_matrix():
     np.add.at(found, (LABEL, given), 1)
     np.testing.assert_allclose(found / found.sum(1, keepdims=True), rows, atol=0.06)
     np.testing.assert_array_equal(say("transition").columns["label"], (LABEL + 1) % CLASSES)
+
+
+def test_plausible_labels_are_drawn_by_bayes_rule():
+    given = say("plausible", seed=0).columns["label"]
+    votes = np.random.default_rng(4).integers(-1, CLASSES, (N, 3))[:, 0].clip(0)
+    shares = np.bincount(votes, minlength=CLASSES) / N
+    prior = np.linalg.solve(np.array(MILD).T, shares)
+    assert prior.min() > 0
+    for j in range(CLASSES):
+        expected = prior * np.array(MILD)[:, j] / shares[j]
+        assert np.abs(np.bincount(given[votes == j], minlength=CLASSES) / (votes == j).sum() - expected).max() < 0.06
+    assert (say("plausible", seed=1).columns["label"] != given).mean() > 0.2
 
 
 def test_noise_by_instance_hangs_on_the_instance():
@@ -250,7 +265,8 @@ def test_flagged_rows_are_wrong():
             {"propensity": PROPENSITY | {"columns": (7,)}},
             "columns has 7; a row has entries 0..3",
         ),
-        ("column", {"column": "worse"}, "column = 'worse': the data have no such column; allowed: votes"),
+        ("plausible", {"matrix": CYCLE[:1] * 5}, "matrix: no class is called [0234], and a row is"),
+        ("column", {"column": "worse"}, "column = 'worse': the data have no such column; allowed: votes, doubtful"),
     ],
 )
 def test_what_cannot_be_said_is_named(name, changes, message):

@@ -17,6 +17,7 @@ import numpy as np
 from labelfx.config import local
 from labelfx.config.annotations import Limit, NonNegativeInt, Part, Positive, PositiveInt, Probability, TwoOrMore
 from labelfx.data import known
+from labelfx.labels.noise import posterior, true_shares
 from labelfx.labels.recorded import majority, read
 
 logger = logging.getLogger(__name__)
@@ -319,15 +320,53 @@ def noisy_rest(label: np.ndarray, rng: np.random.Generator, num_classes: int, *,
     return Said({"label": label, "given": doubtful.columns["label"]}, frozenset({"given"}), doubtful.audit)
 
 
+def incomplete(label: np.ndarray, rng: np.random.Generator, *, rate: Probability, scale: Positive) -> Said:
+    """`label`: a target that is too low with probability `rate`, by the size of a normal number of standard deviation
+    `scale`, in units of the targets (a sensor that saw only a part; "Regression with Sensor Data Containing Incomplete
+    Observations"). One from 0 up is not below 0 then.
+
+    Raises:
+      ValueError: the labels are not targets.
+    """
+    if not np.issubdtype(label.dtype, np.floating):
+        raise ValueError("incomplete: is of targets, float32; take data of a regression, or symmetric for classes")
+    low = rng.random(label.shape) < rate
+    seen = label - low * np.abs(rng.normal(0, scale, label.shape))
+    return _noisy(label, np.where(label >= 0, seen.clip(0), seen))
+
+
+def plausible(
+    columns: dict[str, np.ndarray],
+    rng: np.random.Generator,
+    num_classes: int,
+    rows: np.ndarray,
+    *,
+    column: str,
+    matrix: tuple[tuple[float, ...], ...],
+) -> Said:
+    """`label`: one that may be true where the source's `column` is what was given, drawn by the noise `matrix` (in row
+    i what true class i is called) and the shares of classes that explain those of the chosen rows; another for every
+    label_seed: runs of several are what `labelfx.labels.noise.ambiguity` asks for (Nagaraj et al. 2025, ICLR).
+
+    Raises:
+      ValueError: the source has no such column; or the matrix is not [C, C], a row of it no distribution, or a given
+        label one that no class is called.
+    """
+    given, transition = _of_source(columns, column), _distributions(matrix, num_classes)
+    if not transition[:, given].any(0).all():
+        raise ValueError(f"matrix: no class is called {given[~transition[:, given].any(0)][0]}, and a row is")
+    prior = true_shares(np.bincount(given[rows], minlength=num_classes) / len(rows), transition)
+    chance = posterior(np.maximum(prior, 1e-12), transition, given)
+    return Said({"label": _draw(chance, rng.random(len(given))).astype(np.int32)})
+
+
 def column(columns: dict[str, np.ndarray], *, column: str, role: Column) -> Said:
     """The source's own `column` as the column `role`: nothing is simulated.
 
     Raises:
       ValueError: the source has no such column.
     """
-    if column not in columns:
-        raise ValueError(f"column = {column!r}: the data have no such column; allowed: {', '.join(columns) or 'none'}")
-    return Said({role: columns[column]})
+    return Said({role: _of_source(columns, column)})
 
 
 def recorded(label: np.ndarray, num_classes: int, rows: np.ndarray, *, path: str) -> Said:
@@ -379,6 +418,12 @@ def points(label: np.ndarray, rng: np.random.Generator, *, per_class: PositiveIn
         rank = np.where(label == c, order, np.inf).reshape(len(label), -1).argsort(1).argsort(1)
         said = np.where((rank.reshape(label.shape) < per_class) & (label == c), c, said)
     return Said({"label": said.astype(label.dtype)})
+
+
+def _of_source(columns: dict[str, np.ndarray], column: str) -> np.ndarray:
+    if column not in columns:
+        raise ValueError(f"column = {column!r}: the data have no such column; allowed: {', '.join(columns) or 'none'}")
+    return columns[column]
 
 
 def _noisy(label: np.ndarray, given: np.ndarray) -> Said:

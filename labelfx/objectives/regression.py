@@ -1,13 +1,15 @@
 """Losses of regression, and regularisers: the neighbourhoods of features follow those of the labels."""
 
+from typing import Annotated
+
 import jax
 import jax.numpy as jnp
 
-from labelfx.config.annotations import NonNegative, Positive
-from labelfx.objectives._rows import check_rows, mean_over_rows
+from labelfx.config.annotations import Limit, NonNegative, Positive
+from labelfx.objectives._rows import check_rows, mean_of_said, mean_over_rows
 from labelfx.objectives.contrastive import cosine, normalise
 
-__all__ = ["absolute_error", "conr", "squared_error"]  # what a config may name
+__all__ = ["absolute_error", "conr", "one_sided_regression", "squared_error"]  # what a config may name
 
 
 def squared_error(logits: jax.Array, label: jax.Array, weight: jax.Array | None = None) -> jax.Array:
@@ -34,6 +36,44 @@ def absolute_error(logits: jax.Array, label: jax.Array, weight: jax.Array | None
     At an error of 0 the gradient is 0.
     """
     return _mean_error(jnp.abs, logits, label, weight)
+
+
+def one_sided_regression(
+    logits: jax.Array,
+    label: jax.Array,
+    *,
+    upper_share: Annotated[float, Limit("a number in (0, 1)", lambda v: 0 < v < 1)],
+    scale: Positive,
+) -> jax.Array:
+    """Regression where an observation may be too low and is never too high (U2, "Regression with Sensor Data Containing
+    Incomplete Observations"): one above the prediction f is complete, and of one below it the value does not count.
+
+    The loss of a complete observation y is (y - f)^2 / scale above f and f - y below; this is E[f - y] + upper_share
+    E[(y - f)^2 / scale - (f - y) | y >= f], whose gradient has the mean of complete observations: below f it does not
+    hang on y. For normal errors of deviation s f is their mean at the scale 1.6 s. An absolute error above f would have
+    the gradient 1 - 2 upper_share of an intercept, whatever is observed. The formula was put together from the abstract
+    and an earlier version of the paper, not copied.
+
+    Args:
+      logits: [B, 1], the predictions; of any float dtype; computed on in float32 or float64.
+      label: float [B], or [B, 1]; NaN is unknown.
+      upper_share: the probability that a complete observation is above f.
+      scale: in units of the label.
+
+    Returns:
+      A scalar; both means are over rows with a target, 0 without any.
+
+    Raises:
+      ValueError: shapes differ, or there are several targets a row.
+    """
+    label = label[:, None] if label.ndim == 1 else label
+    logits = check_rows(logits, {"label": label}, entries=True)
+    if logits.shape[-1] != 1:
+        raise ValueError(f"logits must be [B, 1], one target a row, got {logits.shape}")
+    known = ~jnp.isnan(label)
+    error = logits - jnp.where(known, label, 0).astype(logits.dtype)
+    trusted = known & (jax.lax.stop_gradient(error) <= 0)
+    return mean_of_said(error, known) + upper_share * mean_of_said(error**2 / scale - error, trusted)
 
 
 def _mean_error(of, logits, label, weight):
